@@ -1,0 +1,98 @@
+"""The one description of a hand that the rest of the program knows.
+
+Axes: v vertices, f faces, j = 16 skeleton joints in MANO order (wrist; index, middle, little, ring,
+thumb, three each), n = 21 landmarks in FreiHAND order, p shape directions.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+REGIONS = ("palm", "thumb", "index", "middle", "ring", "little")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CoarseLevel:
+    """A decimated surface whose vertices are a subset of the next finer level's.
+
+    Fine values are `sum_k up_weights[:, k] * coarse[up_indices[:, k]]`.
+    """
+
+    kept: Int[np.ndarray, " v_coarse"]  # Index in the finer level of each surviving vertex.
+    faces: Int[np.ndarray, "f_coarse 3"]
+    up_indices: Int[np.ndarray, "v_fine 3"]
+    up_weights: Float[np.ndarray, "v_fine 3"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HandModel:
+    """A right hand at rest, in metres; every array is checked when the model is made.
+
+    Attributes:
+        vertices: rest surface, faces counter-clockwise seen from outside, wrist open.
+        rest_joints, joint_shape_basis: skeleton joints and their motion with shape.
+        skin_weights: each row sums to 1. parents: -1 for the wrist, else a smaller joint index.
+        joint_regressor: landmarks from posed vertices.
+        regions: index into REGIONS for each vertex.
+        pose_basis: vertex corrections by the entries of (R - I) of joints 1..15, or None.
+        pose_mean: axis-angle added to every articulation, radians.
+        levels: the coarser surfaces that ship with the hand, finest first; empty if none do.
+
+    Raises:
+        ValueError: if shapes disagree, an index is out of range or weights do not sum to 1.
+    """
+
+    vertices: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    rest_joints: Float[np.ndarray, "j 3"]
+    parents: Int[np.ndarray, " j"]
+    skin_weights: Float[np.ndarray, "v j"]
+    joint_regressor: Float[np.ndarray, "n v"]
+    regions: Int[np.ndarray, " v"]
+    shape_basis: Float[np.ndarray, "p v 3"]
+    joint_shape_basis: Float[np.ndarray, "p j 3"]
+    pose_basis: Float[np.ndarray, "q v 3"] | None
+    pose_mean: Float[np.ndarray, "j-1 3"]
+    levels: tuple[CoarseLevel, ...] = ()
+
+    def __post_init__(self):
+        v, j, p = len(self.vertices), len(self.rest_joints), len(self.shape_basis)
+        expected = {
+            "vertices": (v, 3),
+            "faces": (len(self.faces), 3),
+            "rest_joints": (j, 3),
+            "parents": (j,),
+            "skin_weights": (v, j),
+            "joint_regressor": (21, v),
+            "regions": (v,),
+            "shape_basis": (p, v, 3),
+            "joint_shape_basis": (p, j, 3),
+            "pose_mean": (j - 1, 3),
+        }
+        if self.pose_basis is not None:
+            expected["pose_basis"] = (9 * (j - 1), v, 3)
+        for name, shape in expected.items():
+            actual = getattr(self, name).shape
+            if actual != shape:
+                raise ValueError(
+                    f"HandModel.{name} has shape {actual}, expected {shape} "
+                    f"for {v} vertices and {j} joints"
+                )
+        if self.faces.min() < 0 or self.faces.max() >= v:
+            raise ValueError(
+                f"HandModel.faces name vertices {self.faces.min()}..{self.faces.max()}, "
+                f"but the surface has vertices 0..{v - 1}"
+            )
+        if self.parents[0] != -1 or any(self.parents[i] not in range(i) for i in range(1, j)):
+            raise ValueError(
+                f"HandModel.parents={self.parents.tolist()} must start with -1 and then name "
+                "an earlier joint each: skinning walks the tree in this order"
+            )
+        worst = float(np.abs(self.skin_weights.sum(1) - 1).max())
+        if worst > 1e-3:
+            raise ValueError(f"HandModel.skin_weights rows must sum to 1, one is off by {worst:.3g}")
+        if not set(np.unique(self.regions)) <= set(range(len(REGIONS))):
+            raise ValueError(
+                f"HandModel.regions holds {np.unique(self.regions)}, expected 0..{len(REGIONS) - 1}"
+            )

@@ -1,0 +1,1 @@
+"""Fixed tables and geometry of a triangle mesh."""

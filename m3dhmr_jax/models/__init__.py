@@ -1,0 +1,1 @@
+"""Layers, backbones, the mesh decoder, and the network made of them."""
