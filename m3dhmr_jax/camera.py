@@ -1,0 +1,38 @@
+"""Pinhole camera, planar affine maps, and where a root-relative hand stands in camera space.
+
+Everything is written for one hand; batch with `jax.vmap`.
+Axes: n points. Camera frame: x right, y down, z forward, metres. Pixels: centres on integers,
+(x, y) order. K is the intrinsic matrix: pixels from camera coordinates. The name of a map is its
+direction: `crop_from_img` takes photo pixels to crop pixels.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from m3dhmr_jax.types import FloatArray
+
+
+def apply_affine(
+    points: Float[FloatArray, "n 2"], matrix: Float[FloatArray, "2 3"]
+) -> Float[Array, "n 2"]:
+    """Maps points by `matrix`: `q = A p + b` with `matrix = [A | b]`."""
+    x, y = jnp.asarray(points)[:, 0], jnp.asarray(points)[:, 1]
+    rows = [matrix[i, 0] * x + matrix[i, 1] * y + matrix[i, 2] for i in (0, 1)]
+    return jnp.stack(rows, axis=-1)
+
+
+def invert_affine(matrix: Float[FloatArray, "2 3"]) -> Float[Array, "2 3"]:
+    """The opposite direction; not finite if `matrix` flattens the plane."""
+    a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
+    inverse = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    shift = inverse[:, 0] * matrix[0, 2] + inverse[:, 1] * matrix[1, 2]
+    return jnp.concatenate([inverse, -shift[:, None]], axis=1)
+
+
+def compose_affine(
+    outer: Float[FloatArray, "2 3"], inner: Float[FloatArray, "2 3"]
+) -> Float[Array, "2 3"]:
+    """`inner` first, then `outer`: `c_from_a = compose_affine(c_from_b, b_from_a)`."""
+    linear = jnp.asarray(outer)[:, :2]
+    product = jnp.matmul(linear, inner, precision="highest")
+    return product.at[:, 2].add(outer[:, 2])

@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3dhmr_jax import camera
+
+
+@pytest.fixture
+def matrix():
+    """A turn by 0.7 rad, scale 1.8, and a shift."""
+    turn = 1.8 * np.array([[np.cos(0.7), np.sin(0.7)], [-np.sin(0.7), np.cos(0.7)]])
+    return np.concatenate([turn, [[30.0], [-12.0]]], axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def points():
+    return np.random.default_rng(0).uniform(0, 224, (9, 2)).astype(np.float32)
+
+
+def test_affine_follows_the_linear_part_and_then_shifts(points, matrix):
+    want = points.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose(camera.apply_affine(points, matrix), want, rtol=1e-5, atol=1e-4)
+
+
+def test_inverse_affine_undoes_the_map(points, matrix):
+    there = camera.apply_affine(points, matrix)
+    back = camera.apply_affine(there, camera.invert_affine(matrix))
+    np.testing.assert_allclose(back, points, atol=1e-4)
+
+
+def test_composition_applies_the_inner_map_first(points, matrix):
+    outer = np.array([[0.5, 0.2, 7.0], [-0.1, 2.0, 3.0]], np.float32)
+    want = camera.apply_affine(camera.apply_affine(points, matrix), outer)
+    got = camera.apply_affine(points, camera.compose_affine(outer, matrix))
+    np.testing.assert_allclose(got, want, atol=1e-3)
+
+
+def test_affine_helpers_batch_under_vmap_and_jit(points, matrix):
+    batched = jax.jit(jax.vmap(lambda p, m: camera.apply_affine(p, camera.invert_affine(m))))
+    got = batched(jnp.stack([points, points]), jnp.stack([matrix, 2 * matrix]))
+    np.testing.assert_allclose(
+        got[0], camera.apply_affine(points, camera.invert_affine(matrix)), atol=1e-4
+    )
+
+
+@pytest.mark.parity
+def test_affine_helpers_match_the_peers_crops(reference):
+    crops = np.load(reference / "augmentation.npz")
+    src = crops["points_src"]
+    got = jax.vmap(camera.apply_affine)(src, crops["trans"])
+    np.testing.assert_allclose(got, crops["points_dst"], atol=1e-3)
+    np.testing.assert_allclose(
+        jax.vmap(camera.invert_affine)(crops["trans"]), crops["inv_trans"], atol=2e-3, rtol=1e-4
+    )
