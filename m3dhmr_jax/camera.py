@@ -36,3 +36,16 @@ def compose_affine(
     linear = jnp.asarray(outer)[:, :2]
     product = jnp.matmul(linear, inner, precision="highest")
     return product.at[:, 2].add(outer[:, 2])
+
+
+def turn_with_picture(
+    points: Float[FloatArray, "n 3"], angle_rad: Float[FloatArray, ""]
+) -> Float[Array, "n 3"]:
+    """Turns points about the optical axis as the picture turns.
+
+    Positive is counter-clockwise on the screen; as y points down, that is R(-angle) with
+    R(t) = [[cos t, -sin t], [sin t, cos t]].
+    """
+    cos, sin = jnp.cos(angle_rad), jnp.sin(angle_rad)
+    x, y, z = jnp.moveaxis(jnp.asarray(points), -1, 0)
+    return jnp.stack([cos * x + sin * y, cos * y - sin * x, z], axis=-1)

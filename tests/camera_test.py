@@ -53,3 +53,24 @@ def test_affine_helpers_match_the_peers_crops(reference):
     np.testing.assert_allclose(
         jax.vmap(camera.invert_affine)(crops["trans"]), crops["inv_trans"], atol=2e-3, rtol=1e-4
     )
+
+
+def test_turning_by_a_quarter_is_counter_clockwise_on_the_screen():
+    right = np.array([[1.0, 0.0, 5.0]], np.float32)
+    up = np.array([[0.0, -1.0, 5.0]], np.float32)  # y points down.
+    turned = camera.turn_with_picture(right, jnp.array(np.pi / 2))
+    np.testing.assert_allclose(turned, up, atol=1e-6)
+
+
+@pytest.mark.parity
+def test_turning_points_is_what_the_peers_crop_does_to_the_picture(reference):
+    crops = np.load(reference / "augmentation.npz")
+    towards = np.concatenate([np.eye(2), np.zeros((2, 1))], 1).astype(np.float32)
+    for matrix, degrees, dst, src in zip(
+        crops["trans"], crops["rot_deg"], crops["dst_wh"], crops["src_wh"], strict=True
+    ):
+        turned = camera.turn_with_picture(towards, jnp.deg2rad(degrees))[:, :2]
+        pixels = turned * (dst / src)[None]
+        got = matrix[:, :2].T / np.linalg.norm(matrix[:, :2].T, axis=1, keepdims=True)
+        want = pixels / jnp.linalg.norm(pixels, axis=1, keepdims=True)
+        np.testing.assert_allclose(got, want, atol=1e-3)

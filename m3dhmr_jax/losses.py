@@ -1,0 +1,171 @@
+"""Loss terms: named, unweighted, pure. The weights belong to whoever trains.
+
+Vertices are in units of MESH_UNIT_M and relative to the root, landmarks are fractions of the crop
+side. An `..._errors` function answers one error per element, so that `mean_over` can average over
+whatever is valid; `two_view_terms` makes all terms of the paper from two views.
+Axes: b batch, v vertices, f faces, n landmarks, k and c any two axes of errors.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from m3dhmr_jax import camera
+from m3dhmr_jax.types import FloatArray, Prediction, View
+
+SHORTEST_EDGE = 1e-4  # 0.02 mm. The direction of a shorter edge fades out, so its slope is bounded.
+
+
+def l1_errors(
+    pred: Float[FloatArray, "b k c"], target: Float[FloatArray, "b k c"]
+) -> Float[Array, "b k c"]:
+    """Absolute differences: of vertices the mesh term, of landmarks the 2D pose term."""
+    return jnp.abs(jnp.subtract(pred, target))
+
+
+def _sides(
+    verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
+) -> Float[Array, "b f 3 3"]:
+    corners = jnp.asarray(verts)[:, faces]
+    return corners - jnp.roll(corners, 1, axis=2)
+
+
+def _unit(vectors: Float[Array, "*k 3"]) -> Float[Array, "*k 3"]:
+    squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
+    return vectors / jnp.sqrt(jnp.maximum(squared, SHORTEST_EDGE**2))
+
+
+def face_normals(
+    verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
+) -> Float[Array, "b f 3"]:
+    """Unit normals, outward for faces counter-clockwise from outside; 0 for a collapsed face."""
+    sides = _sides(verts, faces)
+    # Both sides are made unit first: a product of raw sides is too small for a floor on lengths.
+    return _unit(jnp.cross(_unit(sides[:, :, 1]), _unit(sides[:, :, 2])))
+
+
+def normal_errors(
+    pred: Float[FloatArray, "b v 3"],
+    target: Float[FloatArray, "b v 3"],
+    faces: Int[np.ndarray, "f 3"],
+) -> Float[Array, "b f 3"]:
+    """|predicted edge direction . true face normal| for the three edges of each face."""
+    normals = jax.lax.stop_gradient(face_normals(target, faces))
+    return jnp.abs(jnp.sum(_unit(_sides(pred, faces)) * normals[:, :, None], axis=-1))
+
+
+def edge_lengths(
+    verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
+) -> Float[Array, "b f 3"]:
+    """Lengths of the three edges of each face; an inner edge stands there twice."""
+    squared = jnp.sum(_sides(verts, faces) ** 2, axis=-1)
+    return jnp.sqrt(squared + 1e-12)  # The slope of sqrt is infinite at 0.
+
+
+def edge_errors(
+    pred: Float[FloatArray, "b v 3"],
+    target: Float[FloatArray, "b v 3"],
+    faces: Int[np.ndarray, "f 3"],
+) -> Float[Array, "b f 3"]:
+    """Absolute differences of edge lengths."""
+    return jnp.abs(edge_lengths(pred, faces) - edge_lengths(target, faces))
+
+
+def con3d_errors(
+    verts1: Float[FloatArray, "b v 3"],
+    verts2: Float[FloatArray, "b v 3"],
+    turn_rad: Float[FloatArray, " b"],
+) -> Float[Array, "b v 3"]:
+    """Differences of two views' meshes once view one is turned by `turn_rad`, angle 2 - angle 1."""
+    return jnp.abs(jax.vmap(camera.turn_with_picture)(verts1, turn_rad) - verts2)
+
+
+def con2d_errors(
+    uv1_01: Float[FloatArray, "b n 2"],
+    uv2_01: Float[FloatArray, "b n 2"],
+    img_from_crop1: Float[FloatArray, "b 2 3"],
+    img_from_crop2: Float[FloatArray, "b 2 3"],
+    crop_px: int,
+) -> Float[Array, "b n 2"]:
+    """Differences of two views' landmarks in the photo, in crop sides (`crop_px` pixels)."""
+    in_photo = jax.vmap(camera.apply_affine)
+    first_px = in_photo(uv1_01 * crop_px, img_from_crop1)
+    return jnp.abs(first_px - in_photo(uv2_01 * crop_px, img_from_crop2)) / crop_px
+
+
+def mean_over(
+    errors: Float[Array, "b k c"], valid: Bool[FloatArray, "#b #k #c"]
+) -> Float[Array, ""]:
+    """Average over the valid elements, divided by their number; 0 if there are none."""
+    everywhere = jnp.broadcast_to(valid, errors.shape)
+    total_error = jnp.sum(jnp.where(everywhere, errors, 0))  # `where`, as NaN times 0 is NaN.
+    return total_error / jnp.maximum(jnp.sum(everywhere), 1)
+
+
+def two_view_terms(
+    pred1: Prediction,
+    view1: View,
+    pred2: Prediction,
+    view2: View,
+    faces: Int[np.ndarray, "f 3"],
+    valid: Bool[FloatArray, " b"],
+    crop_px: int,
+) -> dict[str, Float[Array, ""]]:
+    """All terms for two crops of the same photos, per-view terms averaged over the views.
+
+    Examples that are not valid count nowhere and get a gradient of exactly 0, whatever they hold.
+    Predictions of lower precision are compared in that of the labels.
+    """
+    mask = jnp.asarray(valid)[:, None, None]
+
+    def only_valid(values: Float[FloatArray, "b k c"]) -> Float[Array, "b k c"]:
+        # Also before the errors: the slope of an error in NaN is NaN, and 0 times that still is.
+        return jnp.where(mask, values, 0).astype(view1.verts.dtype)
+
+    verts1, verts2 = only_valid(pred1.verts), only_valid(pred2.verts)
+    uv1_01, uv2_01 = only_valid(pred1.uv_01), only_valid(pred2.uv_01)
+    true1, true2 = only_valid(view1.verts), only_valid(view2.verts)
+    turn_rad = jnp.where(valid, view2.angle_rad - view1.angle_rad, 0)
+
+    def both(first: Float[Array, "b k c"], second: Float[Array, "b k c"]) -> Float[Array, ""]:
+        return (mean_over(first, mask) + mean_over(second, mask)) / 2
+
+    return {
+        "mesh": both(l1_errors(verts1, true1), l1_errors(verts2, true2)),
+        "pose2d": both(
+            l1_errors(uv1_01, only_valid(view1.uv_01)), l1_errors(uv2_01, only_valid(view2.uv_01))
+        ),
+        "normal": both(normal_errors(verts1, true1, faces), normal_errors(verts2, true2, faces)),
+        "edge": both(edge_errors(verts1, true1, faces), edge_errors(verts2, true2, faces)),
+        "con3d": mean_over(con3d_errors(verts1, verts2, turn_rad), mask),
+        "con2d": mean_over(
+            con2d_errors(
+                uv1_01,
+                uv2_01,
+                only_valid(view1.img_from_crop),
+                only_valid(view2.img_from_crop),
+                crop_px,
+            ),
+            mask,
+        ),
+    }
+
+
+def total(
+    terms: Mapping[str, Float[Array, ""]], weights: Mapping[str, float | int]
+) -> Float[Array, ""]:
+    """Weighted sum of the terms.
+
+    Raises:
+        ValueError: if a term has no weight or a weight has no term.
+    """
+    if set(terms) != set(weights):
+        raise ValueError(
+            f"loss weights {sorted(weights)} must name exactly the terms {sorted(terms)}: "
+            f"without a weight {sorted(set(terms) - set(weights))}, "
+            f"unknown {sorted(set(weights) - set(terms))}; give 0 to switch a term off"
+        )
+    return sum((weights[name] * term for name, term in terms.items()), jnp.zeros(()))

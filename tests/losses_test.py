@@ -1,0 +1,262 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3dhmr_jax import camera, losses
+from m3dhmr_jax.types import Prediction, View
+
+TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+CROP_PX = 128
+
+
+@pytest.fixture(scope="module")
+def peer(reference):
+    arrays = dict(np.load(reference / "losses.npz"))
+    arrays["faces"] = np.load(reference / "mano" / "right_faces.npy")
+    return arrays
+
+
+@pytest.fixture
+def views():
+    """Two exact views of three tetrahedra: (view1, view2)."""
+    rng = np.random.default_rng(0)
+    verts = rng.normal(size=(3, 4, 3)).astype(np.float32)
+    uv_img_px = rng.uniform(50, 170, (3, 21, 2)).astype(np.float32)
+
+    def view(angle_rad: list[float], zoom: float) -> View:
+        angle = np.array(angle_rad, np.float32)
+        c, s = zoom * np.cos(angle), zoom * np.sin(angle)
+        linear = np.stack([np.stack([c, s], -1), np.stack([-s, c], -1)], 1)
+        crop_from_img = np.concatenate([linear, np.full((3, 2, 1), -20, np.float32)], 2)
+        return View(
+            image=np.zeros((3, 8, 8, 3), np.float32),
+            uv_01=jax.vmap(camera.apply_affine)(uv_img_px, crop_from_img) / CROP_PX,
+            verts=jax.vmap(camera.turn_with_picture)(verts, angle),
+            angle_rad=angle,
+            img_from_crop=jax.vmap(camera.invert_affine)(crop_from_img),
+        )
+
+    return view([0.3, -1.2, 0.0], 0.9), view([-0.5, 0.4, 2.0], 1.1)
+
+
+def shifted(view: View, by: float) -> Prediction:
+    return Prediction(verts=view.verts + by, uv_01=view.uv_01 + by)
+
+
+@jax.jit
+def two_view_terms(pred1, view1, pred2, view2, valid):
+    return losses.two_view_terms(pred1, view1, pred2, view2, TETRAHEDRON, valid, CROP_PX)
+
+
+def terms_of(pred1, view1, pred2, view2, valid=(True, True, True)):
+    return losses.two_view_terms(pred1, view1, pred2, view2, TETRAHEDRON, jnp.array(valid), CROP_PX)
+
+
+def test_exact_predictions_have_no_loss(views):
+    terms = terms_of(shifted(views[0], 0), views[0], shifted(views[1], 0), views[1])
+    assert set(terms) == {"mesh", "pose2d", "normal", "edge", "con3d", "con2d"}
+    np.testing.assert_allclose(list(terms.values()), 0, atol=1e-5)
+
+
+def test_each_view_term_is_the_average_of_both_views(views):
+    terms = terms_of(shifted(views[0], 0.1), views[0], shifted(views[1], 0.3), views[1])
+    np.testing.assert_allclose([terms["mesh"], terms["pose2d"]], 0.2, rtol=1e-5)
+
+
+def test_consistency_ignores_a_common_error_but_sees_a_wrong_turn(views):
+    view1, view2 = views
+    shift = jnp.array([0.0, 0.0, 0.4])  # Along the optical axis: the same in both views.
+    pred1 = Prediction(view1.verts + shift[None, None], view1.uv_01)
+    pred2 = Prediction(view2.verts + shift[None, None], view2.uv_01)
+    assert terms_of(pred1, view1, pred2, view2)["con3d"] < 1e-6
+    wrong = view1._replace(angle_rad=-view1.angle_rad)
+    assert terms_of(pred1, wrong, pred2, view2)["con3d"] > 0.1
+
+
+def test_landmark_consistency_is_measured_in_the_photo(views):
+    errors = losses.con2d_errors(
+        views[0].uv_01 + 0.1,
+        views[1].uv_01,
+        views[0].img_from_crop,
+        views[1].img_from_crop,
+        CROP_PX,
+    )
+    np.testing.assert_allclose(  # Of a crop that shows the photo at 0.9 of its size.
+        jnp.linalg.norm(errors, axis=-1), 0.1 * np.sqrt(2) / 0.9, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("junk", [1e6, np.nan, np.inf])
+def test_filler_counts_nowhere_whatever_it_holds(views, junk):
+    """Terms equal those of the valid examples alone, and the filler's gradient is 0."""
+    valid = (True, False, True)
+    spoil = jnp.where(jnp.array(valid), 0, junk)[:, None, None]
+    preds = [shifted(view, 0.1) for view in views]
+    spoilt = [jax.tree.map(lambda x: x + spoil, pred) for pred in preds]
+    bad_views = [
+        view._replace(
+            uv_01=view.uv_01 + spoil,
+            verts=view.verts + spoil,
+            angle_rad=view.angle_rad + spoil[:, 0, 0],
+            img_from_crop=view.img_from_crop + spoil,
+        )
+        for view in views
+    ]
+
+    def loss(first, second):
+        return sum(terms_of(first, bad_views[0], second, bad_views[1], valid).values())
+
+    rows = np.array([0, 2])
+    alone = [jax.tree.map(lambda x: x[rows], tree) for tree in (*preds, *views)]
+    want = terms_of(alone[0], alone[2], alone[1], alone[3], (True, True))
+    np.testing.assert_allclose(loss(*spoilt), sum(want.values()), rtol=1e-5)
+    for slope in jax.tree.leaves(jax.grad(loss, (0, 1))(*spoilt)):
+        assert jnp.isfinite(slope).all()
+        assert not slope[1].any()
+        assert slope[0].any()
+
+
+def test_no_valid_example_means_no_loss(views):
+    terms = terms_of(shifted(views[0], 1), views[0], shifted(views[1], 1), views[1], [False] * 3)
+    assert not any(terms.values())
+
+
+@pytest.mark.parametrize("errors", [losses.normal_errors, losses.edge_errors])
+@pytest.mark.parametrize("side", [0.0, 1e-12, 1e-7])
+def test_gradient_is_bounded_for_a_collapsed_mesh(errors, side):
+    collapsed = side * jax.random.normal(jax.random.key(0), (1, 4, 3))
+    target = jax.random.normal(jax.random.key(1), (1, 4, 3))
+    for truth in (target, collapsed):
+        slope = jax.grad(lambda verts, truth=truth: errors(verts, truth, TETRAHEDRON).mean())
+        assert jnp.abs(slope(collapsed)).max() <= 1 / losses.SHORTEST_EDGE
+
+
+def test_bfloat16_predictions_are_compared_in_float32(views):
+    low = [jax.tree.map(lambda x: x.astype(jnp.bfloat16), shifted(view, 0.1)) for view in views]
+    back = [jax.tree.map(lambda x: x.astype(jnp.float32), pred) for pred in low]
+    for got, want in zip(
+        terms_of(low[0], views[0], low[1], views[1]).values(),
+        terms_of(back[0], views[0], back[1], views[1]).values(),
+        strict=True,
+    ):
+        assert got.dtype == jnp.float32
+        assert got == want
+
+
+def test_total_weighs_each_term():
+    terms = {"mesh": jnp.array(2.0), "edge": jnp.array(3.0)}
+    assert losses.total(terms, {"mesh": 1.0, "edge": 0.5}) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"mesh": 1.0}, r"without a weight \['edge'\]"),
+        ({"mesh": 1.0, "edge": 1.0, "egde": 1.0}, r"unknown \['egde'\]"),
+    ],
+)
+def test_total_refuses_weights_that_do_not_fit(weights, message):
+    terms = {"mesh": jnp.array(2.0), "edge": jnp.array(3.0)}
+    with pytest.raises(ValueError, match=message):
+        losses.total(terms, weights)
+
+
+def peer_errors(name, pred, peer):
+    if name == "l1":
+        return losses.l1_errors(pred, peer["gt"])
+    errors = {"normal": losses.normal_errors, "edge": losses.edge_errors}[name]
+    return errors(pred, peer["gt"], peer["faces"])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["l1", "normal", "edge"])
+def test_values_and_gradients_match_the_peer(peer, name):
+    value, grad = jax.value_and_grad(lambda pred: peer_errors(name, pred, peer).mean())(
+        jnp.asarray(peer["pred"])
+    )
+    np.testing.assert_allclose(value, peer[f"value_{name}"], rtol=1e-5)
+    want = peer[f"grad_{name}"]
+    np.testing.assert_allclose(grad, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("mask", ["valid_vertex", "valid_sample"])
+def test_masked_l1_matches_the_peer(peer, mask):
+    """The peer divides by the number of positive errors; no error here is 0, so that is ours."""
+    errors = peer_errors("l1", peer["pred"], peer)
+    assert (errors > 0).all()
+    got = losses.mean_over(errors, peer[mask] > 0)
+    np.testing.assert_allclose(got, peer[f"value_l1_{mask}"], rtol=1e-5)
+
+
+@pytest.mark.parity
+def test_nothing_valid_gives_the_peers_zero(peer):
+    errors = peer_errors("l1", peer["pred"], peer)
+    nothing = np.zeros((len(errors), 1, 1), bool)
+    assert losses.mean_over(errors, nothing) == peer["value_l1_valid_none"]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["normal", "edge"])
+def test_masked_surface_terms_match_the_peer_up_to_its_divisor(peer, name):
+    """The peer divides by all elements, masked or not; ours by the valid ones."""
+    valid = peer["valid_sample"] > 0
+    got = losses.mean_over(peer_errors(name, peer["pred"], peer), valid) * valid.mean()
+    np.testing.assert_allclose(got, peer[f"value_{name}_valid_sample"], rtol=1e-5)
+
+
+def peer_views(peer):
+    """The peer's pair arrays, channels of both views side by side, as ours."""
+    preds, views = [], []
+    for i in (0, 1):
+        verts, uv, matrix = (slice(k * i, k * (i + 1)) for k in (3, 2, 3))
+        preds.append(Prediction(peer["verts_pair"][..., verts], peer["uv_pred"][..., uv]))
+        views.append(
+            View(
+                image=np.zeros((len(peer["gt"]), 8, 8, 3), np.float32),
+                uv_01=peer["uv_gt"][..., uv],
+                verts=peer["verts_pair_gt"][..., verts],
+                angle_rad=np.deg2rad(peer["aug_param"][:, 4 * i]),
+                img_from_crop=peer["uv_trans"][..., matrix],
+            )
+        )
+    return preds, views
+
+
+@pytest.mark.parity
+def test_two_views_match_the_peers_pair_mode(peer):
+    preds, views = peer_views(peer)
+    valid = np.ones(len(peer["gt"]), bool)
+    terms = losses.two_view_terms(
+        preds[0], views[0], preds[1], views[1], peer["faces"], valid, int(peer["size"])
+    )
+    # The peer weighs the sums over two views by 0.05 and 0.5, ours are averages.
+    weights = {"mesh": 1, "pose2d": 1, "normal": 0.1, "edge": 1, "con3d": 1, "con2d": 1}
+    names = {"mesh": "verts", "pose2d": "joint_img"}
+    for name, term in terms.items():
+        want = peer[f"value_pair_{names.get(name, name)}"]
+        np.testing.assert_allclose(weights[name] * term, want, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(losses.total(terms, weights), peer["value_pair_total"], rtol=1e-5)
+    off = weights | {"con3d": 0, "con2d": 0}
+    np.testing.assert_allclose(
+        losses.total(terms, off), peer["value_pair_total_without_contrastive"], rtol=1e-5
+    )
+    np.testing.assert_allclose(terms["con3d"], peer["value_contrastive_3d"], rtol=1e-5)
+    np.testing.assert_allclose(terms["con2d"], peer["value_contrastive_2d"], rtol=1e-5)
+
+
+@pytest.mark.parity
+def test_exact_pair_of_the_peer_is_consistent(peer):
+    _, (view1, view2) = peer_views(peer)
+    errors = losses.con3d_errors(view1.verts, view2.verts, view2.angle_rad - view1.angle_rad)
+    assert errors.mean() < 1e-7 + peer["value_contrastive_3d_of_exact_gt"]
+
+
+@pytest.mark.parity
+def test_single_view_total_matches_the_peer(peer):
+    terms = {
+        name: peer_errors(name, peer["pred"], peer).mean() for name in ("l1", "normal", "edge")
+    }
+    got = losses.total(terms, {"l1": 1.0, "normal": 0.1, "edge": 1.0})
+    np.testing.assert_allclose(got, peer["value_single_total_without_uv"], rtol=1e-5)
