@@ -1,0 +1,259 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.spatial
+
+from m3dhmr_jax import metrics
+
+CURVES = ("xyz", "xyz_al", "mesh", "mesh_al")
+PAIRS = (("xyz_m", "xyz_err"), ("mesh_m", "mesh_err"))
+PAIRS += (("xyz_al_m", "xyz_al_err"), ("mesh_al_m", "mesh_al_err"))
+
+
+def turn_about(axis, angle):
+    return scipy.spatial.transform.Rotation.from_rotvec(angle * np.array(axis)).as_matrix()
+
+
+@pytest.fixture
+def hands():
+    """Five hands of 21 landmarks and 40 vertices, 0.7 m away: (pred_xyz, pred_verts, ...)."""
+    rng = np.random.default_rng(0)
+    centre = np.array([0.05, -0.02, 0.7])
+    truth = centre + 0.05 * rng.normal(size=(5, 61, 3))
+    pred = truth + 0.01 * rng.normal(size=(5, 61, 3))
+    pred, truth = pred.astype(np.float32), truth.astype(np.float32)
+    return pred[:, :21], pred[:, 21:], truth[:, :21], truth[:, 21:]
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_similar_hands_align_perfectly_mirrored_or_not(hands, mirror):
+    """The official alignment has no guard against reflections."""
+    _, _, xyz, verts = hands
+    map_ = 1.7 * turn_about([0.6, 0.0, 0.8], 2.0) @ np.diag([mirror, 1, 1])
+    moved = [(x @ map_ + 0.3).astype(np.float32) for x in (xyz, verts)]
+    samples = metrics.batch_metrics(*moved, xyz, verts)
+    result = metrics.scores(samples)
+    assert result["pa_mpjpe_mm"] < 1e-3
+    assert result["pa_mpvpe_mm"] < 1e-3
+    assert result["f_5"] == 1
+    assert result["xyz_mean3d"] > 0.1
+
+
+def test_alignment_is_the_best_similarity(hands):
+    pred, truth = hands[1][0], hands[3][0]
+    aligned, centred = metrics.aligned_and_centred(jnp.asarray(pred), jnp.asarray(truth))
+    best = jnp.sum((aligned - centred) ** 2)
+    nudges = [1.01 * aligned, 0.99 * aligned, aligned + 1e-3]
+    nudges += [aligned @ turn_about(axis, 0.01).astype(np.float32) for axis in np.eye(3)]
+    assert all(jnp.sum((nudged - centred) ** 2) > best for nudged in nudges)
+
+
+def test_root_relative_errors_ignore_where_the_hand_stands(hands):
+    pred_xyz, pred_verts, xyz, verts = hands
+    shift = np.array([0.1, -0.2, 0.3], np.float32)
+    here = metrics.scores(metrics.batch_metrics(*hands))
+    there = metrics.scores(metrics.batch_metrics(pred_xyz + shift, pred_verts + shift, xyz, verts))
+    for name in ("mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "pa_mpvpe_mm", "f_5", "f_15"):
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-4)
+    assert there["mesh_mean3d"] > 0.3
+    wrist = pred_xyz[:, :1] - xyz[:, :1]
+    want = 1000 * np.linalg.norm(pred_verts - verts - wrist, axis=-1).mean()
+    np.testing.assert_allclose(here["mpvpe_mm"], want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5])
+def test_predictions_without_extent_end_in_the_centroid(hands, place):
+    _, _, xyz, verts = hands
+    flat = [np.full_like(x, place) for x in (xyz, verts)]
+    samples = metrics.batch_metrics(*flat, xyz, verts)
+    want = np.linalg.norm(xyz - xyz.mean(1, keepdims=True), axis=-1)
+    np.testing.assert_allclose(samples.xyz_al_m, want, atol=1e-6)
+    assert np.isfinite(list(metrics.scores(samples).values())).all()
+
+
+def test_nearest_distances_match_a_tree(hands):
+    squared = metrics.nearest_squared(jnp.asarray(hands[1][0]), jnp.asarray(hands[3][1]))
+    want, _ = scipy.spatial.cKDTree(hands[3][1]).query(hands[1][0])
+    np.testing.assert_allclose(np.sqrt(squared), want, rtol=1e-5)
+
+
+def test_f_score_is_the_harmonic_mean_of_both_shares():
+    """Ten predicted vertices sit on one true vertex: shares 1/10 of the truth, all of the rest."""
+    truth = 0.1 * np.arange(30, dtype=np.float32).reshape(1, 10, 3)
+    pred = np.repeat(truth[:, :1], 10, axis=1)
+    samples = metrics.batch_metrics(pred, pred, truth, truth)
+    np.testing.assert_array_equal(samples.matched[0], [[1, 1], [10, 10]])
+    np.testing.assert_allclose(metrics.scores(samples)["f_score_5"], 2 * 0.1 / 1.1)
+    far = metrics.batch_metrics(pred + 1, pred + 1, truth, truth)
+    assert metrics.scores(far)["f_score_15"] == 0
+
+
+def test_pck_counts_errors_on_the_threshold():
+    errors_m = metrics.PCK_THRESHOLDS_M[[0, 10, 10, 99]][None]
+    curve = metrics.pck(np.append(errors_m, [[1.0]], axis=1))
+    np.testing.assert_allclose(curve[[0, 9, 10, 98, 99]], [0.2, 0.2, 0.6, 0.6, 0.8])
+
+
+def test_median_is_taken_over_hands_for_each_landmark(hands):
+    samples = metrics.batch_metrics(*hands)
+    want = np.median(samples.xyz_m, axis=0).mean()
+    np.testing.assert_allclose(metrics.scores(samples)["xyz_median3d"], want, rtol=1e-6)
+
+
+def test_filler_counts_nowhere(hands):
+    """Not even if it is not a number, and however the set is cut into batches."""
+    spoilt = [x.copy() for x in hands]
+    spoilt[0][3], spoilt[1][1] = np.nan, np.inf
+    valid = np.array([True, False, True, False, True])
+    alone = metrics.batch_metrics(*(x[valid] for x in hands))
+    assert metrics.scores(metrics.batch_metrics(*spoilt), valid) == metrics.scores(alone)
+
+
+def test_scores_do_not_depend_on_the_batch_size(hands):
+    whole = metrics.batch_metrics(*hands)
+    parts = [metrics.batch_metrics(*(x[a:b] for x in hands)) for a, b in ((0, 2), (2, 5))]
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    got, want = metrics.scores(joined), metrics.scores(whole)
+    np.testing.assert_allclose(list(got.values()), list(want.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_scores_name_the_sample_that_is_not_finite(hands, junk, which):
+    hands[which][3, 7, 1] = junk
+    with pytest.raises(ValueError, match=r"sample 3 \(1 of 5\)"):
+        metrics.scores(metrics.batch_metrics(*hands))
+
+
+def test_scores_refuse_an_empty_set(hands):
+    with pytest.raises(ValueError, match="no valid sample among 5"):
+        metrics.scores(metrics.batch_metrics(*hands), np.zeros(5, bool))
+
+
+def test_procrustes_mean_of_similar_meshes_is_their_shape(hands):
+    shape = hands[3][0] - hands[3][0].mean(0)
+    rng = np.random.default_rng(2)
+    turns = scipy.spatial.transform.Rotation.random(20, rng=rng).as_matrix()
+    sizes = rng.uniform(0.5, 2, (20, 1, 1))
+    copies = (sizes * (shape @ turns) + rng.normal(size=(20, 1, 3))).astype(np.float32)
+    mean = metrics.procrustes_mean(copies)
+    aligned, truth = metrics.aligned_and_centred(jnp.asarray(mean), jnp.asarray(shape))
+    np.testing.assert_allclose(aligned, truth, atol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(mean), sizes.mean() * np.linalg.norm(shape), rtol=1e-4
+    )
+
+
+def test_procrustes_mean_resembles_the_meshes_more_than_any_of_them(hands):
+    rng = np.random.default_rng(3)
+    meshes = hands[3][0] + 0.02 * rng.normal(size=(12, 40, 3)).astype(np.float32)
+    meshes = meshes @ scipy.spatial.transform.Rotation.random(12, rng=rng).as_matrix()
+    meshes = meshes.astype(np.float32)
+
+    @jax.jit
+    @jax.vmap
+    def misfit(guess):
+        aligned, truth = jax.vmap(metrics.aligned_and_centred, (None, 0))(guess, meshes)
+        return jnp.sum((aligned - truth) ** 2)
+
+    guesses = [metrics.procrustes_mean(meshes), meshes.mean(0), *meshes]
+    misfits = misfit(np.stack(guesses))
+    assert misfits[0] < 0.99 * misfits[1:].min()
+    again = metrics.procrustes_mean(meshes[::-1])
+    np.testing.assert_allclose(misfit(again[None])[0], misfits[0], rtol=1e-4)
+
+
+def test_procrustes_mean_refuses_what_has_no_shape(hands):
+    hands[3][2] = 0.5
+    with pytest.raises(ValueError, match="mesh 2 has size"):
+        metrics.procrustes_mean(hands[3])
+    with pytest.raises(ValueError, match="no mesh"):
+        metrics.procrustes_mean(hands[3][:0])
+
+
+def test_placing_a_shape_restores_turn_and_size_but_never_mirrors(hands):
+    shape = hands[3][0]
+    root = shape[5]
+    want = (2.5 * (shape - root) @ turn_about([0.0, 1.0, 0.0], 1.1)).astype(np.float32)
+    noise = 0.01 * np.random.default_rng(4).normal(size=(2, *want.shape)).astype(np.float32)
+    noise -= noise.mean(0)
+    np.testing.assert_allclose(metrics.place_about_root(shape, root, want + noise), want, atol=1e-5)
+    mirrored = want * np.array([-1, 1, 1], np.float32)
+    placed = metrics.place_about_root(shape, root, mirrored[None])
+    assert np.linalg.det((shape - root).T @ placed) > 0
+
+
+@pytest.fixture(scope="module")
+def peer(reference):
+    return np.load(reference / "metrics.npz")
+
+
+@pytest.fixture(scope="module")
+def peer_samples(peer):
+    return metrics.batch_metrics(
+        peer["pred_xyz"], peer["pred_verts"], peer["gt_xyz"], peer["gt_verts"]
+    )
+
+
+def official_tolerance(name, verts):
+    if name.startswith("f_"):
+        return 1e-15  # Exact, but for the order of a float64 sum.
+    if name.endswith("auc3d"):
+        return 2 / verts[..., 0].size / 99  # Float32 may move two errors over a threshold.
+    return 1e-8
+
+
+@pytest.mark.parity
+def test_scores_match_the_official_script(peer, peer_samples):
+    result = metrics.scores(peer_samples)
+    official = [name for name in result if name in peer.files]
+    assert len(official) == 16
+    for name in official:
+        tolerance = official_tolerance(name, peer["gt_verts"])
+        np.testing.assert_allclose(result[name], peer[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parity
+def test_counts_of_matched_vertices_match_the_official_script_exactly(peer, peer_samples):
+    vertices = peer["gt_verts"].shape[1]
+    np.testing.assert_array_equal(metrics.F_THRESHOLDS_M, peer["f_thresholds"])
+    for suffix, matched in (("", peer_samples.matched), ("_al", peer_samples.matched_al)):
+        for kind, counts in zip(("gt", "pred"), np.moveaxis(matched, 1, 0), strict=True):
+            share = peer[f"sample_frac_{kind}_matched{suffix}"]
+            np.testing.assert_array_equal(counts, np.round(share * vertices))
+        got = metrics.f_scores(np.asarray(matched), vertices)
+        np.testing.assert_allclose(got, peer[f"sample_f{suffix}"], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_each_error_matches_the_official_script(peer, peer_samples, ours, theirs):
+    got = getattr(peer_samples, ours)
+    np.testing.assert_allclose(got, peer[f"sample_{theirs}"], rtol=0, atol=3e-7)
+
+
+@pytest.mark.parity
+def test_curves_match_the_official_script_within_two_counts(peer, peer_samples):
+    np.testing.assert_allclose(metrics.PCK_THRESHOLDS_M, peer["pck_thresholds"], rtol=1e-15)
+    curves = metrics.pck_curves(peer_samples)
+    assert set(curves) == set(CURVES)
+    for name, curve in curves.items():
+        count = 1 / peer["gt_xyz" if name.startswith("xyz") else "gt_verts"][..., 0].size
+        np.testing.assert_allclose(curve, peer[f"{name}_pck"], rtol=0, atol=2.01 * count)
+
+
+@pytest.mark.parity
+def test_official_files_get_their_official_scores(reference):
+    folder = reference / "freihand_eval_8"
+    want = json.loads((folder / "scores.json").read_text())
+    predicted = json.loads((folder / "res" / "pred.json").read_text())
+    lists = (folder / "ref" / f"evaluation_{name}.json" for name in ("xyz", "verts"))
+    truth = [json.loads(path.read_text()) for path in lists]
+    pred_xyz, pred_verts, xyz, verts = (np.array(x, np.float32) for x in (*predicted, *truth))
+    result = metrics.scores(metrics.batch_metrics(pred_xyz, pred_verts, xyz, verts))
+    for name in set(result) & set(want):
+        tolerance = official_tolerance(name, verts)
+        np.testing.assert_allclose(result[name], want[name], rtol=0, atol=tolerance, err_msg=name)
