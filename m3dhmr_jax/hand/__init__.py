@@ -2,7 +2,7 @@
 
 from m3dhmr_jax.hand.builtin import HandDetails, load_builtin, load_details
 from m3dhmr_jax.hand.model import REGIONS, CoarseLevel, HandModel
-from m3dhmr_jax.hand.skinning import PosedHand, pose_hand, rotation_matrices
+from m3dhmr_jax.hand.skinning import PosedHand, articulation, pose_hand, rotation_matrices
 
 __all__ = [
     "REGIONS",
@@ -10,6 +10,7 @@ __all__ = [
     "HandDetails",
     "HandModel",
     "PosedHand",
+    "articulation",
     "load_builtin",
     "load_details",
     "pose_hand",

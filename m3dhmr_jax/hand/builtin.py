@@ -9,7 +9,7 @@ import functools
 import importlib.resources
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from m3dhmr_jax.hand.model import CoarseLevel, HandModel
 
@@ -31,7 +31,7 @@ class HandDetails:
     knuckle: Float[np.ndarray, " v"]
     crease: Float[np.ndarray, " v"]
     tip: Float[np.ndarray, " v"]
-    nail_faces: np.ndarray
+    nail_faces: Bool[np.ndarray, " f"]
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
+N_LANDMARKS = 21
 REGIONS = ("palm", "thumb", "index", "middle", "ring", "little")
 
 
@@ -57,6 +58,31 @@ class HandModel:
     levels: tuple[CoarseLevel, ...] = ()
 
     def __post_init__(self):
+        self._check_shapes()
+        v, j = len(self.vertices), len(self.rest_joints)
+        if self.faces.min() < 0 or self.faces.max() >= v:
+            raise ValueError(
+                f"HandModel.faces name vertices {self.faces.min()}..{self.faces.max()}, "
+                f"but the surface has vertices 0..{v - 1}"
+            )
+        if self.parents[0] != -1 or any(self.parents[i] not in range(i) for i in range(1, j)):
+            raise ValueError(
+                f"HandModel.parents={self.parents.tolist()} must start with -1 and then name "
+                "an earlier joint each: skinning walks the tree in this order"
+            )
+        worst = float(np.abs(self.skin_weights.sum(1) - 1).max())
+        if not worst <= 1e-3:  # Also refuses NaN.
+            raise ValueError(
+                f"HandModel.skin_weights rows must sum to 1, one is off by {worst:.3g}: "
+                "a posed surface would shrink towards the origin or grow away from it"
+            )
+        if not set(np.unique(self.regions)) <= set(range(len(REGIONS))):
+            raise ValueError(
+                f"HandModel.regions holds {np.unique(self.regions).tolist()}, "
+                f"expected 0..{len(REGIONS) - 1}, the places in {REGIONS}"
+            )
+
+    def _check_shapes(self) -> None:
         v, j, p = len(self.vertices), len(self.rest_joints), len(self.shape_basis)
         expected = {
             "vertices": (v, 3),
@@ -64,7 +90,7 @@ class HandModel:
             "rest_joints": (j, 3),
             "parents": (j,),
             "skin_weights": (v, j),
-            "joint_regressor": (21, v),
+            "joint_regressor": (N_LANDMARKS, v),
             "regions": (v,),
             "shape_basis": (p, v, 3),
             "joint_shape_basis": (p, j, 3),
@@ -77,22 +103,5 @@ class HandModel:
             if actual != shape:
                 raise ValueError(
                     f"HandModel.{name} has shape {actual}, expected {shape} "
-                    f"for {v} vertices and {j} joints"
+                    f"for {v} vertices, {j} joints and {p} shape directions"
                 )
-        if self.faces.min() < 0 or self.faces.max() >= v:
-            raise ValueError(
-                f"HandModel.faces name vertices {self.faces.min()}..{self.faces.max()}, "
-                f"but the surface has vertices 0..{v - 1}"
-            )
-        if self.parents[0] != -1 or any(self.parents[i] not in range(i) for i in range(1, j)):
-            raise ValueError(
-                f"HandModel.parents={self.parents.tolist()} must start with -1 and then name "
-                "an earlier joint each: skinning walks the tree in this order"
-            )
-        worst = float(np.abs(self.skin_weights.sum(1) - 1).max())
-        if worst > 1e-3:
-            raise ValueError(f"HandModel.skin_weights rows must sum to 1, one is off by {worst:.3g}")
-        if not set(np.unique(self.regions)) <= set(range(len(REGIONS))):
-            raise ValueError(
-                f"HandModel.regions holds {np.unique(self.regions)}, expected 0..{len(REGIONS) - 1}"
-            )

@@ -4,11 +4,14 @@ Axes: v vertices of a level, f its faces, s spiral length, r length of a region'
 """
 
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from m3dhmr_jax.hand.model import CoarseLevel, HandModel
+from m3dhmr_jax.mesh.coarsening import coarsen
 from m3dhmr_jax.mesh.spirals import roi_spirals, spirals
 
 
@@ -32,10 +35,32 @@ class MeshLevel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeshTables:
-    """All that the decoder needs to know about a hand, finest level first."""
+    """All that the decoder needs to know about a hand, finest level first.
+
+    Raises:
+        ValueError: if a level's up-sampling does not fit the next coarser level.
+    """
 
     levels: tuple[MeshLevel, ...]
     roi_spirals: Int[np.ndarray, "v r"]  # On the finest level, each inside its vertex's region.
+
+    def __post_init__(self):
+        for number, (fine, coarse) in enumerate(itertools.pairwise(self.levels)):
+            if fine.up_indices is None or fine.up_weights is None:
+                raise ValueError(
+                    f"level {number} has no up-sampling: only the coarsest level goes without"
+                )
+            if fine.up_indices.shape != (fine.n_vertices, 3):
+                raise ValueError(
+                    f"level {number} has up_indices of shape {fine.up_indices.shape}, expected "
+                    f"{(fine.n_vertices, 3)}: three coarser vertices for each of its own"
+                )
+            lowest, highest = fine.up_indices.min(), fine.up_indices.max()
+            if lowest < 0 or highest >= coarse.n_vertices:
+                raise ValueError(
+                    f"up_indices of level {number} name vertices {lowest}..{highest}, but the next "
+                    f"coarser level has vertices 0..{coarse.n_vertices - 1}"
+                )
 
 
 def build_tables(
@@ -45,23 +70,37 @@ def build_tables(
     roi_dilation: int = 2,
     level_count: int = 5,
 ) -> MeshTables:
-    """The tables of `hand`, on its own coarser levels.
+    """The tables of `hand`: on the coarser levels it ships with, then on ones half as large each.
 
     Raises:
-        ValueError: if a spiral does not fit on its level or the surface is no manifold.
+        ValueError: if `level_count` is below 1, if a spiral does not fit on its level, or if a
+            surface is no manifold.
     """
-    steps: list[CoarseLevel] = list(hand.levels[: level_count - 1])
-    surfaces = [(hand.vertices, hand.faces)]
-    for step in steps:
-        surfaces.append((surfaces[-1][0][step.kept], step.faces))
-    levels = tuple(
-        MeshLevel(
-            faces=faces.astype(np.int32),
-            spirals=spirals(vertices, faces, spiral_length),
-            up_indices=step.up_indices.astype(np.int32) if step else None,
-            up_weights=step.up_weights.astype(np.float32) if step else None,
+    if level_count < 1:
+        raise ValueError(f"level_count={level_count} must be at least 1: the surface itself")
+    vertices, faces = hand.vertices, hand.faces
+    levels = []
+    for number in range(level_count):
+        own = spirals(vertices, faces, spiral_length)
+        if number == level_count - 1:
+            levels.append(MeshLevel(faces.astype(np.int32), own, None, None))
+            break
+        step = _coarser(hand, number, vertices, faces)
+        levels.append(
+            MeshLevel(
+                faces=faces.astype(np.int32),
+                spirals=own,
+                up_indices=step.up_indices.astype(np.int32),
+                up_weights=step.up_weights.astype(np.float32),
+            )
         )
-        for (vertices, faces), step in zip(surfaces, [*steps, None], strict=True)
-    )
+        vertices, faces = vertices[step.kept], step.faces
     roi = roi_spirals(hand.vertices, hand.faces, hand.regions, roi_length, roi_dilation)
-    return MeshTables(levels, roi)
+    return MeshTables(tuple(levels), roi)
+
+
+def _coarser(hand: HandModel, number: int, vertices: np.ndarray, faces: np.ndarray) -> CoarseLevel:
+    """The step from level `number` to the next: the hand's own, or half of the vertices."""
+    if number < len(hand.levels):
+        return hand.levels[number]
+    return coarsen(vertices, faces, math.ceil(len(vertices) / 2))

@@ -7,16 +7,16 @@ turn clockwise seen from outside. The order depends on the order of the faces.
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.spatial
 from jaxtyping import Float, Int
 
 Fans = list[list[int]]
 
 
 def neighbour_fans(faces: Int[np.ndarray, "f 3"], n_vertices: int) -> Fans:
-    """The neighbours of each vertex, clockwise seen from outside; a border vertex's from border to border.
+    """The neighbours of each vertex, clockwise seen from outside.
 
-    An interior vertex's list starts at the vertex that follows it in the last face that contains it.
+    A border vertex's list runs from border to border. An interior vertex's starts at the vertex
+    that follows it in the last face that contains it.
 
     Raises:
         ValueError: if a face names a vertex that does not exist or names one twice, if two faces
@@ -114,11 +114,9 @@ def spirals(
         )
     fans = neighbour_fans(faces, len(vertices))
     rows = [_walk(vertex, count, fans) for vertex in range(len(vertices))]
-    short = [vertex for vertex, row in enumerate(rows) if len(row) < count]
-    if short:
-        _, nearest = scipy.spatial.KDTree(vertices).query(vertices[short], k=[*range(1, count + 1)])
-        for vertex, row in zip(short, nearest.tolist(), strict=True):
-            rows[vertex] = row
+    for vertex, row in enumerate(rows):
+        if len(row) < count:
+            rows[vertex] = _by_distance(vertices, vertex, np.arange(len(vertices)))[:count]
     return np.array([row[::dilation] for row in rows], np.int32)
 
 
@@ -149,10 +147,15 @@ def roi_spirals(
         walk = _walk(vertex, count, fans)
         if len(walk) < count:
             members = np.setdiff1d(np.flatnonzero(regions == region), walk)
-            distance = np.linalg.norm(vertices[members] - vertices[vertex], axis=1)
-            walk += members[np.argsort(distance, kind="stable")].tolist()
+            walk += _by_distance(vertices, vertex, members)
         rows.append(_dilate(walk[:count], length, dilation))
     return np.array(rows, np.int32)
+
+
+def _by_distance(vertices: np.ndarray, vertex: int, members: np.ndarray) -> list[int]:
+    """`members`, the nearest to `vertex` first."""
+    distance = np.linalg.norm(vertices[members] - vertices[vertex], axis=1)
+    return members[np.argsort(distance, kind="stable")].tolist()
 
 
 def _dilate(walk: Sequence[int], length: int, dilation: int) -> np.ndarray:

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.mesh.coarsening import coarsen
+from m3dhmr_jax.mesh.geometry import area_vectors, closest_barycentric
+from m3dhmr_jax.mesh.spirals import neighbour_fans
+
+SIZES = (389, 195, 98, 49)
+
+
+def chain(vertices, faces):
+    """(finer vertices, finer faces, step) for each level in turn."""
+    steps = []
+    for n_vertices in SIZES:
+        step = coarsen(vertices, faces, n_vertices)
+        steps.append((vertices, faces, step))
+        vertices, faces = vertices[step.kept], step.faces
+    return steps
+
+
+@pytest.fixture(scope="module")
+def builtin():
+    hand = load_builtin()
+    return chain(hand.vertices, hand.faces)
+
+
+@pytest.fixture(scope="module")
+def peer(reference):
+    meshes = np.load(reference / "mesh_hierarchy.npz")
+    return chain(meshes["vertices_0"], meshes["faces_0"])
+
+
+def border_loop(faces):
+    sides = {pair for a, b, c in faces.tolist() for pair in ((a, b), (b, c), (c, a))}
+    following = {a: b for a, b in sides if (b, a) not in sides}
+    walk = [min(following)]
+    while following[walk[-1]] != walk[0]:
+        walk.append(following[walk[-1]])
+    assert len(walk) == len(following), "more than one border"
+    return walk
+
+
+def check_surface(finer, finer_faces, step):
+    neighbour_fans(step.faces, len(step.kept))  # Raises unless it is an oriented manifold.
+    edges = {frozenset(p) for a, b, c in step.faces.tolist() for p in ((a, b), (b, c), (c, a))}
+    assert len(step.kept) - len(edges) + len(step.faces) == 1
+    fine_border = border_loop(finer_faces)
+    coarse_border = [step.kept[vertex] for vertex in border_loop(step.faces)]
+    assert set(coarse_border) <= set(fine_border)
+    assert (np.diff(step.kept) > 0).all()
+
+
+def check_upsampling(finer, step, tolerance_m):
+    assert step.up_weights.min() >= 0
+    np.testing.assert_allclose(step.up_weights.sum(1), 1, atol=1e-6)
+    coarse = finer[step.kept]
+    placed = np.einsum("vk,vkx->vx", step.up_weights, coarse[step.up_indices])
+    np.testing.assert_array_equal(placed[step.kept], coarse)
+    assert np.linalg.norm(placed - finer, axis=1).max() < tolerance_m
+
+
+@pytest.mark.parametrize("level", range(len(SIZES)))
+def test_builtin_hand_stays_one_oriented_disk(builtin, level):
+    check_surface(*builtin[level])
+
+
+@pytest.mark.parametrize("level", range(len(SIZES)))
+def test_upsampling_reproduces_survivors_and_nearly_the_rest(builtin, level):
+    finer, _, step = builtin[level]
+    assert len(step.kept) == SIZES[level]
+    check_upsampling(finer, step, tolerance_m=(0.002, 0.004, 0.008, 0.014)[level])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("level", range(len(SIZES)))
+def test_mano_surface_stays_one_oriented_disk(peer, level):
+    check_surface(*peer[level])
+    check_upsampling(peer[level][0], peer[level][2], (0.002, 0.004, 0.008, 0.014)[level])
+
+
+def test_most_vertices_go_to_the_closest_point_of_all(builtin):
+    finer, _, step = builtin[0]
+    triangles = finer[step.kept][step.faces].astype(float)
+    coarse = finer[step.kept]
+    placed = np.einsum("vk,vkx->vx", step.up_weights, coarse[step.up_indices])
+    far = np.linalg.norm(placed - finer, axis=1)
+    for vertex in range(0, len(finer), 7):
+        weights = closest_barycentric(finer[vertex].astype(float), triangles)
+        places = np.einsum("fk,fkx->fx", weights, triangles)
+        assert far[vertex] <= np.linalg.norm(places - finer[vertex], axis=1).min() + 1e-6
+
+
+def test_normals_keep_their_side(builtin):
+    """Every coarse triangle looks the way of the fine ones at its corners, on the whole."""
+    finer, finer_faces, step = builtin[0]
+    at_vertices = np.zeros_like(finer)
+    np.add.at(at_vertices, finer_faces, area_vectors(finer[finer_faces])[:, None])
+    corners = step.kept[step.faces]
+    along = (at_vertices[corners].sum(1) * area_vectors(finer[corners])).sum(1)
+    assert (along > 0).all()
+
+
+def test_every_finger_reaches_the_coarsest_level(builtin):
+    regions = load_builtin().regions
+    for _, _, step in builtin:
+        regions = regions[step.kept]
+    assert np.bincount(regions, minlength=6).min() >= 3
+
+
+def test_neighbours_fit_into_a_spiral_of_nine(builtin):
+    for _, _, step in builtin:
+        assert max(map(len, neighbour_fans(step.faces, len(step.kept)))) <= 8
+
+
+@pytest.mark.parametrize("n_vertices", [778, 2, 0])
+def test_impossible_size_is_refused(n_vertices):
+    hand = load_builtin()
+    with pytest.raises(ValueError, match=f"n_vertices={n_vertices} must be at least 3 and below"):
+        coarsen(hand.vertices, hand.faces, n_vertices)
+
+
+def test_surface_that_would_fold_is_refused():
+    vertices = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    faces = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
+    with pytest.raises(ValueError, match="from 4 to n_vertices=3: it would fold or tear below 4"):
+        coarsen(vertices, faces, 3)

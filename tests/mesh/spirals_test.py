@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.mesh.spirals import neighbour_fans, roi_spirals, spirals
+
+
+def hexagons(rows=9, columns=9):
+    """A flat sheet of triangles, seen from +z; its inner vertices have six neighbours."""
+    y, x = np.mgrid[:rows, :columns]
+    vertices = np.stack([x + y / 2, y * np.sqrt(3) / 2, 0 * x], -1).reshape(-1, 3).astype(float)
+    a = (y * columns + x)[:-1, :-1].ravel()
+    faces = np.concatenate(
+        [np.stack([a, a + 1, a + columns], 1), np.stack([a + 1, a + columns + 1, a + columns], 1)]
+    )
+    return vertices, faces.astype(np.int32)
+
+
+def turning(points):
+    """Signed angles from each point to the next, around the origin, seen from +z."""
+    angles = np.arctan2(points[:, 1], points[:, 0])
+    return (np.diff(angles) + np.pi) % (2 * np.pi) - np.pi
+
+
+def test_rings_follow_each_other_clockwise():
+    vertices, faces = hexagons()
+    centre = 40
+    offsets = vertices[spirals(vertices, faces, 19)[centre]] - vertices[centre]
+    radius = np.linalg.norm(offsets, axis=1)
+    np.testing.assert_allclose(radius[:7], [0, *[1] * 6])
+    assert (radius[7:] > 1.7).all()
+    assert (radius[7:] < 2.01).all()
+    np.testing.assert_allclose(turning(offsets[1:7]), -np.pi / 3)
+    np.testing.assert_allclose(turning(offsets[7:]), -np.pi / 6)
+
+
+def test_fan_of_a_border_vertex_runs_from_border_to_border():
+    vertices, faces = hexagons()
+    fan = neighbour_fans(faces, len(vertices))[4]  # In the middle of the bottom row.
+    assert fan == [3, 12, 13, 5]
+
+
+def test_dilation_takes_every_dth():
+    vertices, faces = hexagons()
+    np.testing.assert_array_equal(
+        spirals(vertices, faces, 5, dilation=3), spirals(vertices, faces, 15)[:, ::3]
+    )
+
+
+def test_no_row_of_the_builtin_hand_names_a_vertex_twice():
+    hand = load_builtin()
+    table = spirals(hand.vertices, hand.faces, 60)
+    assert (table[:, 0] == np.arange(len(table))).all()
+    assert all(len(set(row)) == 60 for row in table.tolist())
+
+
+def test_small_component_takes_the_nearest_vertices():
+    vertices, faces = hexagons(3, 3)
+    single = np.array([[5.0, 0, 0], [6, 0, 0], [5, 1, 0]])
+    vertices = np.concatenate([vertices, single])
+    faces = np.concatenate([faces, [[9, 10, 11]]])
+    table = spirals(vertices, faces, 5)
+    nearest = np.linalg.norm(vertices - vertices[9], axis=1).argsort()[:5]
+    np.testing.assert_array_equal(table[9], nearest)
+    np.testing.assert_array_equal(table[:9], spirals(vertices[:9], faces[:-1], 5))
+
+
+def test_roi_spirals_stay_in_their_region_and_repeat_nothing():
+    hand = load_builtin()
+    table = roi_spirals(hand.vertices, hand.faces, hand.regions, 27, 2)
+    assert table.shape == (778, 27)
+    assert (table[:, 0] == np.arange(778)).all()
+    assert (hand.regions[table] == hand.regions[:, None]).all()
+    assert all(len(set(row)) == 27 for row in table.tolist())
+
+
+def test_roi_spirals_of_one_region_are_spirals():
+    vertices, faces = hexagons()
+    regions = np.zeros(len(vertices), int)
+    np.testing.assert_array_equal(
+        roi_spirals(vertices, faces, regions, 9, 2), spirals(vertices, faces, 9, 2)
+    )
+
+
+def test_region_in_two_pieces_goes_on_with_the_nearest_of_the_other_piece():
+    vertices, faces = hexagons(3, 7)
+    columns = np.arange(21) % 7
+    regions = np.where((columns < 2) | (columns > 4), 1, 0)
+    row = roi_spirals(vertices, faces, regions, 9)[0]
+    assert set(row[:6]) == set(np.flatnonzero(columns < 2))
+    rest = np.flatnonzero(columns > 4)
+    nearest = rest[np.linalg.norm(vertices[rest] - vertices[0], axis=1).argsort(kind="stable")]
+    np.testing.assert_array_equal(row[6:], nearest[:3])
+
+
+def test_tiny_region_repeats_only_when_used_up():
+    vertices, faces = hexagons(3, 3)
+    regions = np.array([1, 1, 0, 1, 0, 0, 1, 0, 0])
+    row = roi_spirals(vertices, faces, regions, 6, dilation=2)[0].tolist()
+    assert set(row[:4]) == {0, 1, 3, 6}
+    assert row[4:] == row[:2]
+
+
+@pytest.mark.parametrize(("length", "dilation"), [(0, 1), (-1, 1), (9, 0)])
+def test_extent_below_one_is_refused(length, dilation):
+    vertices, faces = hexagons()
+    with pytest.raises(ValueError, match=f"length={length} and dilation={dilation} must be at"):
+        spirals(vertices, faces, length, dilation)
+    with pytest.raises(ValueError, match=f"length={length} and dilation={dilation} must be at"):
+        roi_spirals(vertices, faces, np.zeros(81, int), length, dilation)
+
+
+def test_spiral_longer_than_the_surface_is_refused():
+    vertices, faces = hexagons(3, 3)
+    with pytest.raises(ValueError, match="length=5 times dilation=2 must be at most 9"):
+        spirals(vertices, faces, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("faces", "n_vertices", "message"),
+    [
+        ([[0, 1, 3]], 3, r"name vertices 0\.\.3, but the surface has vertices 0\.\.2"),
+        ([[0, 1, -1]], 3, r"name vertices -1\.\.1"),
+        ([[0, 1, 1]], 2, "corners must be distinct"),
+        ([[0, 1, 2], [0, 1, 3]], 4, "edge 0 -> 1 in this direction"),
+        ([[0, 1, 2], [0, 3, 4]], 5, "around vertex 0 are several fans"),
+        ([[0, 1, 2]], 4, "vertex 3 belongs to no face"),
+    ],
+)
+def test_surface_that_is_no_manifold_is_refused(faces, n_vertices, message):
+    with pytest.raises(ValueError, match=message):
+        neighbour_fans(np.array(faces), n_vertices)
+
+
+def test_closed_umbrella_beside_a_second_one_is_refused():
+    tetrahedra = [[0, 1, 2], [0, 2, 3], [0, 3, 1], [0, 4, 5], [0, 5, 6], [0, 6, 4]]
+    with pytest.raises(ValueError, match="several fans"):
+        neighbour_fans(np.array(tetrahedra), 7)
