@@ -1,0 +1,183 @@
+"""A synthetic set on disk, in exactly FreiHAND's folder layout.
+
+`training/rgb/%08d.jpg` i belongs to annotation i mod n and `training/mask/%08d.jpg` exists for the
+first n; `evaluation/` likewise with one picture each. `training_{K,xyz,verts,scale}.json` and
+`evaluation_...` hold one row per annotation and are named so only when everything else is there:
+an interrupted run leaves `.partial` files and never looks finished.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tqdm
+
+from m3dhmr_jax.data.synthetic.photo import encode_mask, encode_photo
+from m3dhmr_jax.data.synthetic.recipe import FULL, Recipe
+from m3dhmr_jax.data.synthetic.render import draw, mask_of, photograph
+from m3dhmr_jax.data.synthetic.scene import Kit, Scene, make_kit, sample_scene
+from m3dhmr_jax.hand import load_builtin, load_details
+
+SPLITS = ("training", "evaluation")
+ANNOTATIONS = ("K", "xyz", "verts", "scale")
+SCALE_BONE = (9, 10)  # FreiHAND's unit: the middle finger's proximal phalanx.
+METRE_DIGITS = 6
+CHUNK = 8
+GEOMETRY, LOOKS = 0, 1  # Streams of one example: its labels, then one stream per background.
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One example to make; picklable, and all that its bytes depend on."""
+
+    out: Path
+    split: str
+    index: int
+    count: int
+    backgrounds: int
+    seed: int
+    recipe: Recipe
+
+
+@functools.cache
+def _kit() -> Kit:
+    return make_kit(load_builtin(), load_details())
+
+
+def example_rng(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
+    """The randomness of one example, whoever makes it."""
+    return np.random.default_rng([seed, SPLITS.index(split), index, stream])
+
+
+def annotation_rows(scene: Scene) -> tuple[str, str, str, str]:
+    """JSON of one example's K, xyz, verts and scale."""
+    bone = scene.xyz_m[SCALE_BONE[0]] - scene.xyz_m[SCALE_BONE[1]]
+    values = (scene.intrinsics, scene.xyz_m, scene.verts_m, np.linalg.norm(bone))
+    rows = (np.round(np.asarray(v, np.float64), METRE_DIGITS).tolist() for v in values)
+    k, xyz, verts, scale = (json.dumps(row, separators=(",", ":")) for row in rows)
+    return k, xyz, verts, scale
+
+
+def make_example(job: Job) -> tuple[str, str, str, str]:
+    """Writes the pictures of one example and returns its annotation rows."""
+    cv2.setNumThreads(1)  # Workers share the cores already.
+    kit, folder = _kit(), job.out / job.split
+    scene = sample_scene(example_rng(job.seed, job.split, job.index, GEOMETRY), kit, job.recipe)
+    drawn = draw(scene, kit.surface)
+    mask = encode_mask(mask_of(drawn, kit.surface))
+    (folder / "mask" / f"{job.index:08d}.jpg").write_bytes(mask)
+    for version in range(job.backgrounds):
+        rng = example_rng(job.seed, job.split, job.index, LOOKS + version)
+        photo, quality = photograph(rng, scene, kit, drawn)
+        name = f"{job.index + version * job.count:08d}.jpg"
+        (folder / "rgb" / name).write_bytes(encode_photo(photo, quality))
+    return annotation_rows(scene)
+
+
+def check_request(out: Path, n_train: int, n_test: int, seed: int, workers: int, backgrounds: int):
+    """Refuses what cannot be made.
+
+    Raises:
+        ValueError: for a bad number, or a folder that already holds (part of) a dataset.
+    """
+    for name, value in (("train", n_train), ("test", n_test), ("seed", seed)):
+        if value < 0:
+            raise ValueError(f"{name}={value} must not be negative")
+    if n_train + n_test == 0:
+        raise ValueError(
+            "train=0 and test=0 ask for an empty dataset: ask for at least one picture"
+        )
+    if workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1: somebody has to draw")
+    if backgrounds not in (1, 4):
+        raise ValueError(
+            f"backgrounds={backgrounds} must be 1 or 4: FreiHAND has four versions of each picture"
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder for the dataset")
+    taken = [name for split in SPLITS for name in out.glob(f"{split}*")] if out.is_dir() else []
+    if taken:
+        raise ValueError(
+            f"{out} already holds {taken[0].name}: remove the old dataset or choose another folder"
+        )
+
+
+def _prepare_folders(out: Path, splits: list[str]) -> None:
+    try:
+        for split in splits:
+            for kind in ("rgb", "mask"):
+                (out / split / kind).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write the dataset to {out} ({error.strerror}): choose a folder you may write"
+        ) from error
+
+
+def _results(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, str]]:
+    """In order. The first example runs alone, so that loops are compiled once and then shared."""
+    yield pool.submit(make_example, jobs[0]).result()
+    yield from pool.map(make_example, jobs[1:], chunksize=CHUNK)
+
+
+def _partial(out: Path, split: str, kind: str) -> Path:
+    return out / f"{split}_{kind}.json.partial"
+
+
+def _write_split(pool: Executor, jobs: list[Job], bar: tqdm.tqdm) -> None:
+    out, split = jobs[0].out, jobs[0].split
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(_partial(out, split, kind).open("w")) for kind in ANNOTATIONS]
+        for number, rows in enumerate(_results(pool, jobs)):
+            for file, row in zip(files, rows, strict=True):
+                file.write(("," if number else "[") + row)
+            bar.update(jobs[0].backgrounds)
+        for file in files:
+            file.write("]")
+
+
+def write_dataset(
+    out: Path,
+    n_train: int,
+    n_test: int,
+    seed: int,
+    workers: int,
+    recipe: Recipe = FULL,
+    backgrounds: int = 1,
+) -> None:
+    """Renders `n_train` and `n_test` hands into `out`; the same seed gives the same bytes.
+
+    Args:
+        backgrounds: pictures per training hand, 1 or FreiHAND's 4: the same hand in the same pose
+            under other light, with other skin, before another background.
+        workers: processes; they do not change the result.
+
+    Raises:
+        ValueError: as `check_request`, or if `out` cannot be written; nothing is written then.
+    """
+    out = Path(out)
+    check_request(out, n_train, n_test, seed, workers, backgrounds)
+    wanted = [
+        (split, count, versions)
+        for split, count, versions in zip(SPLITS, (n_train, n_test), (backgrounds, 1), strict=True)
+        if count
+    ]
+    _prepare_folders(out, [split for split, _, _ in wanted])
+    total = sum(count * versions for _, count, versions in wanted)
+    spawning = multiprocessing.get_context("spawn")  # Forking a process that holds JAX may hang.
+    with (
+        ProcessPoolExecutor(workers, mp_context=spawning) as pool,
+        tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,
+    ):
+        for split, count, versions in wanted:
+            jobs = [Job(out, split, i, count, versions, seed, recipe) for i in range(count)]
+            _write_split(pool, jobs, bar)
+    for split, _, _ in wanted:
+        for kind in ANNOTATIONS:
+            _partial(out, split, kind).rename(out / f"{split}_{kind}.json")

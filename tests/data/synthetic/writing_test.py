@@ -1,0 +1,142 @@
+import json
+import subprocess
+import sys
+from concurrent.futures import Executor
+
+import cv2
+import numpy as np
+import pytest
+
+from m3dhmr_jax.data.synthetic import QUICKSTART, write_dataset, writing
+from m3dhmr_jax.data.synthetic.__main__ import main
+from m3dhmr_jax.data.synthetic.sheet import contact_sheet
+
+N_TRAIN, N_TEST = 3, 1
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthetic") / "set"
+    write_dataset(folder, N_TRAIN, N_TEST, 3, 1, QUICKSTART, backgrounds=4)
+    return folder
+
+
+def test_the_layout_is_freihands(dataset):
+    names = {f"training/rgb/{i:08d}.jpg" for i in range(4 * N_TRAIN)}
+    names |= {f"training/mask/{i:08d}.jpg" for i in range(N_TRAIN)}
+    names |= {"evaluation/rgb/00000000.jpg", "evaluation/mask/00000000.jpg"}
+    names |= {f"{s}_{k}.json" for s in writing.SPLITS for k in writing.ANNOTATIONS}
+    assert set(contents(dataset)) == names
+
+
+@pytest.mark.parametrize(("split", "count"), [("training", N_TRAIN), ("evaluation", N_TEST)])
+def test_annotations_have_freihands_shapes(dataset, split, count):
+    read = {
+        k: np.array(json.loads((dataset / f"{split}_{k}.json").read_text()))
+        for k in writing.ANNOTATIONS
+    }
+    shapes = {kind: value.shape for kind, value in read.items()}
+    assert shapes == {
+        "K": (count, 3, 3),
+        "xyz": (count, 21, 3),
+        "verts": (count, 778, 3),
+        "scale": (count,),
+    }
+    bone = np.linalg.norm(read["xyz"][:, 9] - read["xyz"][:, 10], axis=1)
+    np.testing.assert_allclose(read["scale"], bone, atol=3e-6)
+
+
+def test_the_versions_of_a_picture_show_one_hand_differently(dataset):
+    mask = cv2.imread(str(dataset / "training/mask/00000001.jpg"), cv2.IMREAD_GRAYSCALE) > 127
+    paths = [dataset / f"training/rgb/{1 + v * N_TRAIN:08d}.jpg" for v in range(4)]
+    photos = np.stack([cv2.imread(str(path)) for path in paths]).astype(float)
+    assert photos.shape == (4, 224, 224, 3)
+    assert mask.sum() > 500
+    assert photos[:, ~mask].mean(1).std(0).max() > 3
+
+
+def test_the_number_of_workers_changes_no_byte(dataset, tmp_path):
+    write_dataset(tmp_path / "set", N_TRAIN, N_TEST, 3, 2, QUICKSTART, backgrounds=4)
+    assert contents(tmp_path / "set") == contents(dataset)
+
+
+def test_another_seed_gives_other_hands():
+    draws = [writing.example_rng(seed, "training", 0, 0).random() for seed in (0, 1)]
+    draws += [writing.example_rng(0, "training", 0, 1).random()]
+    draws += [writing.example_rng(0, "evaluation", 0, 0).random()]
+    draws += [writing.example_rng(0, "training", 1, 0).random()]
+    assert len(set(draws)) == 5
+
+
+def test_an_interrupted_run_does_not_look_finished(tmp_path, monkeypatch):
+    class Dies(Executor):
+        def __init__(self, *_, **__): ...
+
+        def submit(self, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "ProcessPoolExecutor", Dies)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path / "set", 2, 0, 0, 1, QUICKSTART)
+    assert not list((tmp_path / "set").glob("*.json"))
+    with pytest.raises(ValueError, match="already holds"):
+        write_dataset(tmp_path / "set", 2, 0, 0, 1, QUICKSTART)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--train", "-1"], "must not be negative"),
+        (["--seed", "-1"], "must not be negative"),
+        (["--workers", "0"], "at least 1"),
+        (["--backgrounds", "3"], "1 or 4"),
+        (["--train", "0", "--test", "0"], "empty dataset"),
+    ],
+)
+def test_bad_requests_are_refused_with_code_2_and_nothing_written(
+    tmp_path, capsys, options, reason
+):
+    out = tmp_path / "set"
+    assert main(["--out", str(out), *options]) == 2
+    assert reason in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_existing_dataset_is_not_overwritten(dataset, capsys):
+    before = contents(dataset)
+    assert main(["--out", str(dataset), "--train", "1", "--test", "0"]) == 2
+    assert "choose another folder" in capsys.readouterr().err
+    assert contents(dataset) == before
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--out", str(tmp_path / "file"), "--train", "1"]) == 2
+    assert main(["--out", str(tmp_path / "file" / "below"), "--train", "1"]) == 2
+    assert "choose a folder you may write" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_command():
+    command = [sys.executable, "-m", "m3dhmr_jax.data.synthetic", "--out", "x", "--train", "-4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "train=-4" in done.stderr
+
+
+def test_a_sheet_tiles_pictures_row_by_row(dataset):
+    sheet = contact_sheet(dataset, rows=2, columns=3)
+    fourth = cv2.imread(str(dataset / "training/rgb/00000003.jpg"))
+    np.testing.assert_array_equal(sheet[224:448, :224], fourth)
+
+
+def test_a_sheet_of_too_few_pictures_is_refused(dataset):
+    with pytest.raises(ValueError, match="render more"):
+        contact_sheet(dataset)
