@@ -1,0 +1,1 @@
+"""FreiHAND as a TFDS dataset (`freihand`), without TensorFlow."""

@@ -1,0 +1,74 @@
+"""Prepares a dataset once, and finds it again: `python -m tfds_freihand.prepare --folder F`."""
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import app, flags, logging
+
+from m3dhmr_jax.data import freihand
+from tfds_freihand.freihand_dataset_builder import Builder
+
+
+def prepare(folder: Path | None, data_dir: Path) -> Path:
+    """Writes the TFDS dataset of `folder` under `data_dir`, or finds it there; its directory.
+
+    Without a folder the official archives are downloaded, unless a dataset is there already. It
+    appears under its name only when it is complete; several processes may ask at once.
+
+    Raises:
+        FileNotFoundError: if the folder lacks a file of the official layout.
+        ValueError: if `data_dir` holds a dataset made from other content, or the folder's content
+            is damaged.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with _only_one(data_dir / "freihand.lock"):
+        builder = Builder(data_dir=data_dir, file_format="array_record")
+        target = Path(builder.data_dir)
+        if target.is_dir():
+            if folder is not None:
+                _refuse_other_content(builder, folder)
+            return target
+        if folder is not None:
+            freihand.fingerprint(folder)  # Refuses an incomplete folder before TFDS says a word.
+        for leftover in target.parent.glob("incomplete.*"):  # Of a build that was killed.
+            shutil.rmtree(leftover)
+        logging.info("Preparing %s from %s", target, folder or "the official archives")
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=folder, force_checksums_validation=True, try_download_gcs=False
+            )
+        )
+    return target
+
+
+def _refuse_other_content(builder: Builder, folder: Path) -> None:
+    recorded = (builder.info.metadata or {}).get("fingerprint", "unknown")
+    found = freihand.fingerprint(folder)
+    if found != recorded:
+        raise ValueError(
+            f"{builder.data_dir} was made from other content (fingerprint {recorded[:12]}) than "
+            f"{folder} has now ({found[:12]}): delete the former or choose another data directory"
+        )
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Waits while another process is inside; the lock ends with the process that holds it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main(_) -> None:
+    folder = flags.FLAGS.folder
+    print(prepare(Path(folder) if folder else None, Path(flags.FLAGS.data_dir)))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("folder", None, "Folder in the official layout; none: download.")
+    flags.DEFINE_string("data_dir", "data/tfds", "Where prepared datasets live.")
+    app.run(main)
