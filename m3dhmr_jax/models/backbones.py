@@ -1,0 +1,108 @@
+"""The image side of the network: ResNet stages made into hourglasses, two of them in a row.
+
+Axes: b batch, h w image, c d channels. A width of 64 is the ResNet of the paper.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from m3dhmr_jax.models.layers import ConvNorm, double, max_pool
+
+
+class Stem(nnx.Module):
+    """7×7/2 convolution and 3×3/2 maximum: a quarter of the image's side."""
+
+    def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv1 = ConvNorm(3, width, 7, 2, dtype=dtype, rngs=rngs)
+
+    def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h/4 w/4 c"]:
+        return max_pool(nnx.relu(self.conv1(image)))
+
+
+class BasicBlock(nnx.Module):
+    """Two 3×3 convolutions around a shortcut (He et al.)."""
+
+    def __init__(self, c: int, d: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv1 = ConvNorm(c, d, 3, stride, dtype=dtype, rngs=rngs)
+        self.conv2 = ConvNorm(d, d, 3, dtype=dtype, rngs=rngs)
+        self.downsample = (
+            ConvNorm(c, d, 1, stride, dtype=dtype, rngs=rngs) if (c, stride) != (d, 1) else None
+        )
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return nnx.relu(self.conv2(nnx.relu(self.conv1(x))) + shortcut)
+
+
+class HourglassFeatures(NamedTuple):
+    top: Float[Array, "b h w c"]  # At the input's resolution.
+    bottom: Float[Array, "b h/8 w/8 8*c"]
+
+
+class Hourglass(nnx.Module):
+    """The four ResNet stages, then back up with the stages' outputs added on the way."""
+
+    def __init__(self, blocks: tuple[int, ...], width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        widths = [width * 2**i for i in range(len(blocks))]
+        stages, c = [], width
+        for i, (d, count) in enumerate(zip(widths, blocks, strict=True)):
+            stage = []
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                stage.append(BasicBlock(c, d, stride, dtype=dtype, rngs=rngs))
+                c = d
+            stages.append(nnx.Sequential(*stage))
+        self.stages = nnx.List(stages)
+        down_up = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.narrow = nnx.List(ConvNorm(c, d, dtype=dtype, rngs=rngs) for c, d in down_up)
+        self.smooth = nnx.List(ConvNorm(d, d, 3, dtype=dtype, rngs=rngs) for _, d in down_up)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> HourglassFeatures:
+        skips = []
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        bottom = skips.pop()
+        x = bottom
+        for narrow, smooth in zip(self.narrow, self.smooth, strict=True):
+            x = nnx.relu(double(narrow(x)) + skips.pop())
+            x = nnx.relu(smooth(x))
+        return HourglassFeatures(x, bottom)
+
+
+class BackboneFeatures(NamedTuple):
+    encoding: Float[Array, "b h/32 w/32 e"]  # F^e of the paper.
+    landmark_maps: Float[Array, "b h/4 w/4 n"]
+
+
+class StackedResNet(nnx.Module):
+    """Two hourglasses; the second sees the stem's features beside the first one's answer."""
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        width: int,
+        encoding: int,
+        landmarks: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem = Stem(width, dtype=dtype, rngs=rngs)
+        self.stack1 = Hourglass(blocks, width, dtype=dtype, rngs=rngs)
+        self.remap = ConvNorm(width, width, dtype=dtype, rngs=rngs)
+        self.merge = ConvNorm(2 * width, width, dtype=dtype, rngs=rngs)
+        self.stack2 = Hourglass(blocks, width, dtype=dtype, rngs=rngs)
+        self.encode = nnx.Conv(8 * width, encoding, (1, 1), dtype=dtype, rngs=rngs)
+        self.maps = nnx.Conv(width, landmarks, (1, 1), dtype=dtype, rngs=rngs)
+
+    def __call__(self, image: Float[Array, "b h w 3"]) -> BackboneFeatures:
+        stem = self.stem(image)
+        first = nnx.relu(self.remap(self.stack1(stem).top))
+        merged = nnx.relu(self.merge(jnp.concatenate([stem, first], axis=-1)))
+        top, bottom = self.stack2(merged)
+        return BackboneFeatures(self.encode(bottom), self.maps(top))

@@ -1,0 +1,166 @@
+"""Layers of the network: convolutions on images, spiral convolutions on meshes, sampling between.
+
+Axes: b batch, h w image, c d channels, n landmarks, v u vertices, s spiral, k kernels.
+
+Mesh features are vertex-major, (v, b, c): a spiral then gathers whole rows of b·c numbers, which on
+a CPU makes the gradient of the gather more than twice as fast as batch-major rows of c numbers.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+
+def sample_at(
+    features: Float[Array, "b h w c"], uv_01: Float[Array, "b n 2"]
+) -> Float[Array, "b n c"]:
+    """Reads bilinearly; 0 and 1 are the centres of the outer cells, beyond them the border holds."""
+    _, h, w, _ = features.shape
+    x = jnp.clip(uv_01[..., 0], 0, 1) * (w - 1)
+    y = jnp.clip(uv_01[..., 1], 0, 1) * (h - 1)
+    weight_x = nnx.relu(1 - jnp.abs(jnp.subtract.outer(x, jnp.arange(w, dtype=x.dtype))))
+    weight_y = nnx.relu(1 - jnp.abs(jnp.subtract.outer(y, jnp.arange(h, dtype=y.dtype))))
+    # Positions stay in float32: bfloat16 would round them to a third of a cell.
+    weight_y, weight_x = weight_y.astype(features.dtype), weight_x.astype(features.dtype)
+    return jnp.einsum("bnh,bnw,bhwc->bnc", weight_y, weight_x, features)
+
+
+def double(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Nearest-neighbour up-sampling by two."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
+    """3×3 maximum with stride 2 and one pixel of padding on both sides, as torchvision pools."""
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def upsample(
+    x: Float[Array, "v b c"], indices: Int[np.ndarray, "u 3"], weights: Float[np.ndarray, "u 3"]
+) -> Float[Array, "u b c"]:
+    """Values on the finer level, each from three vertices of the coarser one."""
+    # Three weighted takes: one gather and a sum would write the (u, 3, b, c) tensor to memory.
+    first, second, third = (
+        jnp.take(x, indices[:, i], axis=0) * weights[:, i, None, None].astype(x.dtype)
+        for i in range(3)
+    )
+    return first + second + third
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, padded alike on both sides, then batch normalisation."""
+
+    def __init__(
+        self,
+        c: int,
+        d: int,
+        size: int = 1,
+        stride: int = 1,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = nnx.Conv(
+            c,
+            d,
+            (size, size),
+            strides=stride,
+            padding=size // 2,
+            use_bias=False,
+            dtype=dtype,
+            kernel_init=nnx.initializers.he_normal(),
+            rngs=rngs,
+        )
+        # torchvision's constants; the statistics stay in float32 whatever the compute type.
+        self.norm = nnx.BatchNorm(d, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
+        return self.norm(self.conv(x))
+
+
+def spiral_conv(
+    x: Float[Array, "v b c"], spirals: Int[np.ndarray, "v s"], kernel: Float[Array, "s c d"]
+) -> Float[Array, "v b d"]:
+    """SpiralConv++: a dense layer over the values along each vertex's spiral."""
+    length, c, d = kernel.shape
+    v, b, _ = x.shape
+    # Transforming before gathering moves d instead of c numbers for each place of a spiral.
+    terms = (x @ kernel.transpose(1, 0, 2).reshape(c, length * d)).reshape(v, b, length, d)
+    rows = spirals * length + np.arange(length)
+    terms = terms.transpose(0, 2, 1, 3).reshape(v * length, b, d)
+    return jnp.sum(jnp.take(terms, rows, axis=0), axis=1)
+
+
+def dynamic_spiral_conv(
+    x: Float[Array, "v b c"],
+    mix: Float[Array, "v b k"],
+    spirals: Int[np.ndarray, "v s"],
+    depthwise: Float[Array, "k s c"],
+    depthwise_bias: Float[Array, "k c"],
+    pointwise: Float[Array, "k c d"],
+    pointwise_bias: Float[Array, "k d"],
+) -> Float[Array, "v b d"]:
+    """Depthwise along the spiral, then across channels, kernels mixed per vertex (eq. 5, 6)."""
+    k, c, d = pointwise.shape
+    kernel = jnp.einsum("vbk,ksc->vsbc", mix, depthwise)
+    along = jnp.take(x, spirals, axis=0)
+    filtered = jnp.sum(kernel * along, axis=1) + mix @ depthwise_bias
+    # Mixing outputs instead of weights: a kernel per vertex would be a (v, b, c, d) tensor.
+    outputs = filtered @ pointwise.transpose(1, 0, 2).reshape(c, k * d)
+    outputs = outputs.reshape(*filtered.shape[:2], k, d)
+    return jnp.einsum("vbk,vbkd->vbd", mix, outputs) + mix @ pointwise_bias
+
+
+class SpiralConv(nnx.Module):
+    """A plain spiral convolution with bias."""
+
+    def __init__(
+        self, c: int, d: int, length: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ):
+        init = nnx.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
+        self.dtype = dtype
+        self.kernel = nnx.Param(init(rngs.params(), (length, c, d)))
+        self.bias = nnx.Param(jnp.zeros(d))
+
+    def __call__(
+        self, x: Float[Array, "v b c"], spirals: Int[np.ndarray, "v s"]
+    ) -> Float[Array, "v b d"]:
+        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
+        return spiral_conv(x.astype(self.dtype), spirals, kernel) + bias[None, None]
+
+
+class DynamicSpiralConv(nnx.Module):
+    """Dynamic spiral convolution of the paper (eq. 4 to 6) with `k` kernels."""
+
+    def __init__(
+        self,
+        c: int,
+        d: int,
+        length: int,
+        k: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        # The mean of k independent kernels has 1/k of their variance, hence the factors.
+        axes = {"in_axis": 1, "out_axis": 2, "batch_axis": 0}
+        along = nnx.initializers.variance_scaling(2 * k, "fan_in", "normal", **axes)
+        across = nnx.initializers.variance_scaling(k, "fan_in", "normal", **axes)
+        self.dtype = dtype
+        self.reduce = nnx.Linear(c, c // 2, dtype=dtype, rngs=rngs)
+        self.score = nnx.Linear(c // 2, k, dtype=dtype, rngs=rngs)
+        self.depthwise = nnx.Param(along(rngs.params(), (k, length, c)))
+        self.depthwise_bias = nnx.Param(jnp.zeros((k, c)))
+        self.pointwise = nnx.Param(across(rngs.params(), (k, c, d)))
+        self.pointwise_bias = nnx.Param(jnp.zeros((k, d)))
+
+    def __call__(
+        self, x: Float[Array, "v b c"], spirals: Int[np.ndarray, "v s"]
+    ) -> Float[Array, "v b d"]:
+        mix = nnx.softmax(self.score(nnx.relu(self.reduce(x))), axis=-1)
+        kernels = (self.depthwise, self.depthwise_bias, self.pointwise, self.pointwise_bias)
+        return dynamic_spiral_conv(
+            x.astype(self.dtype), mix, spirals, *(p[...].astype(self.dtype) for p in kernels)
+        )

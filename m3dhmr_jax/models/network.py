@@ -1,0 +1,94 @@
+"""M3DHMR: a crop of a right hand in, its mesh and its landmarks out.
+
+Axes: b batch, s crop side, n = 21 landmarks, v vertices.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from m3dhmr_jax.mesh.hierarchy import MeshTables
+from m3dhmr_jax.models.backbones import StackedResNet
+from m3dhmr_jax.models.decoder import MeshDecoder
+from m3dhmr_jax.models.layers import sample_at
+from m3dhmr_jax.types import N_JOINTS, Prediction
+
+COMPUTE_TYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the network; the defaults are the paper's M3DHMR-ResNet18."""
+
+    image_size: int = 128
+    blocks: tuple[int, ...] = (2, 2, 2, 2)  # Residual blocks per ResNet stage.
+    width: int = 64  # Channels of the first stage; each further one doubles them.
+    encoding: int = 256  # Channels of F^e.
+    channels: tuple[int, ...] = (256, 128, 64, 32)  # Of the DSC layers, coarse to fine.
+    kernels: int = 8  # K of the dynamic spiral convolution.
+    spiral_length: int = 9
+    roi_length: int = 27
+    roi_dilation: int = 2
+    compute_type: str = "float32"
+
+    def __post_init__(self):
+        if self.image_size % 32 or self.image_size <= 0:
+            raise ValueError(
+                f"model.image_size={self.image_size} must be a positive multiple of 32: "
+                "the encoder halves the image five times"
+            )
+        if len(self.blocks) != 4:
+            raise ValueError(
+                f"model.blocks={self.blocks} must have 4 entries: "
+                "the encoding is read where the fourth stage leaves a 32nd of the image"
+            )
+        if self.compute_type not in COMPUTE_TYPES:
+            raise ValueError(
+                f"model.compute_type={self.compute_type!r} must be one of {COMPUTE_TYPES}"
+            )
+
+
+class LandmarkHead(nnx.Module):
+    """One MLP, shared by all landmarks, reads each landmark's flattened map (as MobRecon does)."""
+
+    def __init__(self, cells: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.hidden1 = nnx.Linear(cells, 128, dtype=dtype, rngs=rngs)
+        self.hidden2 = nnx.Linear(128, 64, dtype=dtype, rngs=rngs)
+        # The bias puts an untrained landmark into the middle of the crop.
+        middle = nnx.initializers.constant(0.5)
+        self.out = nnx.Linear(64, 2, bias_init=middle, rngs=rngs)
+
+    def __call__(self, maps: Float[Array, "b h w n"]) -> Float[Array, "b n 2"]:
+        flat = jnp.swapaxes(maps.reshape(maps.shape[0], -1, maps.shape[-1]), 1, 2)
+        return self.out(nnx.relu(self.hidden2(nnx.relu(self.hidden1(flat)))).astype(jnp.float32))
+
+
+class M3DHMR(nnx.Module):
+    """The network of the paper's figure 2."""
+
+    def __init__(self, config: ModelConfig, tables: MeshTables, *, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.compute_type)
+        self.dtype = dtype
+        self.backbone = StackedResNet(
+            config.blocks, config.width, config.encoding, N_JOINTS, dtype=dtype, rngs=rngs
+        )
+        self.landmarks = LandmarkHead((config.image_size // 4) ** 2, dtype=dtype, rngs=rngs)
+        self.decoder = MeshDecoder(
+            N_JOINTS,
+            config.encoding,
+            config.channels,
+            config.kernels,
+            tables,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, image: Float[Array, "b s s 3"]) -> Prediction:
+        encoding, maps = self.backbone(image.astype(self.dtype))
+        uv_01 = self.landmarks(maps)
+        pose_features = sample_at(encoding, uv_01)  # F^p, eq. 1.
+        verts = self.decoder(pose_features)
+        return Prediction(verts.astype(jnp.float32), uv_01)
