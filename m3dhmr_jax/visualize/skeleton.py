@@ -1,0 +1,58 @@
+"""The 21 landmarks as a coloured skeleton. Axes: n = 21 landmarks, h w picture."""
+
+import itertools
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from m3dhmr_jax.types import N_JOINTS
+
+# RGB, thumb to little finger.
+FINGER_COLOURS = ((235, 87, 87), (242, 165, 60), (88, 190, 104), (62, 150, 235), (155, 100, 225))
+WRIST_COLOUR = (240, 240, 240)
+FRACTION_BITS = 4  # OpenCV draws at sixteenths of a pixel.
+
+
+def _fixed_point(point_px: Float[np.ndarray, "2"]) -> tuple[int, int]:
+    x, y = np.round(point_px * 2**FRACTION_BITS).astype(int).tolist()
+    return x, y
+
+
+def draw_skeleton(
+    image: UInt8[np.ndarray, "h w 3"], uv_px: Float[np.ndarray, "n 2"], width_px: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy of `image` with bones `width_px` wide and a dot on every landmark, dark-rimmed.
+
+    Raises:
+        ValueError: if the landmarks are not 21 or not finite.
+    """
+    if uv_px.shape != (N_JOINTS, 2) or not np.isfinite(uv_px).all():
+        raise ValueError(
+            f"uv_px has shape {uv_px.shape}, {(~np.isfinite(uv_px)).sum()} of its numbers are not "
+            f"finite: a skeleton needs ({N_JOINTS}, 2) pixels in FreiHAND order"
+        )
+    picture = image.copy()
+    chains = [[0, *range(4 * finger + 1, 4 * finger + 5)] for finger in range(5)]
+    points = [_fixed_point(point) for point in uv_px]
+    rim_px = max(1, round(0.35 * width_px))
+
+    def bones(colours: list[tuple[int, int, int]], thickness: int) -> None:
+        for chain, colour in zip(chains, colours, strict=True):
+            for a, b in itertools.pairwise(chain):
+                cv2.line(
+                    picture, points[a], points[b], colour, thickness, cv2.LINE_AA, FRACTION_BITS
+                )
+
+    def dot(joint: int, colour: tuple[int, int, int], radius_px: float) -> None:
+        radius = round(radius_px * 2**FRACTION_BITS)
+        cv2.circle(picture, points[joint], radius, colour, -1, cv2.LINE_AA, FRACTION_BITS)
+
+    bones([(40, 40, 40)] * 5, round(width_px) + 2 * rim_px)
+    bones(list(FINGER_COLOURS), max(1, round(width_px)))
+    for joint in range(N_JOINTS):
+        colour = WRIST_COLOUR if joint == 0 else FINGER_COLOURS[(joint - 1) // 4]
+        dot(joint, (40, 40, 40), 1.25 * width_px + rim_px)
+        dot(joint, (255, 255, 255), 1.25 * width_px)
+        dot(joint, colour, 0.85 * width_px)
+    return picture
