@@ -46,8 +46,8 @@ class AugmentConfig:
     max_angle_deg: float = 90.0
     turn_probability: float = 0.6
     shift: float = 1.0
-    brightness: float = 0.4
-    contrast: float = 0.4
+    brightness: float = 0.3
+    contrast: float = 0.3
     saturation: float = 0.4
     hue: float = 0.05
 
