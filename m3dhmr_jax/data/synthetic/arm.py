@@ -13,7 +13,7 @@ from m3dhmr_jax.data.synthetic.kinematics import rotation
 from m3dhmr_jax.data.synthetic.surface import RING_REACH_M
 
 FOREARM_GROWTH = 1.5  # Of the girth, from the wrist to its thickest place.
-WRIST_BEND_M = (0.0, 0.07)
+WRIST_BEND_M = (0.0, 0.06)
 ELBOW_M = (0.235, 0.31)
 SLEEVE_CORNERS = 28
 SLEEVE_RINGS = 30
@@ -44,23 +44,19 @@ def bend_arm(
 ) -> Arm:
     """Lays the arm's axis from the wrist at `start_m`; `outward` is the sign of x away from it."""
     elbow_axis = np.array([0.0, np.cos(elbow_turn_rad), np.sin(elbow_turn_rad)])
-    centre, before, centres, frames = start_m.astype(float), 0.0, [], []
-    for reach in reach_m:
-        wrist = smooth_step(*WRIST_BEND_M, 0.5 * (before + reach))
-        elbow = smooth_step(*ELBOW_M, 0.5 * (before + reach))
-        frame = (
-            rotation(np.array([0.0, 0.0, 1.0]), flexion_rad * wrist)
-            @ rotation(np.array([0.0, 1.0, 0.0]), deviation_rad * wrist)
-            @ rotation(elbow_axis, elbow_rad * elbow)
-        )
-        centre = centre + frame[:, 0] * outward * (reach - before)
-        before = reach
-        centres.append(centre)
-        frames.append(frame)
+    before_m = np.concatenate([[0.0], reach_m[:-1]])
+    midway_m = 0.5 * (before_m + reach_m)
+    wrist, elbow = smooth_step(*WRIST_BEND_M, midway_m), smooth_step(*ELBOW_M, midway_m)
+    frames = (
+        rotation(np.array([0.0, 0.0, 1.0]), flexion_rad * wrist)
+        @ rotation(np.array([0.0, 1.0, 0.0]), deviation_rad * wrist)
+        @ rotation(elbow_axis, elbow_rad * elbow)
+    )
+    steps_m = frames[:, :, 0] * (outward * (reach_m - before_m))[:, None]
     growth = smooth_step(0.01, 0.17, reach_m)
     girth = 1 + (FOREARM_GROWTH - 1) * growth - 0.08 * smooth_step(0.17, 0.25, reach_m)
     girth = girth + 0.25 * smooth_step(0.28, 0.4, reach_m)
-    return Arm(np.array(centres), np.array(frames), girth)
+    return Arm(start_m + np.cumsum(steps_m, axis=0), frames, girth)
 
 
 def arm_vertices(rim_m: Float[np.ndarray, "r 3"], arm: Arm) -> Float[np.ndarray, "a 3"]:
@@ -93,10 +89,10 @@ def sleeve_mesh(
     folds = folds + 0.7 * np.sin(2 * around + phase[2] + 40 * along)
     folds = folds + 0.6 * np.sin(rng.uniform(150, 260) * along + 3 * np.sin(around + phase[3]))
     calm = smooth_step(reach_m[0] + 0.005, reach_m[0] + 0.05, along)
-    radius = radius_m * arm.girth[:, None] * rng.uniform(1.12, 1.3) + 0.003
+    radius = radius_m * arm.girth[:, None] * rng.uniform(1.02, 1.16) + 0.003
     radius = radius * (1 + 0.05 * smooth_step(reach_m[0] + 0.03, reach_m[0], along))
     radius = radius + rng.uniform(0.0006, 0.0022) * folds * calm
-    radius[0] = radius_m * arm.girth[0] * 0.9
+    radius[0] = radius_m * arm.girth[0] * 0.75
     ring = np.stack([np.zeros_like(radius), radius * np.cos(around), radius * np.sin(around)], -1)
     placed = np.einsum("sab,scb->sca", arm.frames, ring) + arm.centres_m[:, None]
     placed[0] = placed[1] + 0.75 * (placed[0] - placed[1])

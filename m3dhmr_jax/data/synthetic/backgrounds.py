@@ -6,19 +6,20 @@ blurred like what lies outside the depth of field.
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from m3dhmr_jax.data.synthetic.colours import linear_rgb
 from m3dhmr_jax.data.synthetic.noise import sample_field
 
 Picture = Float[np.ndarray, "h w 3"]
+CLOTH_MARGIN = 16
 
 
 def muted_colour(rng: np.random.Generator, low: float = 0.1, high: float = 0.9):
     """A mostly greyish sRGB colour in linear light, often a little warm."""
     grey = rng.uniform(low, high)
     warm = rng.normal(0.02, 0.035) * np.array([1.0, 0.1, -1.0])
-    vivid = rng.normal(0, 0.3 * rng.beta(1, 4), 3)
+    vivid = np.clip(rng.normal(0, 0.2 * rng.beta(1, 4), 3), -0.12, 0.12)
     return linear_rgb(np.clip(grey + warm + vivid, 0.02, 0.98)).astype(np.float32)
 
 
@@ -44,9 +45,9 @@ def _quad(rng, side: int, centre, size, turn: float):
 
 
 def _cover(side: int, outline) -> Float[np.ndarray, "h w"]:
-    canvas = np.zeros((side, side), np.float32)
-    cv2.fillPoly(canvas, [outline], 1.0, cv2.LINE_AA, 4)
-    return np.clip(canvas, 0, 1)
+    canvas = np.zeros((side, side), np.uint8)  # OpenCV smooths edges only in bytes.
+    cv2.fillPoly(canvas, [outline], 255, cv2.LINE_AA, 4)
+    return canvas * np.float32(1 / 255)
 
 
 def _put_with_shadow(rng, picture: Picture, outline, colour, shade_01: float) -> None:
@@ -65,60 +66,78 @@ def wall(rng: np.random.Generator, side: int) -> Picture:
     return muted_colour(rng, 0.2, 0.95) * (_ramp(rng, side, 1.0) * stain)[..., None]
 
 
+def _turned(field: Float[np.ndarray, "h w *c"], turn_deg: float):
+    """The field turned about its middle and enlarged, so that no corner is empty."""
+    side = len(field)
+    move = cv2.getRotationMatrix2D((side / 2, side / 2), turn_deg, 1.45)
+    return cv2.warpAffine(field, move, (side, side), borderMode=cv2.BORDER_REFLECT)
+
+
 def wood(rng: np.random.Generator, side: int) -> Picture:
     """Planks with grain along them."""
-    stretch = rng.integers(6, 14)
-    grain = cv2.resize(sample_field(rng, side, 1)[: side // stretch + 2], (side, side))
-    fine = cv2.resize(sample_field(rng, side, 0)[:, : side // 8], (side, side))
-    light = linear_rgb(np.array([rng.uniform(0.45, 0.85), 0, 0]))[0]
-    tint = np.array([1.0, rng.uniform(0.55, 0.75), rng.uniform(0.28, 0.55)])
-    planks = np.repeat(rng.normal(0, 0.12, 12), side // 8 + 1)[rng.integers(0, 30) :][:side]
-    tone = np.exp(0.16 * grain.T + 0.08 * fine.T + planks[None]).astype(np.float32)
-    picture = (light * tint).astype(np.float32) * tone[..., None]
-    turned = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1.45)
-    picture = cv2.warpAffine(picture, turned, (side, side), borderMode=cv2.BORDER_REFLECT)
-    return picture * _ramp(rng, side, 0.9)[..., None]
+    fine = cv2.resize(sample_field(rng, side, 0)[:, : side // 9], (side, side))
+    slow = cv2.resize(sample_field(rng, side, 2)[:, : side // 5], (side, side))
+    rings = np.sin(rng.uniform(2, 6) * slow + np.linspace(0, rng.uniform(10, 40), side)[:, None])
+    width = rng.integers(side // 7, side // 2)
+    row = (np.arange(side) + rng.integers(width)) // width
+    planks = rng.normal(0, rng.uniform(0, 0.16), side)[row]
+    joint = np.append(np.diff(row), 0) * rng.uniform(0, 0.6)
+    tone = 0.09 * fine + rng.uniform(0.03, 0.12) * rings + (planks - joint)[:, None]
+    light = linear_rgb(np.array([rng.uniform(0.4, 0.85)]))
+    tint = light * np.array([1.0, rng.uniform(0.58, 0.78), rng.uniform(0.32, 0.6)])
+    picture = tint.astype(np.float32) * np.exp(tone).astype(np.float32)[..., None]
+    return _turned(picture, rng.uniform(0, 180)) * _ramp(rng, side, 0.9)[..., None]
 
 
 def cloth(rng: np.random.Generator, side: int) -> Picture:
-    """Folded fabric: slow shading across folds, a weave or a faint check."""
-    folds = cv2.resize(sample_field(rng, side, 4)[:, : side // 3], (side, side))
-    turned = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1.45)
-    folds = cv2.warpAffine(folds, turned, (side, side), borderMode=cv2.BORDER_REFLECT)
-    slope = cv2.Sobel(folds, cv2.CV_32F, 1, 0, ksize=5) + cv2.Sobel(
-        folds, cv2.CV_32F, 0, 1, ksize=5
-    )
-    slope = slope / (slope.std() + 1e-6)
-    weave = 1 + rng.uniform(0, 0.1) * sample_field(rng, side, 0)
-    tone = np.exp(rng.uniform(0.1, 0.35) * np.clip(slope, -2.5, 2.5)) * weave
-    picture = muted_colour(rng, 0.08, 0.85) * tone[..., None]
+    """Folded fabric: slow shading across folds, a weave, sometimes a faint check."""
+    turn_deg = rng.uniform(0, 180)
+    wide = side + 2 * CLOTH_MARGIN  # Slopes are wrong at the border.
+    folds = cv2.resize(sample_field(rng, wide, 4)[:, : wide // 7], (wide, wide))
+    folds = cv2.GaussianBlur(_turned(folds, turn_deg), (0, 0), side / 45)
+    slope = cv2.Sobel(folds, cv2.CV_32F, 1, 0) + cv2.Sobel(folds, cv2.CV_32F, 0, 1)
+    slope = slope[CLOTH_MARGIN:-CLOTH_MARGIN, CLOTH_MARGIN:-CLOTH_MARGIN]
+    slope = np.clip(slope / (slope.std() + 1e-6), -2.2, 2.2)
+    weave = 1 + rng.uniform(0, 0.08) * sample_field(rng, side, 0)
+    tone = np.exp(rng.uniform(0.08, 0.28) * slope) * weave
     if rng.random() < 0.3:
-        step = rng.integers(10, 40)
+        step = rng.integers(side // 20, side // 6)
         rows = (np.arange(side) // step % 2).astype(np.float32)
-        check = cv2.warpAffine(
-            rows[None] + rows[:, None], turned, (side, side), borderMode=cv2.BORDER_REFLECT
-        )
-        picture = picture * (1 + rng.uniform(0.05, 0.25) * (check - 1))[..., None]
-    return (picture * _ramp(rng, side, 0.7)[..., None]).astype(np.float32)
+        check = _turned(rows[None] + rows[:, None], turn_deg)
+        tone = tone * (1 + rng.uniform(0.05, 0.25) * (check - 1))
+    picture = muted_colour(rng, 0.08, 0.85) * (tone * _ramp(rng, side, 0.7))[..., None]
+    return picture.astype(np.float32)
+
+
+def _leaf(place, length: float, width: float, turn: float, half: int):
+    """Outline of one half of a pointed leaf, in sixteenths of a pixel."""
+    along = np.linspace(0, 1, 7)
+    edge = np.stack([(along - 0.5) * length, half * width * np.sin(np.pi * along**0.8)], 1)
+    spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    return ((edge @ spin + place) * 16).astype(np.int32)
 
 
 def leaves(rng: np.random.Generator, side: int) -> Picture:
-    """Foliage: many small ellipses of green and brown over a dark ground, with gaps of sky."""
-    canvas = np.zeros((side, side, 3), np.float32)
-    canvas += linear_rgb(np.array([0.18, 0.22, 0.12])).astype(np.float32) * rng.uniform(0.3, 2)
-    for _ in range(rng.integers(60, 150)):
-        light = rng.uniform(0.15, 0.75) ** 1.3
-        colour = linear_rgb(
-            np.array([light * rng.uniform(0.6, 1.05), light, light * rng.uniform(0.2, 0.6)])
+    """Foliage: pointed leaves of green and brown over a dark ground, with gaps of sky."""
+    ground = np.array([0.2, 0.24, 0.14]) * rng.uniform(0.6, 1.6)
+    canvas = np.full((side, side, 3), ground * 255).astype(np.uint8)
+    hang, size = rng.uniform(0, 2 * np.pi), side * rng.uniform(0.08, 0.3)
+    for _ in range(rng.integers(4)):
+        place = tuple(int(v) for v in rng.integers(0, side, 2))
+        cv2.circle(
+            canvas, place, int(rng.integers(2, side // 10)), (214, 228, 240), -1, cv2.LINE_AA
         )
-        if rng.random() < 0.06:
-            colour = linear_rgb(np.array([0.8, 0.88, 0.95]))
-        place = tuple(int(v) for v in rng.integers(-8, side + 8, 2))
-        size = tuple(int(v) for v in (side * rng.uniform(0.015, 0.11, 2) + 2))
-        cv2.ellipse(
-            canvas, place, size, rng.uniform(0, 180), 0, 360, colour.tolist(), -1, cv2.LINE_AA
-        )
-    return canvas * _ramp(rng, side, 1.0)[..., None]
+    for _ in range(rng.integers(90, 190)):
+        green = rng.uniform(0.2, 0.72)
+        colour = 255 * green * np.array([rng.uniform(0.55, 0.98), 1, rng.uniform(0.3, 0.65)])
+        place, turn = rng.uniform(-5, side + 5, 2), hang + rng.normal(0, 0.7)
+        length = size * rng.uniform(0.5, 1.3)
+        width = length * rng.uniform(0.1, 0.3)
+        for half, shade in ((-1, 1.0), (1, rng.uniform(0.7, 0.95))):
+            outline = _leaf(place, length, width, turn, half)
+            cv2.fillPoly(canvas, [outline], (colour * shade).tolist(), cv2.LINE_AA, 4)
+    picture = linear_rgb(canvas / 255).astype(np.float32)
+    return picture * _ramp(rng, side, 1.0)[..., None]
 
 
 def bokeh(rng: np.random.Generator, side: int) -> Picture:
@@ -176,7 +195,23 @@ def desk(rng: np.random.Generator, side: int) -> Picture:
 KINDS = (room, desk, wood, cloth, leaves, bokeh, wall)
 SHARES = (0.32, 0.18, 0.1, 0.12, 0.08, 0.06, 0.14)
 # How far out of focus each kind may be, as the blur's deviation for a picture of 224 px.
-BLUR_PX = ((1.0, 7.0), (0.6, 4.0), (0.5, 3.0), (0.5, 3.0), (1.2, 6.0), (1.5, 3.5), (0.5, 2.0))
+BLUR_PX = ((1.8, 7.5), (0.8, 4.5), (0.5, 3.0), (0.5, 3.0), (1.2, 6.0), (1.5, 3.5), (0.5, 2.0))
+
+
+def drop_shadow(
+    rng: np.random.Generator, picture: Picture, covered: Bool[np.ndarray, "h w"], to_lamp
+) -> Picture:
+    """The soft shadow that what covers the picture casts on a surface not far behind it."""
+    side = len(picture)
+    reach = rng.uniform(4, 26)
+    move = np.array([[1, 0, -reach * to_lamp[0]], [0, 1, -reach * to_lamp[1]]])
+    cast = cv2.warpAffine(
+        covered.astype(np.float32), move, (side, side), borderMode=cv2.BORDER_REPLICATE
+    )
+    small = cv2.resize(cast, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(small, (0, 0), 1 + reach * rng.uniform(0.08, 0.25))
+    shadow = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR)
+    return picture * (1 - np.float32(rng.uniform(0.25, 0.75)) * shadow)[..., None]
 
 
 def sample_background(rng: np.random.Generator, side: int) -> Picture:

@@ -21,11 +21,14 @@ class Posed(NamedTuple):
     turns: Float[np.ndarray, "j 3 3"]  # Of each bone, from the rest frame.
 
 
-def rotation(axis: Float[np.ndarray, "3"], angle_rad: float) -> Float[np.ndarray, "3 3"]:
-    """Rodrigues' formula for a unit axis."""
-    x, y, z = axis
+def rotation(
+    axis: Float[np.ndarray, "3"], angle_rad: float | Float[np.ndarray, "*k"]
+) -> Float[np.ndarray, "*k 3 3"]:
+    """Rodrigues' formula for a unit axis and one angle or many."""
+    x, y, z = axis.tolist()
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * (cross @ cross)
+    angle = np.asarray(angle_rad)[..., None, None]
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
 
 
 def random_rotation(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:

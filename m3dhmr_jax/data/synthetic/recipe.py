@@ -32,7 +32,7 @@ class Recipe:
     sleeve_probability: float = 0.35
     focal_px: Range = (350.0, 500.0)
     root_depth_m: Range = (0.4, 1.0)
-    hand_box_px: Range = (72.0, 124.0)
+    hand_box_px: Range = (84.0, 126.0)
     shape_limit: float = 2.2
     mcp_deg: Range = (-18.0, 80.0)
     pip_deg: Range = (-6.0, 97.0)

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from m3dhmr_jax.data.synthetic import shading
-from m3dhmr_jax.data.synthetic.backgrounds import muted_colour, sample_background
+from m3dhmr_jax.data.synthetic.arm import smooth_step
+from m3dhmr_jax.data.synthetic.backgrounds import drop_shadow, muted_colour, sample_background
 from m3dhmr_jax.data.synthetic.lights import cast_shadow, sample_lights
 from m3dhmr_jax.data.synthetic.noise import fractal, noise_tile
 from m3dhmr_jax.data.synthetic.photo import develop, hand_mask, sample_look
@@ -22,6 +23,7 @@ from m3dhmr_jax.data.synthetic.surface import Surface, vertex_normals
 SAMPLES_PER_PX = 2
 PORES_PER_M = 1100.0
 MOTTLE_PER_M = 75.0
+NEAR_WALL_PROBABILITY = 0.45  # That what is behind the hand is near enough for its shadow.
 
 
 class Drawn(NamedTuple):
@@ -72,7 +74,7 @@ def skin_looks(
     rows[:, shading.NAIL] = masks.nail
     rows[:, shading.GLOW] = 0.35
     rows[:, shading.VEIN] = skin.veins * (1 - masks.palmar) * (1 - masks.knuckle)
-    rows[:, shading.LINE] = skin.palm_lines * masks.palmar * (1 - masks.tip)
+    rows[:, shading.LINE] = skin.palm_lines * smooth_step(0.6, 1.0, masks.palmar) * (1 - masks.tip)
     return rows
 
 
@@ -109,6 +111,9 @@ def photograph(
         skin.nail_gloss, lights, shadow, occlusion=rng.uniform(1.0, 1.8),
     )  # fmt: skip
     background = sample_background(rng, SIDE_PX)
+    if rng.random() < NEAR_WALL_PROBABILITY:
+        covered = drawn.found.face[::SAMPLES_PER_PX, ::SAMPLES_PER_PX] >= 0
+        background = drop_shadow(rng, background, covered, lights.directions[0])
     return develop(samples, drawn.found.face, background, look, rng), look.jpeg_quality
 
 

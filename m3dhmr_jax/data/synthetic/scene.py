@@ -65,7 +65,7 @@ def sample_arm(rng: np.random.Generator) -> functools.partial:
     """A randomly bent arm that still needs its start, side and stations."""
     return functools.partial(
         arms.bend_arm,
-        flexion_rad=np.radians(np.clip(rng.normal(0, 18), -45, 45)),
+        flexion_rad=np.radians(np.clip(rng.normal(0, 14), -35, 35)),
         deviation_rad=np.radians(np.clip(rng.normal(0, 9), -20, 20)),
         elbow_rad=np.radians(rng.uniform(20, 90)),
         elbow_turn_rad=rng.uniform(0, 2 * np.pi),
@@ -114,8 +114,10 @@ def _place_arm(rng, kit: Kit, posed: Posed, intrinsics, hand_depth):
 
 def _sleeve(rng, posed: Posed, bent, rim_m):
     start = rng.uniform(0.012, 0.14)
-    reach = np.concatenate([[start], np.linspace(start + 0.0005, 0.45, arms.SLEEVE_RINGS)])
-    radius = float(np.linalg.norm((rim_m - rim_m.mean(0))[:, 1:], axis=1).mean())
+    reach = np.concatenate(
+        [[start], np.linspace(start + 0.0005, RING_REACH_M[-1], arms.SLEEVE_RINGS)]
+    )
+    radius = float(np.linalg.norm((rim_m - rim_m.mean(0))[:, 1:], axis=1).max())
     local, faces = arms.sleeve_mesh(rng, radius, bent(reach_m=reach), reach)
     return (local @ posed.turns[0].T + posed.joints[0]).astype(np.float32), faces
 

@@ -6,6 +6,7 @@ vertices to samples in one row of 16 numbers, whose columns are named below.
 
 from typing import no_type_check
 
+import cv2
 import numba
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,6 +29,7 @@ SOFT = np.array(
     np.float32,
 )
 AO_TAPS = 12
+DITHER = 4  # Rays turn from pixel to pixel with this period, then blocks of it are averaged.
 AO_RADIUS_M = 0.014
 AO_RANGE_M = (0.0012, 0.05)
 
@@ -153,7 +155,7 @@ def _open_share(depth, per_px, focal, strength):
             radius = AO_RADIUS_M * focal / z * per_px
             hidden = 0.0
             for k in range(AO_TAPS):
-                turn = k * 2.39996 + ((x * 7 + y * 13) % 4) * 0.6
+                turn = k * 2.39996 + ((x + 2 * y) % DITHER) * 0.6
                 reach = radius * np.sqrt((k + 0.7) / AO_TAPS)
                 i = y * per_px + int(np.round(reach * np.sin(turn)))
                 j = x * per_px + int(np.round(reach * np.cos(turn)))
@@ -170,7 +172,10 @@ def ambient_occlusion(
     found: Fragments, per_px: int, focal_px: float, strength: float
 ) -> Float[np.ndarray, "h w"]:
     """Share of the surroundings that each pixel's surface sees, judged from the depth picture."""
-    return _open_share(found.depth_m, per_px, focal_px, strength)
+    share = _open_share(found.depth_m, per_px, np.float32(focal_px), np.float32(strength))
+    covered = (found.face[::per_px, ::per_px] >= 0).astype(np.float32)
+    block = (DITHER, DITHER)
+    return cv2.blur(share * covered, block) / (cv2.blur(covered, block) + np.float32(1e-6))
 
 
 def shade(

@@ -93,8 +93,9 @@ def vertex_normals(vertices, faces):
     normals = np.zeros_like(vertices)
     for f in range(len(faces)):
         a, b, c = faces[f]
-        ux, uy, uz = vertices[b] - vertices[a]
-        wx, wy, wz = vertices[c] - vertices[a]
+        ax, ay, az = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        ux, uy, uz = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[b, 2] - az
+        wx, wy, wz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
         for v in (a, b, c):
             normals[v, 0] += uy * wz - uz * wy
             normals[v, 1] += uz * wx - ux * wz

@@ -6,7 +6,7 @@ from m3dhmr_jax.data.synthetic.backgrounds import KINDS, sample_background
 from m3dhmr_jax.data.synthetic.colours import linear_rgb, srgb
 from m3dhmr_jax.data.synthetic.lights import Lights, cast_shadow
 from m3dhmr_jax.data.synthetic.occluders import grid_faces, superquadric
-from m3dhmr_jax.data.synthetic.photo import CameraLook, develop, hand_mask
+from m3dhmr_jax.data.synthetic.photo import SHOULDER, CameraLook, develop, hand_mask, meter
 from m3dhmr_jax.data.synthetic.raster import rasterise
 from m3dhmr_jax.data.synthetic.skin import sample_skin
 from m3dhmr_jax.data.synthetic.surface import vertex_normals
@@ -54,9 +54,20 @@ def test_a_clean_camera_averages_samples_and_keeps_grey_grey():
     face[:, ::2] = 0
     background = np.zeros((8, 8, 3), np.float32)
     photo = develop(samples, face, background, CLEAN, np.random.default_rng(0))
-    light = 0.5 * 0.2 / (1 + 0.16 * 0.2)
+    exposed = 0.2 * meter(samples, face, background)
+    light = 0.5 * exposed / (1 + SHOULDER * exposed)
     assert (photo == photo[0, 0, 0]).all()
     assert photo[0, 0, 0] == pytest.approx(255 * srgb(np.array(light)), abs=1)
+
+
+def test_the_meter_dims_bright_scenes_and_lifts_dark_ones():
+    face, dark = np.full((16, 16), 0, np.int32), np.full((8, 8, 3), 0.1, np.float32)
+    exposures = [
+        meter(np.full((16, 16, 3), light, np.float32), face, dark) for light in (0.1, 0.6, 2.0)
+    ]
+    assert exposures[0] > 1.3
+    assert 0.9 < exposures[1] < 1.1
+    assert exposures[2] < 0.7
 
 
 def test_the_mask_holds_the_hand_and_not_its_arm():
