@@ -36,7 +36,7 @@ def open_split(dataset_dir: Path, split: str) -> Sequence[dict[str, Any]]:
         raise FileNotFoundError(
             f"{dataset_dir}: no prepared dataset here; python -m tfds_freihand.prepare makes one"
         )
-    builder = tfds.builder_from_directory(dataset_dir)  # pyright: ignore[reportCallIssue]
+    builder = tfds.builder_from_directory(dataset_dir)
     info = builder.info.splits[split]
     n_bytes = sum(Path(path).stat().st_size for path in info.filepaths if path.exists())
     if n_bytes != info.num_bytes:
@@ -44,7 +44,9 @@ def open_split(dataset_dir: Path, split: str) -> Sequence[dict[str, Any]]:
             f"{dataset_dir}: the record files of {split} have {n_bytes} bytes, but "
             f"{info.num_bytes} were written; the dataset is damaged: delete it and prepare it again"
         )
-    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    # TFDS's logging decorator hides the parameters from the type checker.
+    return builder.as_data_source(split=split, decoders=decoders)  # pyright: ignore[reportCallIssue]
 
 
 def size(dataset_dir: Path, split: str) -> int:
