@@ -5,7 +5,7 @@ Camera frame: x right, y down, z forward. Pixels: centres on integers, (x, y) or
 Joints: FreiHAND order (wrist; thumb, index, middle, ring, little, each from palm to tip).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
@@ -15,6 +15,7 @@ N_JOINTS = 21
 ROOT = 0  # The wrist.
 
 FloatArray = Array | np.ndarray
+Config = Any  # A ConfigDict, whose fields no type checker knows.
 
 
 class Batch(NamedTuple):
@@ -34,8 +35,12 @@ class View(NamedTuple):
 
     image: Float[FloatArray, "b s s 3"]  # Mean 0.5 and deviation 0.5 taken out of [0, 1].
     uv_01: Float[FloatArray, "b n 2"]  # Landmarks as a fraction of the crop side.
-    verts: Float[FloatArray, "b v 3"]  # Relative to the root, in units of MESH_UNIT_M, turned with the crop.
-    angle_rad: Float[FloatArray, " b"]  # Turn of the picture content, counter-clockwise on the screen.
+    verts: Float[
+        FloatArray, "b v 3"
+    ]  # Relative to the root, in units of MESH_UNIT_M, turned with the crop.
+    angle_rad: Float[
+        FloatArray, " b"
+    ]  # Turn of the picture content, counter-clockwise on the screen.
     img_from_crop: Float[FloatArray, "b 2 3"]  # Crop pixels to photo pixels.
 
 

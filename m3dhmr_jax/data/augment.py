@@ -20,7 +20,8 @@ from m3dhmr_jax.camera import apply_affine, invert_affine, project, turn_with_pi
 from m3dhmr_jax.data.colour import jitter_colour
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, View
 
-FREIHAND_PHOTO_PX = 224  # The side of the photos in which the evaluation crop is measured.
+FREIHAND_PHOTO_PX = 224  # The side of the photos of FreiHAND.
+FREIHAND_BOX_PX = 130.0  # The centred square of them that the peers evaluate on: 100 px x 1.3.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +198,7 @@ def two_views(
     return augmented_view(batch, keys[0], config), augmented_view(batch, keys[1], config)
 
 
-def eval_view(batch: Batch, size: int = 128, box_px: float = 130.0) -> View:
+def eval_view(batch: Batch, size: int = 128, box_px: float = FREIHAND_BOX_PX) -> View:
     """The fixed centred square that the peers evaluate FreiHAND on (100 px x 1.3); no chance.
 
     `box_px` is measured in a photo of 224 px; in other photos the square keeps its share of the

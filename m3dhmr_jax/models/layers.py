@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 def sample_at(
     features: Float[Array, "b h w c"], uv_01: Float[Array, "b n 2"]
 ) -> Float[Array, "b n c"]:
-    """Reads bilinearly; 0 and 1 are the centres of the outer cells, beyond them the border holds."""
+    """Reads bilinearly; 0 and 1 are the centres of the outer cells, beyond the border holds."""
     _, h, w, _ = features.shape
     x = jnp.clip(uv_01[..., 0], 0, 1) * (w - 1)
     y = jnp.clip(uv_01[..., 1], 0, 1) * (h - 1)
@@ -34,7 +34,8 @@ def double(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     """3×3 maximum with stride 2 and one pixel of padding on both sides, as torchvision pools."""
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    bordered = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    return nnx.max_pool(bordered, (3, 3), strides=(2, 2))
 
 
 def upsample(

@@ -1,0 +1,1 @@
+"""One short file per experiment; they differ only in what differs."""

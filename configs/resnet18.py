@@ -1,0 +1,83 @@
+"""M3DHMR-ResNet18 on FreiHAND as in the paper: 130,240 images, 38 epochs, batch 32.
+
+    python main.py --config=configs/resnet18.py --mode=train_and_evaluate
+
+Paper: PA-MPJPE 6.6 mm, PA-MPVPE 6.7 mm, F@5 0.734, F@15 0.978.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config: Any = ConfigDict()
+    config.seed = 0
+    config.batch_size = 32  # Over all devices; the network sees two views of each example.
+    config.epochs = 38.0
+
+    # Fields of m3dhmr_jax.models.network.ModelConfig.
+    config.model = ConfigDict()
+    config.model.image_size = 128
+    config.model.blocks = (2, 2, 2, 2)
+    config.model.width = 64
+    config.model.encoding = 256
+    config.model.channels = (256, 128, 64, 32)
+    config.model.kernels = 8
+    config.model.spiral_length = 9
+    config.model.roi_length = 27
+    config.model.roi_dilation = 2
+    config.model.compute_type = "float32"
+
+    # Fields of m3dhmr_jax.data.augment.AugmentConfig.
+    config.augment = ConfigDict()
+    config.augment.scale = 1.3
+    config.augment.scale_jitter = 0.2
+    config.augment.max_angle_deg = 90.0
+    config.augment.turn_probability = 0.6
+    config.augment.shift = 1.0
+    config.augment.brightness = 0.4
+    config.augment.contrast = 0.4
+    config.augment.saturation = 0.4
+    config.augment.hue = 0.05
+
+    config.data = ConfigDict()
+    config.data.source = ConfigDict()
+    config.data.source.folder = "data/FreiHAND_pub_v2"  # The unpacked archives, or their like.
+    config.data.source.prepared = "data/tfds/freihand"
+    config.data.source.synthetic_train = 0  # If not 0, `folder` is rendered on first use.
+    config.data.source.synthetic_test = 0
+    config.data.source.recipe = "full"
+    config.data.source.seed = 0
+    config.data.loader = ConfigDict()
+    config.data.loader.threads = 2
+    config.data.loader.workers = 0
+    config.data.loader.skip_unreadable = False
+
+    config.optim = ConfigDict()
+    config.optim.learning_rate = 1e-3
+    config.optim.drop_epochs = (30.0,)
+    config.optim.drop_factor = 0.1
+    config.optim.warmup_epochs = 0.0
+    config.optim.ema_decay = 0.0  # 0 evaluates the parameters themselves.
+
+    config.loss = ConfigDict()
+    config.loss.weights = ConfigDict()
+    config.loss.weights.mesh = 1.0
+    config.loss.weights.pose2d = 1.0
+    config.loss.weights.normal = 1.0  # MobRecon's code: 0.1.
+    config.loss.weights.edge = 1.0
+    config.loss.weights.con3d = 1.0
+    config.loss.weights.con2d = 1.0
+    config.loss.consistency_from_epoch = 0.0  # MobRecon's code: 5.
+
+    config.checkpoint_every_epochs = 1.0
+    config.log_every_steps = 50
+    config.eval = ConfigDict()
+    config.eval.batch_size = 64
+    config.eval.every_epochs = 1.0
+    config.eval.checkpoint = "newest"  # Or "best", by PA-MPVPE.
+    config.predict = ConfigDict()
+    config.predict.batch_size = 8
+    config.predict.field_of_view_deg = 28.0  # Of the shorter side, where no camera is known.
+    return config

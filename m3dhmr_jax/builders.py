@@ -1,0 +1,106 @@
+"""From the config to the parts that training, evaluation and prediction share."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+from flax import nnx
+
+from m3dhmr_jax import optim, sharding
+from m3dhmr_jax.checkpoint import Checkpoints
+from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.mesh.hierarchy import build_tables
+from m3dhmr_jax.models.network import M3DHMR, ModelConfig
+from m3dhmr_jax.step import TrainState, first_state
+from m3dhmr_jax.types import Config
+
+
+class Network(NamedTuple):
+    """A network as pure data: what it computes, in training and in use, and its first arrays."""
+
+    graphdef: Any  # Updates the BatchNorm statistics.
+    eval_graphdef: Any  # Reads them.
+    params: Any
+    stats: Any
+    image_size: int
+    belongs_to: dict[str, Any]  # What its checkpoints fit.
+
+
+def create_network(config: Config, hand: HandModel) -> Network:
+    """The network with fresh parameters, drawn from `config.seed`.
+
+    Raises:
+        ValueError: if a field of `config.model` has a bad value.
+    """
+    model_config = ModelConfig(**config.model)
+    tables = build_tables(
+        hand, model_config.spiral_length, model_config.roi_length, model_config.roi_dilation
+    )
+    model = M3DHMR(model_config, tables, rngs=nnx.Rngs(config.seed))
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return Network(
+        graphdef=graphdef,
+        eval_graphdef=nnx.graphdef(nnx.view(model, use_running_average=True)),
+        params=nnx.to_pure_dict(params),
+        stats=nnx.to_pure_dict(stats),
+        image_size=model_config.image_size,
+        belongs_to={
+            "model": dataclasses.asdict(model_config),
+            "hand": hand_id(hand),
+            "optim.ema_decay > 0": config.optim.ema_decay > 0,
+        },
+    )
+
+
+def hand_id(hand: HandModel) -> str:
+    """Names a surface by its faces and rest shape."""
+    content = np.ascontiguousarray(hand.faces, np.int32).tobytes()
+    content += np.ascontiguousarray(hand.vertices, np.float32).tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def create_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimizer; raises ValueError if a field of `config.optim` has a bad value."""
+    rate = optim.learning_rate(
+        config.optim.learning_rate,
+        steps_per_epoch,
+        config.optim.warmup_epochs,
+        config.optim.drop_epochs,
+        config.optim.drop_factor,
+    )
+    return optim.adam(rate)
+
+
+def checkpoints_of(workdir: Path, network: Network) -> Checkpoints:
+    return Checkpoints(workdir / "checkpoints", network.belongs_to)
+
+
+def trained_state(config: Config, network: Network, workdir: Path) -> TrainState:
+    """The state of the checkpoint that `config.eval.checkpoint` names, newest or best.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is of another network or hand, damaged, or neither newest nor best.
+    """
+    which = config.eval.checkpoint
+    if which not in ("newest", "best"):
+        raise ValueError(f"eval.checkpoint={which!r} must be 'newest' or 'best'")
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no checkpoint here; train with the same --config and --workdir first"
+        )
+    checkpoints = checkpoints_of(workdir, network)
+    optimizer = create_optimizer(config, steps_per_epoch=1)
+    like = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    like = sharding.replicate(like, sharding.device_mesh())
+    found = checkpoints.restore(like, checkpoints.best() if which == "best" else None)
+    checkpoints.close()
+    if found is None:
+        raise FileNotFoundError(
+            f"{folder}: no finished checkpoint here; let training reach its first one"
+        )
+    return found[1]

@@ -1,0 +1,56 @@
+"""Finding, making and checking the dataset of an experiment."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from m3dhmr_jax.data import pipeline
+from m3dhmr_jax.data.synthetic.recipe import RECIPES
+from m3dhmr_jax.data.synthetic.writing import write_dataset
+from m3dhmr_jax.hand import HandModel
+from tfds_freihand.prepare import prepare
+
+LABELS_AGREE_M = 0.01  # Landmarks regressed from the right surface are a few millimetres off.
+
+
+def open_dataset(
+    hand: HandModel,
+    *,
+    folder: str,
+    prepared: str,
+    synthetic_train: int,
+    synthetic_test: int,
+    recipe: str,
+    seed: int,
+) -> Path:
+    """The prepared dataset of `folder`, checked against `hand`; both are made on first use.
+
+    Where `folder` is not there and `synthetic_train` is not 0, a synthetic set is rendered into it.
+
+    Raises:
+        FileNotFoundError, ValueError: if the folder is incomplete or damaged, the recipe is
+            unknown or the meshes are of another hand.
+    """
+    source = Path(folder)
+    if synthetic_train and not (source / "training_xyz.json").is_file():
+        if recipe not in RECIPES:
+            raise ValueError(f"data.source.recipe={recipe!r} must be one of {sorted(RECIPES)}")
+        workers = os.cpu_count() or 1
+        write_dataset(source, synthetic_train, synthetic_test, seed, workers, RECIPES[recipe])
+    dataset_dir = prepare(source if source.is_dir() else None, Path(prepared))
+    check_hand_fits(dataset_dir, hand)
+    return dataset_dir
+
+
+def check_hand_fits(dataset_dir: Path, hand: HandModel) -> None:
+    """Raises ValueError if the meshes of a dataset are not numbered as the hand's."""
+    record = pipeline.open_split(dataset_dir, "test")[0]
+    verts_m = np.asarray(record["verts"])
+    off_m = np.linalg.norm(hand.joint_regressor @ verts_m - record["xyz"], axis=1).mean()
+    if off_m > LABELS_AGREE_M:
+        raise ValueError(
+            f"{dataset_dir}: landmarks regressed from its meshes are {1000 * off_m:.0f} mm from "
+            "its own, so the meshes are numbered as another hand's; the built-in hand fits "
+            "synthetic sets, FreiHAND's meshes are numbered as MANO's"
+        )

@@ -1,0 +1,65 @@
+"""From crops to hands in front of the camera: what evaluation and prediction do on the device.
+
+Axes: b batch, s crop side, n landmarks, v vertices.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from m3dhmr_jax.camera import apply_affine, fit_translation
+from m3dhmr_jax.data.augment import eval_view
+from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
+from m3dhmr_jax.types import MESH_UNIT_M, Batch, FloatArray, Prediction
+
+
+class CameraHands(NamedTuple):
+    """Hands in front of the camera."""
+
+    uv_px: Float[Array, "b n 2"]  # Landmarks as the network sees them, pixels of the photo.
+    xyz_m: Float[Array, "b n 3"]  # Landmarks as regressed from the mesh.
+    verts_m: Float[Array, "b v 3"]
+
+
+def predict(
+    eval_graphdef: Any, params: Any, stats: Any, image: Float[FloatArray, "b s s 3"]
+) -> Prediction:
+    """The network's answer in use: a pure function of its arguments."""
+    return nnx.merge(eval_graphdef, params, stats)(image)
+
+
+def to_camera(
+    prediction: Prediction,
+    img_from_crop: Float[FloatArray, "b 2 3"],
+    intrinsics: Float[FloatArray, "b 3 3"],
+    joint_regressor: Float[np.ndarray, "n v"],
+    crop_px: int,
+) -> CameraHands:
+    """Puts predicted meshes where their landmarks are seen."""
+    verts_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
+    xyz_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m)
+    uv_px = jax.vmap(apply_affine)(prediction.uv_01 * crop_px, jnp.asarray(img_from_crop))
+    root_m = jax.vmap(fit_translation)(xyz_m, uv_px, jnp.asarray(intrinsics))[:, None]
+    return CameraHands(uv_px, xyz_m + root_m, verts_m + root_m)
+
+
+def make_eval_step(
+    eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
+) -> Callable[[Any, Any, Batch], SampleMetrics]:
+    """A jitted pure function (params, stats, batch) to the errors of each example."""
+
+    @jax.jit
+    def eval_step(params: Any, stats: Any, batch: Batch) -> SampleMetrics:
+        view = eval_view(batch, crop_px)
+        prediction = predict(eval_graphdef, params, stats, view.image)
+        hands = to_camera(
+            prediction, view.img_from_crop, batch.intrinsics, joint_regressor, crop_px
+        )
+        return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
+
+    return eval_step

@@ -1,0 +1,44 @@
+"""The optimizer: Adam with a step-wise learning rate, and the running mean of parameters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optax
+
+
+def learning_rate(
+    peak: float,
+    steps_per_epoch: int,
+    warmup_epochs: float,
+    drop_epochs: Sequence[float],
+    drop_factor: float,
+) -> optax.Schedule:
+    """A linear start, then `peak`, multiplied by `drop_factor` at each of `drop_epochs`.
+
+    Raises:
+        ValueError: if the drops are not in order or the factor is not in (0, 1].
+    """
+    if list(drop_epochs) != sorted(set(drop_epochs)) or any(
+        e <= warmup_epochs for e in drop_epochs
+    ):
+        raise ValueError(
+            f"optim.drop_epochs={tuple(drop_epochs)} must rise and lie after "
+            f"optim.warmup_epochs={warmup_epochs}"
+        )
+    if not 0 < drop_factor <= 1:
+        raise ValueError(f"optim.drop_factor={drop_factor} must lie in (0, 1]: rates only fall")
+    warmup_steps = round(warmup_epochs * steps_per_epoch)
+    drops = {round(epoch * steps_per_epoch) - warmup_steps: drop_factor for epoch in drop_epochs}
+    constant = optax.piecewise_constant_schedule(peak, drops)
+    warmup = optax.linear_schedule(peak / max(warmup_steps, 1), peak, warmup_steps)
+    return optax.join_schedules([warmup, constant], [warmup_steps])
+
+
+def adam(rate: optax.Schedule) -> optax.GradientTransformation:
+    """Adam as in the paper."""
+    return optax.adam(rate)
+
+
+def running_mean(mean: Any, params: Any, decay: float) -> Any:
+    """Moves the mean of parameters one step towards `params`."""
+    return optax.incremental_update(params, mean, 1 - decay)

@@ -1,0 +1,117 @@
+"""One step of training as one pure function over one state.
+
+Axes: b batch.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from m3dhmr_jax import losses, optim
+from m3dhmr_jax.data.augment import AugmentConfig, two_views
+from m3dhmr_jax.types import Batch, Prediction
+
+CONSISTENCY = ("con3d", "con2d")
+Terms = dict[str, Float[Array, ""]]
+
+
+class TrainState(NamedTuple):
+    """All that a run must remember between two steps."""
+
+    step: Int[Array, ""]  # Steps taken so far.
+    params: Any
+    stats: Any  # BatchNorm's.
+    opt_state: Any
+    mean_params: Any  # Their running mean; None if evaluation takes the parameters themselves.
+
+    @property
+    def eval_params(self) -> Any:
+        return self.params if self.mean_params is None else self.mean_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The loss: weights of the terms; those of consistency count from a step on.
+
+    Raises:
+        ValueError: if a weight is negative.
+    """
+
+    weights: Mapping[str, float]
+    consistency_from_step: int = 0
+
+    def __post_init__(self):
+        for name, weight in self.weights.items():
+            if not weight >= 0:
+                raise ValueError(
+                    f"loss.weights.{name}={weight} must be at least 0: losses are minimised"
+                )
+
+    def total(self, terms: Terms, step: Int[Array, ""]) -> Float[Array, ""]:
+        on = step >= self.consistency_from_step
+        counted = {
+            name: jnp.where(on, term, 0) if name in CONSISTENCY else term
+            for name, term in terms.items()
+        }
+        return losses.total(counted, self.weights)
+
+
+def first_state(
+    params: Any, stats: Any, optimizer: optax.GradientTransformation, ema_decay: float
+) -> TrainState:
+    """The state before the first step.
+
+    Raises:
+        ValueError: if `ema_decay` is not in [0, 1).
+    """
+    if not 0 <= ema_decay < 1:
+        raise ValueError(
+            f"optim.ema_decay={ema_decay} must lie in [0, 1): 1 would never leave the first values"
+        )
+    mean_params = jax.tree.map(jnp.copy, params) if ema_decay else None
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, stats, optimizer.init(params), mean_params)
+
+
+def make_train_step(
+    graphdef: Any,
+    faces: Int[np.ndarray, "f 3"],
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    augment: AugmentConfig,
+    ema_decay: float,
+) -> Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Terms]]:
+    """A function (state, batch, run's key) to (next state, loss terms); to be jitted once."""
+
+    def loss_fn(params: Any, stats: Any, step: Int[Array, ""], batch: Batch, key: Key[Array, ""]):
+        view1, view2 = two_views(batch, key, step, augment)
+        model = nnx.merge(graphdef, params, stats)
+        # Both views in one pass: BatchNorm sees them together, and the device is better filled.
+        both = model(jnp.concatenate([view1.image, view2.image]))
+        halves = (jnp.split(x, 2) for x in both)
+        pred1, pred2 = (Prediction(*half) for half in zip(*halves, strict=True))
+        terms = losses.two_view_terms(pred1, view1, pred2, view2, faces, batch.valid, augment.size)
+        new_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+        return objective.total(terms, step), (terms, new_stats)
+
+    def train_step(
+        state: TrainState, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[TrainState, Terms]:
+        grads, (terms, stats) = jax.grad(loss_fn, has_aux=True)(
+            state.params, state.stats, state.step, batch, key
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        mean_params = state.mean_params
+        if mean_params is not None:
+            mean_params = optim.running_mean(mean_params, params, ema_decay)
+        return TrainState(state.step + 1, params, stats, opt_state, mean_params), terms
+
+    return train_step

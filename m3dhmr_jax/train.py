@@ -1,0 +1,229 @@
+"""A training run, from nothing or from where it stopped."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+import tensorboardX
+import tqdm
+from absl import logging
+from clu import parameter_overview
+
+from m3dhmr_jax import sharding
+from m3dhmr_jax.builders import Network, checkpoints_of, create_network, create_optimizer
+from m3dhmr_jax.checkpoint import METRIC, Checkpoints
+from m3dhmr_jax.data import pipeline
+from m3dhmr_jax.data.augment import AugmentConfig
+from m3dhmr_jax.data.dataset import open_dataset
+from m3dhmr_jax.evaluate import score_batches
+from m3dhmr_jax.hand import HandModel, load_builtin
+from m3dhmr_jax.inference import make_eval_step
+from m3dhmr_jax.step import Objective, Terms, TrainState, first_state, make_train_step
+from m3dhmr_jax.types import Config
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Trains to the last epoch, going on from the newest checkpoint in `workdir` if there is one.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: for a bad field, dataset or checkpoint, named.
+        FloatingPointError: if a loss term is not finite.
+    """
+    sharding.check_divides(config.batch_size, "batch_size")
+    sharding.check_divides(config.eval.batch_size, "eval.batch_size")
+    hand = load_builtin()
+    network = create_network(config, hand)
+    data = open_dataset(hand, **config.data.source)
+    schedule = Schedule.of(config, pipeline.size(data, "train"))
+    print(parameter_overview.get_parameter_overview(network.params))
+
+    mesh = sharding.device_mesh()
+    optimizer = create_optimizer(config, schedule.steps_per_epoch)
+    checkpoints = checkpoints_of(workdir, network)
+    state = create_state(config, network, optimizer, checkpoints, mesh)
+    train_step = create_step(config, network, hand, optimizer, schedule, mesh)
+    evaluate = create_evaluator(config, network, hand, data)
+    first, key = int(state.step), jax.random.key(config.seed)
+    batches = pipeline.train_batches(
+        data, config.batch_size, config.seed, start_step=first, **config.data.loader
+    )
+    with Log(workdir, config, first, schedule, checkpoints) as log:
+        for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
+            state, terms = train_step(state, sharding.shard(batch, mesh), key)
+            log.step(step, terms)
+            scored, saved = schedule.evaluates(step), schedule.saves(step)
+            if scored or saved:
+                log.settle()
+                scores = evaluate(state) if scored else {}
+                log.scores(step, scores)
+                checkpoints.save(step, state, scores)
+    checkpoints.close()
+    if batches.skipped:
+        logging.warning("%d photos could not be read and were skipped", len(batches.skipped))
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When things happen, in steps."""
+
+    steps: int
+    steps_per_epoch: int
+    save_every: int
+    evaluate_every: int
+
+    @classmethod
+    def of(cls, config: Config, n_examples: int) -> "Schedule":
+        """Raises ValueError if there is less than one batch, or an interval is not positive."""
+        steps_per_epoch = n_examples // config.batch_size
+        if not steps_per_epoch:
+            raise ValueError(
+                f"batch_size={config.batch_size} is larger than the training set of {n_examples}"
+            )
+        intervals = {
+            "epochs": config.epochs,
+            "checkpoint_every_epochs": config.checkpoint_every_epochs,
+            "eval.every_epochs": config.eval.every_epochs,
+        }
+        for name, epochs in intervals.items():
+            if not epochs > 0:
+                raise ValueError(f"{name}={epochs} must be positive: it is a number of epochs")
+        steps, *every = (max(round(e * steps_per_epoch), 1) for e in intervals.values())
+        return cls(steps, steps_per_epoch, *every)
+
+    def saves(self, step: int) -> bool:
+        return step == self.steps or step % self.save_every == 0
+
+    def evaluates(self, step: int) -> bool:
+        return step == self.steps or step % self.evaluate_every == 0
+
+
+def create_state(
+    config: Config,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """The newest checkpoint's state, or a first one."""
+    state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    state = sharding.replicate(state, mesh)
+    found = checkpoints.restore(state)
+    if found is None:
+        return state
+    step, state, _ = found
+    print(f"Going on from step {step} of {checkpoints.directory}")
+    return state
+
+
+def create_step(
+    config: Config,
+    network: Network,
+    hand: HandModel,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    mesh: jax.sharding.Mesh,
+) -> Callable[..., tuple[TrainState, Terms]]:
+    """The jitted step; its first argument is consumed."""
+    consistency_from = round(config.loss.consistency_from_epoch * schedule.steps_per_epoch)
+    step = make_train_step(
+        network.graphdef,
+        hand.faces,
+        optimizer,
+        Objective(dict(config.loss.weights), consistency_from),
+        AugmentConfig(size=network.image_size, **config.augment),
+        config.optim.ema_decay,
+    )
+    everywhere, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, by_example, everywhere),
+        out_shardings=everywhere,
+    )
+
+
+def create_evaluator(
+    config: Config, network: Network, hand: HandModel, data: Path
+) -> Callable[[TrainState], dict[str, float]]:
+    """Scores a state on the test set."""
+    eval_step = make_eval_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        batches = pipeline.eval_batches(data, config.eval.batch_size)
+        return score_batches(lambda b: eval_step(state.eval_params, state.stats, b), batches)
+
+    return evaluate
+
+
+class Log:
+    """Progress line, TensorBoard events, and the watch over the loss.
+
+    A step's terms are looked at while the next step runs, so the device never waits.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        config: Config,
+        first: int,
+        schedule: Schedule,
+        checkpoints: Checkpoints,
+    ):
+        self._writer = tensorboardX.SummaryWriter(str(workdir / "events"))
+        self._every = config.log_every_steps
+        self._checkpoints = checkpoints
+        self._batch_size = config.batch_size
+        self._bar = tqdm.tqdm(
+            total=schedule.steps * config.batch_size,
+            initial=first * config.batch_size,
+            unit="img",
+            mininterval=1,
+            dynamic_ncols=True,
+        )
+        self._pending: tuple[int, Any] | None = None
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._writer.close()
+
+    def step(self, step: int, terms: Terms) -> None:
+        """Takes note of a step that was started, and looks at the one before."""
+        self.settle()
+        self._pending = step, terms
+
+    def settle(self) -> None:
+        """Looks at the terms of the last step; raises FloatingPointError if one is not finite."""
+        if self._pending is None:
+            return
+        step, terms = self._pending
+        self._pending = None
+        values = {name: float(term) for name, term in jax.device_get(terms).items()}
+        if not all(map(math.isfinite, values.values())):
+            raise FloatingPointError(
+                f"step {step}: a loss term is not finite: {values}; the last good checkpoint is "
+                f"step {self._checkpoints.newest()} in {self._checkpoints.directory}. Lower "
+                "optim.learning_rate, or compute in float32"
+            )
+        self._bar.update(self._batch_size)
+        if step % self._every == 0:
+            self._bar.set_postfix(
+                {"step": step} | {name: f"{value:.3f}" for name, value in values.items()}
+            )
+            for name, value in values.items():
+                self._writer.add_scalar(f"train/{name}", value, step)
+
+    def scores(self, step: int, scores: dict[str, float]) -> None:
+        """Writes the scores of a test set."""
+        for name, value in scores.items():
+            self._writer.add_scalar(f"eval/{name}", value, step)
+        if scores:
+            shown = ("pa_mpjpe_mm", METRIC, "mpjpe_mm")
+            line = ", ".join(f"{name} {scores[name]:.2f}" for name in shown)
+            self._bar.write(f"step {step}: {line}")

@@ -1,0 +1,43 @@
+"""Trains, evaluates and uses a network: `python main.py --config=configs/quickstart.py`."""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from m3dhmr_jax.evaluate import evaluate
+from m3dhmr_jax.predict import predict_photos
+from m3dhmr_jax.train import train
+
+MODES = ("train_and_evaluate", "train", "evaluate", "predict")
+CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; runs/<config's name> if none.")
+MODE = flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
+IMAGES = flags.DEFINE_multi_string("images", [], "Photos, or folders of photos, for predict.")
+OUT = flags.DEFINE_string("out", None, "Where predict writes; <workdir>/predict if none.")
+
+
+def main(arguments: list[str]) -> None:
+    config = CONFIG.value
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = Path(WORKDIR.value or f"runs/{name}")
+    if not flags.FLAGS["verbosity"].present:  # Libraries under this program tell of every file.
+        logging.set_verbosity(logging.WARNING)
+    try:
+        if MODE.value == "predict":
+            out = Path(OUT.value) if OUT.value else workdir / "predict"
+            predict_photos(config, workdir, [*IMAGES.value, *arguments[1:]], out)
+            return
+        if MODE.value != "evaluate":
+            train(config, workdir)
+        if MODE.value != "train":
+            evaluate(config, workdir)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        logging.debug("", exc_info=True)
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)
