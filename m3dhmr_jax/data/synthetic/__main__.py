@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
             RECIPES[options.recipe],
             options.backgrounds,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

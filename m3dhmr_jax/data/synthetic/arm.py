@@ -89,7 +89,7 @@ def sleeve_mesh(
     folds = folds + 0.7 * np.sin(2 * around + phase[2] + 40 * along)
     folds = folds + 0.6 * np.sin(rng.uniform(150, 260) * along + 3 * np.sin(around + phase[3]))
     calm = smooth_step(reach_m[0] + 0.005, reach_m[0] + 0.05, along)
-    radius = radius_m * arm.girth[:, None] * rng.uniform(1.02, 1.16) + 0.003
+    radius = radius_m * arm.girth[:, None] * rng.uniform(1.0, 1.1) + 0.003
     radius = radius * (1 + 0.05 * smooth_step(reach_m[0] + 0.03, reach_m[0], along))
     radius = radius + rng.uniform(0.0006, 0.0022) * folds * calm
     radius[0] = radius_m * arm.girth[0] * 0.75

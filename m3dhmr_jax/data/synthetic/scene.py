@@ -25,7 +25,7 @@ from m3dhmr_jax.data.synthetic.surface import RING_REACH_M, Surface, build_surfa
 from m3dhmr_jax.hand import HandDetails, HandModel
 
 ARM_MUST_LEAVE = 0.93  # Share of the hand that its own arm may not hide.
-THINGS_MUST_LEAVE = 0.55
+THINGS_MUST_LEAVE = 0.62
 ARM_NEAREST_M = 0.2  # An arm closer to the camera than this would fill the picture.
 CHECK_PER_PX = 0.375  # Hiding is judged in a small picture.
 MIN_HAND_PX2 = 900.0

@@ -61,6 +61,11 @@ def _shade(
             f = face[y, x]
             if f < 0:
                 continue
+            first_y, first_x = y - y % per_px, x - x % per_px
+            if (first_y < y or first_x < x) and face[first_y, first_x] == f:
+                for k in range(3):  # One colour per pixel and face; edges keep all samples.
+                    out[y, x, k] = out[first_y, first_x, k]
+                continue
             a, b, c = faces[f]
             wa, wb = weights[y, x, 0], weights[y, x, 1]
             wc = one - wa - wb

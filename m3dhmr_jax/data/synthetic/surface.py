@@ -163,7 +163,7 @@ def build_surface(hand: HandModel, details: HandDetails) -> Surface:
         crease=spread(details.crease, 0.0),
         tip=spread(details.tip, 0.0),
     )
-    outward = -np.sign(hand.vertices[:, 0].mean())  # Away from the fingers.
+    outward = np.sign(hand.vertices[rim, 0].mean() - hand.vertices[:, 0].mean())
     reach = np.concatenate([RING_REACH_M, RING_REACH_M[-1:]])
     tube = np.tile(hand.vertices[rim], (rings, 1))
     arm = np.concatenate([tube, hand.vertices[rim].mean(0)[None]])

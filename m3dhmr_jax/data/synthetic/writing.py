@@ -126,6 +126,16 @@ def _results(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, s
     yield from pool.map(make_example, jobs[1:], chunksize=CHUNK)
 
 
+@contextlib.contextmanager
+def _workers(count: int) -> Iterator[Executor]:
+    spawning = multiprocessing.get_context("spawn")  # Forking a process that holds JAX may hang.
+    pool = ProcessPoolExecutor(count, mp_context=spawning)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)  # After a failure nobody waits for the rest.
+
+
 def _partial(out: Path, split: str, kind: str) -> Path:
     return out / f"{split}_{kind}.json.partial"
 
@@ -160,6 +170,7 @@ def write_dataset(
 
     Raises:
         ValueError: as `check_request`, or if `out` cannot be written; nothing is written then.
+        OSError: if the disk fills up on the way; what is there does not look finished.
     """
     out = Path(out)
     check_request(out, n_train, n_test, seed, workers, backgrounds)
@@ -170,9 +181,8 @@ def write_dataset(
     ]
     _prepare_folders(out, [split for split, _, _ in wanted])
     total = sum(count * versions for _, count, versions in wanted)
-    spawning = multiprocessing.get_context("spawn")  # Forking a process that holds JAX may hang.
     with (
-        ProcessPoolExecutor(workers, mp_context=spawning) as pool,
+        _workers(workers) as pool,
         tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,
     ):
         for split, count, versions in wanted:
