@@ -70,7 +70,6 @@ def _upsampling(
         best = np.linalg.norm(places - point, axis=1).argmin()
         indices[vertex] = faces[candidates[best]]
         weights[vertex] = barycentric[best]
-    weights[kept] = indices[kept] == np.arange(len(kept))[:, None]
     return indices, weights
 
 

@@ -113,6 +113,38 @@ def test_neighbours_fit_into_a_spiral_of_nine(builtin):
         assert max(map(len, neighbour_fans(step.faces, len(step.kept)))) <= 8
 
 
+def strip(columns):
+    """A ribbon one quad wide: every vertex lies on the border."""
+    x, y = np.meshgrid(np.arange(columns), [0.0, 1.0])
+    lower = np.arange(columns - 1)
+    upper = lower + columns
+    faces = np.concatenate(
+        [np.stack([lower, lower + 1, upper], 1), np.stack([lower + 1, upper + 1, upper], 1)]
+    )
+    return np.stack([x, y, 0 * x], -1).reshape(-1, 3), faces
+
+
+def tube(rings):
+    """A three-sided tube with one closed end, too thin to lose a side; the open end is ring 0."""
+    angles = np.arange(3) * 2 * np.pi / 3
+    ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1)
+    vertices = np.concatenate([ring + np.array([0, 0, height]) for height in range(rings)])
+    faces = []
+    for low in range(0, 3 * (rings - 1), 3):
+        for a, b in ((low, low + 1), (low + 1, low + 2), (low + 2, low)):
+            faces += [(a, b, a + 3), (b, b + 3, a + 3)]
+    return vertices, np.array([*faces, (3 * rings - 3, 3 * rings - 2, 3 * rings - 1)])
+
+
+@pytest.mark.parametrize(
+    ("surface", "n_vertices"), [(strip(12), 10), (strip(12), 5), (tube(9), 15), (tube(9), 5)]
+)
+def test_narrow_surface_is_neither_torn_nor_pinched(surface, n_vertices):
+    step = coarsen(*surface, n_vertices)
+    assert len(step.kept) == n_vertices
+    check_surface(*surface, step)
+
+
 @pytest.mark.parametrize("n_vertices", [778, 2, 0])
 def test_impossible_size_is_refused(n_vertices):
     hand = load_builtin()
