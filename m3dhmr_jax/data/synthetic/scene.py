@@ -26,10 +26,11 @@ from m3dhmr_jax.hand import HandDetails, HandModel
 
 ARM_MUST_LEAVE = 0.93  # Share of the hand that its own arm may not hide.
 THINGS_MUST_LEAVE = 0.62
+THINGS_MAY_HIDE = 0.45  # Share of the 21 landmarks: fingers matter more than their area.
 ARM_NEAREST_M = 0.2  # An arm closer to the camera than this would fill the picture.
 CHECK_PER_PX = 0.375  # Hiding is judged in a small picture.
 MIN_HAND_PX2 = 900.0
-ARM_TRIES, THING_TRIES, SCENE_TRIES = 6, 4, 200
+ARM_TRIES, THING_TRIES, SCENE_TRIES = 6, 10, 200
 
 
 class Kit(NamedTuple):
@@ -78,6 +79,17 @@ def visible_share(
     """Share of the hand's picture that nothing else hides."""
     hand = hand_depth < FAR_M
     return float((hand_depth <= other_depth)[hand].mean())
+
+
+def hidden_share(
+    points_m: Float[np.ndarray, "n 3"],
+    intrinsics: Float[np.ndarray, "3 3"],
+    other_depth: Float[np.ndarray, "s s"],
+) -> float:
+    """Share of points that lie behind what `other_depth` shows."""
+    cells = np.rint((project(points_m, intrinsics) + 0.5) * CHECK_PER_PX - 0.5).astype(int)
+    column, row = np.clip(cells, 0, len(other_depth) - 1).T
+    return float((other_depth[row, column] < points_m[:, 2]).mean())
 
 
 def arm_is_fine(
@@ -130,7 +142,8 @@ def _things(rng, posed: Posed, xyz_m, intrinsics, hand_depth) -> tuple[Thing, ..
         for thing in things:
             here = depth_map(thing.vertices_m, thing.faces, intrinsics, SIDE_PX, CHECK_PER_PX)
             depth = np.minimum(depth, here)
-        if visible_share(hand_depth, depth) >= THINGS_MUST_LEAVE:
+        hidden = hidden_share(xyz_m, intrinsics, depth)
+        if visible_share(hand_depth, depth) >= THINGS_MUST_LEAVE and hidden <= THINGS_MAY_HIDE:
             return things
     return ()
 

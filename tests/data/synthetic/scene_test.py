@@ -3,9 +3,15 @@ import pytest
 
 from m3dhmr_jax.data.synthetic.camera import project
 from m3dhmr_jax.data.synthetic.photo import encode_photo
+from m3dhmr_jax.data.synthetic.raster import FAR_M
 from m3dhmr_jax.data.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe
 from m3dhmr_jax.data.synthetic.render import draw, mask_of, photograph
-from m3dhmr_jax.data.synthetic.scene import THINGS_MUST_LEAVE, make_kit, sample_scene
+from m3dhmr_jax.data.synthetic.scene import (
+    THINGS_MUST_LEAVE,
+    hidden_share,
+    make_kit,
+    sample_scene,
+)
 from m3dhmr_jax.hand import load_builtin, load_details
 
 
@@ -49,6 +55,14 @@ def test_most_of_the_hand_is_seen(scenes, kit):
         without = (mask_of(draw(alone, kit.surface), kit.surface) > 0).sum()
         assert seen > 0.9 * THINGS_MUST_LEAVE * without
         assert without > 600
+
+
+def test_points_behind_a_thing_count_as_hidden():
+    intrinsics = np.array([[400.0, 0, 112], [0, 400, 112], [0, 0, 1]])
+    points = np.array([[0, 0, 0.6], [0, 0, 0.4], [0.1, 0, 0.6], [-0.1, 0, 0.6]])
+    depth = np.full((84, 84), FAR_M, np.float32)
+    depth[36:48, 36:48] = 0.5
+    assert hidden_share(points, intrinsics, depth) == 0.25
 
 
 def test_hands_lie_inside_the_centred_square_that_evaluation_looks_at(scenes):
