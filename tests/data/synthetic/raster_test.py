@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from m3dhmr_jax.data.synthetic.raster import FAR_M, depth_map, rasterise
 
@@ -25,12 +26,15 @@ def test_pixel_centres_are_whole_numbers():
     assert (rows.min(), rows.max()) in {(6, 25), (7, 26), (6, 26), (7, 25)}
 
 
-def test_the_nearer_of_two_surfaces_is_seen():
-    points = np.concatenate([square(1.0), square(0.8, 0.02)])
+@pytest.mark.parametrize("near_first", [False, True])
+def test_the_nearer_of_two_surfaces_is_seen(near_first):
+    squares = [square(1.0), square(0.8, 0.02)]
+    points = np.concatenate(squares[::-1] if near_first else squares)
     faces = np.concatenate([TOWARDS_CAMERA, TOWARDS_CAMERA + 4])
     found = rasterise(points, faces, K, 32, 2)
-    assert found.face[32, 32] in (2, 3)
-    assert found.face[16, 16] in (0, 1)
+    np.testing.assert_allclose(found.depth_m[[32, 16], [32, 16]], [0.8, 1.0], rtol=1e-6)
+    assert (found.face[32, 32] < 2) == near_first
+    assert (found.face[16, 16] < 2) != near_first
 
 
 def test_faces_turned_away_are_left_out():

@@ -9,7 +9,11 @@ import pytest
 
 from m3dhmr_jax.data.synthetic import QUICKSTART, write_dataset, writing
 from m3dhmr_jax.data.synthetic.__main__ import main
+from m3dhmr_jax.data.synthetic.photo import encode_photo
+from m3dhmr_jax.data.synthetic.render import draw, photograph
+from m3dhmr_jax.data.synthetic.scene import make_kit, sample_scene
 from m3dhmr_jax.data.synthetic.sheet import contact_sheet
+from m3dhmr_jax.hand import load_builtin, load_details
 
 N_TRAIN, N_TEST = 3, 1
 
@@ -61,6 +65,18 @@ def test_the_versions_of_a_picture_show_one_hand_differently(dataset):
     assert photos.shape == (4, 224, 224, 3)
     assert mask.sum() > 500
     assert photos[:, ~mask].mean(1).std(0).max() > 3
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_rgb_i_shows_annotation_i_modulo_the_number_of_hands(dataset, version):
+    kit = make_kit(load_builtin(), load_details())
+    scene = sample_scene(writing.example_rng(3, "training", 1, writing.GEOMETRY), kit, QUICKSTART)
+    rng = writing.example_rng(3, "training", 1, writing.LOOKS + version)
+    photo, quality = photograph(rng, scene, kit, draw(scene, kit.surface))
+    path = dataset / f"training/rgb/{1 + version * N_TRAIN:08d}.jpg"
+    assert path.read_bytes() == encode_photo(photo, quality)
+    read = json.loads((dataset / "training_verts.json").read_text())[1]
+    np.testing.assert_allclose(read, scene.verts_m, atol=1e-6)
 
 
 def test_the_number_of_workers_changes_no_byte(dataset, tmp_path):
