@@ -1,5 +1,6 @@
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -7,6 +8,15 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# What one test has compiled, others and the programs they start (which read the environment) load.
+CACHE = {
+    "jax_compilation_cache_dir": tempfile.mkdtemp(prefix="m3dhmr_jax_tests_"),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for name, value in CACHE.items():
+    os.environ.setdefault(name.upper(), str(value))
+    jax.config.update(name, type(value)(os.environ[name.upper()]))
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -6,6 +6,7 @@ Axes: b batch, s crop side, n = 21 landmarks, v vertices.
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -44,6 +45,21 @@ class ModelConfig:
             raise ValueError(
                 f"model.blocks={self.blocks} must have 4 entries: "
                 "the encoding is read where the fourth stage leaves a 32nd of the image"
+            )
+        if len(self.channels) != 4:
+            raise ValueError(
+                f"model.channels={self.channels} must have 4 entries, coarse to fine: "
+                "the mesh is refined four times"
+            )
+        for name in ("blocks", "width", "channels", "kernels", "spiral_length", "roi_length"):
+            if not np.min(getattr(self, name)) >= 1:
+                raise ValueError(
+                    f"model.{name}={getattr(self, name)} must be at least 1: it counts parts"
+                )
+        if not self.encoding >= 2:
+            raise ValueError(
+                f"model.encoding={self.encoding} must be at least 2: "
+                "the kernels' shares are computed from half of it"
             )
         if self.compute_type not in COMPUTE_TYPES:
             raise ValueError(

@@ -1,0 +1,217 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+from flax import nnx
+
+from m3dhmr_jax.models.layers import (
+    ConvNorm,
+    DynamicSpiralConv,
+    SpiralConv,
+    double,
+    dynamic_spiral_conv,
+    max_pool,
+    sample_at,
+    spiral_conv,
+    upsample,
+)
+
+V, B, C, D, S, K = 12, 3, 8, 5, 4, 3
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def some_spirals(rng, vertices=V, length=S):
+    return np.stack([rng.permutation(vertices)[:length] for _ in range(vertices)])
+
+
+def test_the_centre_of_a_cell_reads_that_cell(rng):
+    features = normal(rng, 2, 4, 6, 3)
+    x, y = np.meshgrid(np.arange(6) / 5, np.arange(4) / 3)
+    uv_01 = jnp.asarray(np.stack([x, y], -1).reshape(-1, 2)[None].repeat(2, 0), jnp.float32)
+    cells = sample_at(features, uv_01).reshape(2, 4, 6, 3)
+    np.testing.assert_allclose(cells, features, atol=1e-5)
+
+
+def test_between_cells_it_reads_as_scipy_does(rng):
+    features = normal(rng, 2, 4, 6, 3)
+    uv_01 = jnp.asarray(rng.uniform(size=(2, 7, 2)), jnp.float32)
+    got = sample_at(features, uv_01)
+    for b in range(2):
+        at = np.asarray(uv_01[b, :, 1]) * 3, np.asarray(uv_01[b, :, 0]) * 5
+        for c in range(3):
+            want = scipy.ndimage.map_coordinates(np.asarray(features[b, ..., c]), at, order=1)
+            np.testing.assert_allclose(got[b, :, c], want, atol=1e-5)
+
+
+def test_outside_the_map_the_border_holds(rng):
+    features = normal(rng, 1, 4, 6, 3)
+    uv_01 = jnp.array([[[-0.3, 0.4], [1.7, 0.4], [0.4, -9.0], [0.4, 2.0]]])
+    at_border = jnp.array([[[0.0, 0.4], [1.0, 0.4], [0.4, 0.0], [0.4, 1.0]]])
+    np.testing.assert_array_equal(sample_at(features, uv_01), sample_at(features, at_border))
+
+
+def test_positions_stay_exact_when_features_are_short_floats():
+    ramp = jnp.broadcast_to(jnp.arange(32.0)[None, None, :, None], (1, 2, 32, 1))
+    uv_01 = jnp.array([[[0.973, 0.5]]])  # 30.163; rounded to bfloat16 first it would be 30.12.
+    got = sample_at(ramp.astype(jnp.bfloat16), uv_01)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(float(got[0, 0, 0]), 0.973 * 31, atol=0.13)
+
+
+def test_max_pool_is_the_maximum_of_nine_and_its_border_never_wins(rng):
+    x = normal(rng, 2, 6, 8, 3) - 10  # All negative: a border of zeros would show.
+    want = np.empty((2, 3, 4, 3))
+    for i in range(3):
+        for j in range(4):
+            rows, columns = slice(max(2 * i - 1, 0), 2 * i + 2), slice(max(2 * j - 1, 0), 2 * j + 2)
+            want[:, i, j] = np.asarray(x)[:, rows, columns].max(axis=(1, 2))
+    np.testing.assert_allclose(max_pool(x), want, rtol=1e-6)
+
+
+def test_double_repeats_every_cell_twice_along_both_sides(rng):
+    x = normal(rng, 2, 3, 5, 4)
+    np.testing.assert_array_equal(double(x), np.kron(x, np.ones((1, 2, 2, 1))))
+
+
+def test_upsample_is_a_matrix_with_three_entries_per_row(rng):
+    indices = np.stack([rng.permutation(V)[:3] for _ in range(2 * V)])
+    weights = rng.normal(size=(2 * V, 3)).astype(np.float32)  # Rows need not sum to 1.
+    matrix = np.zeros((2 * V, V))
+    np.put_along_axis(matrix, indices, weights, axis=1)
+    x = normal(rng, V, B, C)
+    got = upsample(x, indices, weights)
+    np.testing.assert_allclose(got, np.einsum("uv,vbc->ubc", matrix, x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+def test_a_convolution_is_padded_alike_on_both_sides(rng, size, stride):
+    layer = ConvNorm(2, 3, size, stride, rngs=nnx.Rngs(0))
+    layer.eval()
+    x = normal(rng, 1, 8, 8, 2)
+    got = layer(x)
+    border = size // 2
+    padded = np.pad(np.asarray(x[0]), ((border, border), (border, border), (0, 0)))
+    kernel = np.asarray(layer.conv.kernel[...])
+    want = np.empty((8 // stride, 8 // stride, 3))
+    for i in range(8 // stride):
+        for j in range(8 // stride):
+            patch = padded[i * stride : i * stride + size, j * stride : j * stride + size]
+            want[i, j] = np.einsum("hwc,hwcd->d", patch, kernel)
+    np.testing.assert_allclose(got[0], want / np.sqrt(1 + 1e-5), atol=1e-4)
+
+
+def test_spiral_conv_is_a_dense_layer_on_what_a_spiral_gathers(rng):
+    x, kernel, spirals = normal(rng, V, B, C), normal(rng, S, C, D), some_spirals(rng)
+    got = spiral_conv(x, spirals, kernel)
+    gathered = np.asarray(x)[spirals].transpose(0, 2, 1, 3).reshape(V, B, S * C)
+    np.testing.assert_allclose(got, gathered @ np.asarray(kernel).reshape(S * C, D), atol=1e-4)
+
+
+def test_spiral_conv_module_adds_its_bias(rng):
+    layer = SpiralConv(C, D, S, rngs=nnx.Rngs(0))
+    layer.bias[...] = jnp.arange(float(D))
+    x, spirals = normal(rng, V, B, C), some_spirals(rng)
+    want = spiral_conv(x, spirals, layer.kernel[...]) + jnp.arange(float(D))[None, None]
+    np.testing.assert_allclose(layer(x, spirals), want, atol=1e-5)
+
+
+def test_dynamic_spiral_conv_is_equations_5_and_6_vertex_by_vertex(rng):
+    x, spirals = normal(rng, V, B, C), some_spirals(rng)
+    mix = nnx.softmax(normal(rng, V, B, K))
+    depthwise, depthwise_bias = normal(rng, K, S, C), normal(rng, K, C)
+    pointwise, pointwise_bias = normal(rng, K, C, D), normal(rng, K, D)
+    parameters = depthwise, depthwise_bias, pointwise, pointwise_bias
+    got = dynamic_spiral_conv(x, mix, spirals, *parameters)
+    want = np.empty((V, B, D))
+    for v in range(V):
+        for b in range(B):
+            w1, b1, w2, b2 = (np.tensordot(mix[v, b], p, axes=1) for p in parameters)
+            along = np.asarray(x)[spirals[v], b]
+            want[v, b] = (np.sum(w1 * along, axis=0) + b1) @ w2 + b2
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def recorded_mix(layer, x, spirals, monkeypatch):
+    """The mixing weights that a layer hands to the convolution."""
+    seen = []
+
+    def convolve(x, mix, *rest):
+        seen.append(mix)
+        return dynamic_spiral_conv(x, mix, *rest)
+
+    monkeypatch.setattr("m3dhmr_jax.models.layers.dynamic_spiral_conv", convolve)
+    layer(x, spirals)
+    return seen[0]
+
+
+def test_every_vertex_mixes_the_kernels_by_its_own_shares(rng, monkeypatch):
+    layer = DynamicSpiralConv(C, D, S, K, rngs=nnx.Rngs(0))
+    x = normal(rng, V, B, C)
+    mix = np.asarray(recorded_mix(layer, x, some_spirals(rng), monkeypatch))
+    assert mix.shape == (V, B, K)
+    np.testing.assert_allclose(mix.sum(axis=-1), 1, atol=1e-6)
+    assert (mix > 0).all()
+    assert (np.ptp(mix.reshape(-1, K), axis=0) > 0.01).all()
+    (w1, b1), (w2, b2) = (
+        (np.asarray(linear.kernel[...]), np.asarray(linear.bias[...]))
+        for linear in (layer.reduce, layer.score)
+    )
+    scores = np.exp(np.maximum(np.asarray(x) @ w1 + b1, 0) @ w2 + b2)
+    np.testing.assert_allclose(mix, scores / scores.sum(-1, keepdims=True), atol=1e-5)
+
+
+def test_alike_kernels_make_the_mix_irrelevant(rng):
+    layer = DynamicSpiralConv(C, D, S, K, rngs=nnx.Rngs(0))
+    layer.depthwise[...] = layer.depthwise[...].at[:].set(layer.depthwise[...][:1])
+    layer.pointwise[...] = layer.pointwise[...].at[:].set(layer.pointwise[...][:1])
+    x, spirals = normal(rng, V, B, C), some_spirals(rng)
+    before = layer(x, spirals)
+    layer.score.bias[...] = jnp.array([5.0, 0.0, -5.0])
+    np.testing.assert_allclose(layer(x, spirals), before, atol=1e-5)
+
+
+def test_a_fresh_layer_neither_drowns_nor_blows_up_its_input(rng):
+    """The mean of K kernels has 1/K of their variance, which the first values make up for."""
+    for kernels in (1, 8):
+        layer = DynamicSpiralConv(64, 64, 9, kernels, rngs=nnx.Rngs(0))
+        x = nnx.relu(normal(rng, 100, 4, 64)) * np.sqrt(2)  # Mean square 1, as after a ReLU.
+        out = layer(x, some_spirals(rng, 100, 9))
+        assert 0.5 < float(jnp.mean(out**2)) < 15
+
+
+def test_half_precision_reaches_every_spiral_layer(rng):
+    x, spirals = normal(rng, V, B, C), some_spirals(rng)
+    for make in (
+        lambda dtype: SpiralConv(C, D, S, dtype=dtype, rngs=nnx.Rngs(0)),
+        lambda dtype: DynamicSpiralConv(C, D, S, K, dtype=dtype, rngs=nnx.Rngs(0)),
+    ):
+        short, full = make(jnp.bfloat16)(x, spirals), make(jnp.float32)(x, spirals)
+        assert short.dtype == jnp.bfloat16
+        np.testing.assert_allclose(short.astype(jnp.float32), full, atol=0.2)
+
+
+def test_slopes_agree_with_differences(rng):
+    """The gather and its gradient are written out by hand here, so both are looked at."""
+    spirals = some_spirals(rng)
+    layer = DynamicSpiralConv(C, D, S, K, rngs=nnx.Rngs(0))
+    direction = normal(rng, V, B, C)
+    x = normal(rng, V, B, C)
+    target = normal(rng, V, B, D)
+
+    @jax.jit
+    def loss(x):
+        return jnp.sum(layer(x, spirals) * target)
+
+    slope = jnp.sum(jax.grad(loss)(x) * direction)
+    step = 1e-2
+    difference = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=0.02)

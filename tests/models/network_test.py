@@ -1,0 +1,215 @@
+import json
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.mesh.hierarchy import build_tables
+from m3dhmr_jax.models.backbones import Hourglass, Stem
+from m3dhmr_jax.models.decoder import MeshDecoder
+from m3dhmr_jax.models.network import M3DHMR, LandmarkHead, ModelConfig
+
+RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+SMALL = ModelConfig(
+    image_size=64, blocks=(1, 1, 1, 1), width=4, encoding=8, channels=(8, 8, 8, 4), kernels=2
+)
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return build_tables(load_builtin())
+
+
+@pytest.fixture(scope="module")
+def small(tables):
+    return M3DHMR(SMALL, tables, rngs=nnx.Rngs(0))
+
+
+def count(*modules):
+    leaves = jax.tree.leaves([nnx.state(module, nnx.Param) for module in modules])
+    return sum(leaf.size for leaf in leaves)
+
+
+def resnet(blocks):
+    return Stem(64, dtype=jnp.float32, rngs=nnx.Rngs(0)), Hourglass(
+        blocks, 64, dtype=jnp.float32, rngs=nnx.Rngs(0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("blocks", "torchvision"), [((2, 2, 2, 2), 11_176_512), ((3, 4, 6, 3), 21_284_672)]
+)
+def test_stem_and_stages_have_as_many_parameters_as_torchvision(blocks, torchvision):
+    stem, hourglass = nnx.eval_shape(lambda: resnet(blocks))
+    assert count(stem, *hourglass.stages) == torchvision
+
+
+def drawn(entry):
+    """One tensor by the rule that stands beside the peer's numbers, in PyTorch's layout."""
+    rng = np.random.default_rng(zlib.crc32(entry["name"].encode()))
+    values = rng.normal(size=entry["shape"])
+    scaled = {
+        "weight": lambda: entry["s"] * values,
+        "bn_weight": lambda: 1 + entry["s"] * values,
+        "bias": lambda: 0.1 * values,
+        "bn_mean": lambda: 0.1 * values,
+        "bn_var": lambda: np.exp(entry["s"] * values),
+    }[entry["branch"]]()
+    tensor = scaled.astype(np.float32)
+    np.testing.assert_allclose(tensor.ravel()[0], entry["first"], rtol=1e-6)
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+
+
+def load_torchvision(stem, stages, entries):
+    """Sets every parameter and statistic by its name in torchvision."""
+    for entry in entries:
+        if entry["branch"] == "skip":
+            continue
+        *place, kind, leaf = entry["name"].replace("downsample.", "downsample").split(".")
+        block = stages[int(place[0][-1]) - 1].layers[int(place[1])] if place else stem
+        conv_norm = {
+            "conv1": lambda b: (b.conv1, "conv"),
+            "conv2": lambda b: (b.conv2, "conv"),
+            "bn1": lambda b: (b.conv1, "norm"),
+            "bn2": lambda b: (b.conv2, "norm"),
+            "downsample0": lambda b: (b.downsample, "conv"),
+            "downsample1": lambda b: (b.downsample, "norm"),
+        }[kind](block)
+        part = getattr(*conv_norm)
+        name = {"running_mean": "mean", "running_var": "var", "bias": "bias"}.get(leaf)
+        name = name or {"conv": "kernel", "norm": "scale"}[conv_norm[1]]
+        variable, value = getattr(part, name), drawn(entry)
+        assert variable.shape == value.shape, entry["name"]
+        variable.set_value(jnp.asarray(value))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", RESNETS)
+def test_stem_and_stages_match_torchvision(reference, name):
+    peer = np.load(reference / "resnet18_io.npz")
+    entries = json.loads((reference / "resnet_params.json").read_text())[name]
+    stem, hourglass = nnx.eval_shape(lambda: resnet(RESNETS[name]))
+    for module in (stem, hourglass):
+        module.eval()
+    load_torchvision(stem, hourglass.stages, entries)
+
+    @jax.jit
+    def outputs(image):
+        x = stem(image)
+        maps = [x]
+        for stage in hourglass.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    got = outputs(jnp.asarray(peer["images"].transpose(0, 2, 3, 1)))
+    for key, x in zip(["stem", *(f"{name}_layer{i}" for i in range(1, 5))], got, strict=True):
+        want = peer[key].transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(x, want, atol=1e-4 * np.abs(want).max(), rtol=0, err_msg=key)
+
+
+def test_the_papers_network_answers_a_mesh_and_landmarks(tables):
+    model = nnx.eval_shape(lambda: M3DHMR(ModelConfig(), tables, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(model)
+    image = jax.ShapeDtypeStruct((2, 128, 128, 3), jnp.float32)
+    answer = jax.eval_shape(lambda state, image: nnx.merge(graphdef, state)(image), state, image)
+    assert answer.verts.shape == (2, 778, 3)
+    assert answer.uv_01.shape == (2, 21, 2)
+    features = jax.eval_shape(
+        lambda state, image: nnx.merge(graphdef, state).backbone(image), state, image
+    )
+    assert features.encoding.shape == (2, 4, 4, 256)
+    assert features.landmark_maps.shape == (2, 32, 32, 21)
+    lift = model.decoder.lift
+    assert lift.shape == (49, 21)
+
+
+def test_untrained_landmarks_lie_in_the_middle_and_the_lift_starts_even(small):
+    assert (small.decoder.lift[...] == 0.01).all()
+    head = LandmarkHead(64, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(head(jnp.zeros((2, 8, 8, 21))), np.full((2, 21, 2), 0.5))
+
+
+def test_each_landmark_is_read_from_its_own_map(small):
+    maps = jax.random.normal(jax.random.key(0), (1, 16, 16, 21))
+    changed = maps.at[..., 4].add(1.0)
+    moved = np.asarray(small.landmarks(changed) != small.landmarks(maps)).any(axis=(0, 2))
+    np.testing.assert_array_equal(np.flatnonzero(moved), [4])
+
+
+def test_the_mesh_pulls_on_where_its_features_are_read(small):
+    """Sampling is differentiable: vertices teach the landmarks."""
+    in_use = nnx.view(small, use_running_average=True)
+    graphdef, params, rest = nnx.split(in_use, nnx.Param, ...)
+    image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+
+    @jax.jit
+    @jax.grad
+    def slope(params):
+        return jnp.sum(nnx.merge(graphdef, params, rest)(image).verts ** 2)
+
+    out = slope(nnx.to_pure_dict(params))["landmarks"]["out"]["kernel"]
+    assert jnp.abs(out).max() > 0
+
+
+class Given(nnx.Module):
+    """Stands in for the last spiral convolution before the head."""
+
+    def __init__(self, features):
+        self.features = nnx.Param(features)
+
+    def __call__(self, x, spirals):
+        return jnp.broadcast_to(self.features[...], (len(spirals), x.shape[1], 4))
+
+
+def test_no_region_sees_the_features_of_another(tables):
+    hand = load_builtin()
+    decoder = MeshDecoder(21, 8, (8, 8, 8, 4), 2, tables, rngs=nnx.Rngs(0))
+    given = Given(jax.random.uniform(jax.random.key(0), (778, 1, 4)))
+    decoder.convs = nnx.List([*list(decoder.convs)[:-1], given])
+    graphdef, state = nnx.split(decoder)
+    pose_features = jnp.ones((1, 21, 8))
+    decode = jax.jit(lambda state: nnx.merge(graphdef, state)(pose_features)[0])
+    before = decode(state)
+    for region in range(6):
+        inside = np.asarray(hand.regions == region)
+        given.features[...] = given.features[...] + inside[:, None, None]
+        after = decode(nnx.state(decoder))
+        moved = np.asarray((after != before).any(axis=1))
+        np.testing.assert_array_equal(moved, inside)
+        before = after
+
+
+def test_half_precision_still_answers_in_full(tables):
+    config = ModelConfig(**(vars(SMALL) | {"compute_type": "bfloat16"}))
+    model = nnx.eval_shape(lambda: M3DHMR(config, tables, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+    image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    answer = jax.eval_shape(lambda state, image: nnx.merge(graphdef, state)(image), state, image)
+    assert answer.verts.dtype == jnp.float32
+    assert answer.uv_01.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("image_size", 100, "image_size=100 must be a positive multiple of 32"),
+        ("image_size", 0, "image_size=0 must be a positive multiple of 32"),
+        ("blocks", (2, 2, 2), r"blocks=\(2, 2, 2\) must have 4 entries"),
+        ("blocks", (2, 0, 2, 2), r"blocks=\(2, 0, 2, 2\) must be at least 1"),
+        ("channels", (8, 8, 8), r"channels=\(8, 8, 8\) must have 4 entries"),
+        ("channels", (8, 8, 8, 0), r"channels=\(8, 8, 8, 0\) must be at least 1"),
+        ("width", 0, "width=0 must be at least 1"),
+        ("encoding", 1, "encoding=1 must be at least 2"),
+        ("kernels", 0, "kernels=0 must be at least 1"),
+        ("compute_type", "float16", "compute_type='float16' must be one of"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(field, value, message):
+    with pytest.raises(ValueError, match=f"model.{message}"):
+        ModelConfig(**{field: value})
