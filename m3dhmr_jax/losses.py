@@ -121,36 +121,25 @@ def two_view_terms(
     """
     mask = jnp.asarray(valid)[:, None, None]
 
-    def only_valid(values: Float[FloatArray, "b k c"]) -> Float[Array, "b k c"]:
-        # Also before the errors: the slope of an error in NaN is NaN, and 0 times that still is.
-        return jnp.where(mask, values, 0).astype(view1.verts.dtype)
-
-    verts1, verts2 = only_valid(pred1.verts), only_valid(pred2.verts)
-    uv1_01, uv2_01 = only_valid(pred1.uv_01), only_valid(pred2.uv_01)
-    true1, true2 = only_valid(view1.verts), only_valid(view2.verts)
-    turn_rad = jnp.where(valid, view2.angle_rad - view1.angle_rad, 0)
+    def only_valid(pred: Float[FloatArray, "b k c"]) -> Float[Array, "b k c"]:
+        # `mean_over` keeps filler out of the terms; this keeps its slope, maybe NaN, out as well.
+        return jnp.where(mask, pred, 0).astype(view1.verts.dtype)
 
     def both(first: Float[Array, "b k c"], second: Float[Array, "b k c"]) -> Float[Array, ""]:
         return (mean_over(first, mask) + mean_over(second, mask)) / 2
 
+    verts1, verts2 = only_valid(pred1.verts), only_valid(pred2.verts)
+    uv1_01, uv2_01 = only_valid(pred1.uv_01), only_valid(pred2.uv_01)
+    true1, true2 = view1.verts, view2.verts
+    turn_rad = jnp.subtract(view2.angle_rad, view1.angle_rad)
+    in_photo = con2d_errors(uv1_01, uv2_01, view1.img_from_crop, view2.img_from_crop, crop_px)
     return {
         "mesh": both(l1_errors(verts1, true1), l1_errors(verts2, true2)),
-        "pose2d": both(
-            l1_errors(uv1_01, only_valid(view1.uv_01)), l1_errors(uv2_01, only_valid(view2.uv_01))
-        ),
+        "pose2d": both(l1_errors(uv1_01, view1.uv_01), l1_errors(uv2_01, view2.uv_01)),
         "normal": both(normal_errors(verts1, true1, faces), normal_errors(verts2, true2, faces)),
         "edge": both(edge_errors(verts1, true1, faces), edge_errors(verts2, true2, faces)),
         "con3d": mean_over(con3d_errors(verts1, verts2, turn_rad), mask),
-        "con2d": mean_over(
-            con2d_errors(
-                uv1_01,
-                uv2_01,
-                only_valid(view1.img_from_crop),
-                only_valid(view2.img_from_crop),
-                crop_px,
-            ),
-            mask,
-        ),
+        "con2d": mean_over(in_photo, mask),
     }
 
 

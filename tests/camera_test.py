@@ -37,11 +37,13 @@ def test_composition_applies_the_inner_map_first(points, matrix):
 
 
 def test_affine_helpers_batch_under_vmap_and_jit(points, matrix):
-    batched = jax.jit(jax.vmap(lambda p, m: camera.apply_affine(p, camera.invert_affine(m))))
-    got = batched(jnp.stack([points, points]), jnp.stack([matrix, 2 * matrix]))
-    np.testing.assert_allclose(
-        got[0], camera.apply_affine(points, camera.invert_affine(matrix)), atol=1e-4
+    there_and_back = jax.jit(
+        jax.vmap(
+            lambda p, m: camera.apply_affine(camera.apply_affine(p, m), camera.invert_affine(m))
+        )
     )
+    got = there_and_back(jnp.stack([points, 2 * points]), jnp.stack([matrix, 0.5 * matrix]))
+    np.testing.assert_allclose(got, [points, 2 * points], atol=1e-3)
 
 
 @pytest.mark.parity
@@ -128,7 +130,7 @@ def test_fit_minimises_the_reprojection_error(hand, fit):
         return jnp.sum((camera.project(points + t_m[None], intrinsics) - uv_px) ** 2)
 
     t_m = fit(points, uv_px, intrinsics, jnp.ones(21))
-    for nudge in 0.003 * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32):
+    for nudge in 0.0005 * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32):
         assert error(t_m + nudge) > error(t_m)
 
 
