@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from m3dhmr_jax.types import FloatArray
 
-NEAREST_M = 0.05  # No point of a hand is placed nearer to the camera than this.
+NEAREST_M = 0.05  # No point of a hand is placed nearer to the camera than this,
+FARTHEST_M = 20.0  # and no root farther: landmarks in one spot would send a hand to infinity.
 GAUSS_NEWTON_STEPS = 8  # Three reach float32's rounding on clean landmarks, eight on wild ones.
 
 
@@ -93,7 +94,7 @@ def linear_translation(
 
 
 def _in_front(t_m: Float[Array, "3"], points_rel_m: Float[Array, "n 3"]) -> Float[Array, "3"]:
-    return t_m.at[2].max(NEAREST_M - jnp.min(points_rel_m[:, 2]))
+    return t_m.at[2].min(FARTHEST_M).at[2].max(NEAREST_M - jnp.min(points_rel_m[:, 2]))
 
 
 def gauss_newton_step(
@@ -112,7 +113,9 @@ def gauss_newton_step(
     weighted = jacobian * weights[:, None, None]
     curvature = jnp.einsum("nai,naj->ij", weighted, jacobian, precision="highest")
     slope = jnp.einsum("nai,na->i", weighted, residuals(t_m), precision="highest")
-    step = jnp.linalg.solve(curvature + 1e-6 * jnp.eye(3), slope)  # No weight at all: no step.
+    # Landmarks in one spot leave the depth open, no weight at all everything: then no step.
+    damping = 1e-6 * (1 + jnp.trace(curvature))
+    step = jnp.linalg.solve(curvature + damping * jnp.eye(3), slope)
     return _in_front(t_m - step, points_rel_m)
 
 

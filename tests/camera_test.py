@@ -195,3 +195,16 @@ def test_fit_is_least_squares_on_the_recorded_problems(reference):
         for t_m in (got_m, problems["t_ls_all"])
     )
     assert error_mm <= recorded_mm + 1e-3  # A micrometre for float32.
+
+
+@pytest.mark.parametrize("spread_px", [0.0, 1e-3, 1e-2, 1.0, 50.0, 1e4])
+@pytest.mark.parametrize("size", [0.0, 1e-3, 1.0])
+def test_landmarks_that_fit_no_hand_leave_it_in_finite_reach(spread_px, size):
+    """As an untrained network answers: all in one spot, or anywhere."""
+    rng = np.random.default_rng(0)
+    points = (0.04 * size * rng.normal(size=(21, 3))).astype(np.float32)
+    uv_px = (112 + spread_px * rng.normal(size=(21, 2))).astype(np.float32)
+    intrinsics = np.array([[450, 0, 112], [0, 455, 110], [0, 0, 1]], np.float32)
+    t_m = jax.jit(camera.fit_translation)(points, uv_px, intrinsics)
+    assert jnp.isfinite(t_m).all()
+    assert 0 < t_m[2] <= camera.FARTHEST_M
