@@ -1,5 +1,6 @@
 """The optimizer: Adam with a step-wise learning rate, and the running mean of parameters."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,15 @@ def learning_rate(
     """A linear start, then `peak`, multiplied by `drop_factor` at each of `drop_epochs`.
 
     Raises:
-        ValueError: if the drops are not in order or the factor is not in (0, 1].
+        ValueError: if the rate is not positive, the start negative, the drops are not in order or
+            the factor is not in (0, 1].
     """
+    if not 0 < peak < math.inf:
+        raise ValueError(f"optim.learning_rate={peak} must be positive and finite: a step's length")
+    if not warmup_epochs >= 0:
+        raise ValueError(
+            f"optim.warmup_epochs={warmup_epochs} must be at least 0; 0 starts at once"
+        )
     if list(drop_epochs) != sorted(set(drop_epochs)) or any(
         e <= warmup_epochs for e in drop_epochs
     ):

@@ -4,6 +4,7 @@ Axes: b batch.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class Objective:
     """The loss: weights of the terms; those of consistency count from a step on.
 
     Raises:
-        ValueError: if a weight is negative.
+        ValueError: if a weight is negative or not finite.
     """
 
     weights: Mapping[str, float]
@@ -49,9 +50,10 @@ class Objective:
 
     def __post_init__(self):
         for name, weight in self.weights.items():
-            if not weight >= 0:
+            if not 0 <= weight < math.inf:
                 raise ValueError(
-                    f"loss.weights.{name}={weight} must be at least 0: losses are minimised"
+                    f"loss.weights.{name}={weight} must be finite and at least 0: "
+                    "losses are minimised"
                 )
 
     def total(self, terms: Terms, step: Int[Array, ""]) -> Float[Array, ""]:

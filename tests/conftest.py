@@ -53,3 +53,61 @@ def freihand_folder(tmp_path_factory) -> Path:
         jpeg = simplejpeg.encode_jpeg(mask, colorspace="GRAY", quality=95)
         (folder / "training" / "mask" / f"{i:08d}.jpg").write_bytes(jpeg)
     return folder
+
+
+TINY = {
+    "batch_size": 4,
+    "model.image_size": 64,
+    "model.blocks": (1, 1, 1, 1),
+    "model.width": 4,
+    "model.encoding": 8,
+    "model.channels": (8, 8, 8, 4),
+    "model.kernels": 2,
+    "eval.batch_size": 4,
+    "predict.batch_size": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """Makes the config of a network that trains in a second; takes other values by field."""
+    from configs import quickstart
+
+    def make(**changes):
+        config = quickstart.get_config()
+        config.update_from_flattened_dict(TINY | changes)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tiny_config):
+    """That network around the built-in hand, untrained."""
+    from m3dhmr_jax.builders import create_network
+    from m3dhmr_jax.hand import load_builtin
+
+    return create_network(tiny_config(), load_builtin())
+
+
+@pytest.fixture(scope="session")
+def hand_batch():
+    """Four turned built-in hands in front of a camera, on photos of coloured blotches."""
+    from m3dhmr_jax.hand import load_builtin
+    from m3dhmr_jax.types import Batch
+
+    hand, rng = load_builtin(), np.random.default_rng(0)
+    turns, _ = np.linalg.qr(rng.normal(size=(4, 3, 3)))
+    turns[:, 0] *= np.linalg.det(turns)[:, None]  # Turned, never mirrored.
+    centred = hand.vertices - hand.vertices.mean(axis=0)
+    verts_m = (centred @ turns + [0.01, -0.02, 0.6]).astype(np.float32)
+    intrinsics = np.array([[450, 0, 112], [0, 455, 110], [0, 0, 1]], np.float32)
+    return Batch(
+        image=rng.integers(0, 256, (4, 14, 14, 3), np.uint8).repeat(16, 1).repeat(16, 2),
+        intrinsics=np.stack([intrinsics] * 4),
+        xyz_m=(hand.joint_regressor @ verts_m).astype(np.float32),
+        verts_m=verts_m,
+        bbox_px=np.array([[60, 50, 100, 110]] * 4, np.float32),
+        index=np.arange(4, dtype=np.int32),
+        valid=np.ones(4, bool),
+    )

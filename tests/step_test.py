@@ -1,0 +1,152 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from m3dhmr_jax.data.augment import AugmentConfig
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.step import CONSISTENCY, Objective, first_state, make_train_step
+
+TERMS = ("mesh", "pose2d", "normal", "edge", "con3d", "con2d")
+LOUD = {name: 1e3 if name in CONSISTENCY else 1.0 for name in TERMS}
+DECAY = 0.75
+KEY = jax.random.key(0)
+
+
+def remembering_descent():
+    """Gradient descent at rate 1; its state is the gradient of the last step."""
+    return optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params),
+        lambda grads, _, params=None: (jax.tree.map(jnp.negative, grads), grads),
+    )
+
+
+@pytest.fixture(scope="module")
+def start(tiny_network):
+    return first_state(tiny_network.params, tiny_network.stats, remembering_descent(), DECAY)
+
+
+@pytest.fixture(scope="module")
+def train_step(tiny_network):
+    """Consistency counts from the second step on, and then a thousandfold."""
+    step = make_train_step(
+        tiny_network.graphdef,
+        load_builtin().faces,
+        remembering_descent(),
+        Objective(LOUD, consistency_from_step=1),
+        AugmentConfig(size=tiny_network.image_size),
+        DECAY,
+    )
+    return jax.jit(step)
+
+
+@pytest.fixture(scope="module")
+def after(train_step, start, hand_batch):
+    return train_step(start, hand_batch, KEY)
+
+
+def named_leaves(tree):
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def assert_same_bits(these, those):
+    for name, leaf in named_leaves(these).items():
+        np.testing.assert_array_equal(leaf, named_leaves(those)[name], err_msg=name)
+
+
+def size_of(tree):
+    return float(optax.tree.norm(tree))
+
+
+def test_every_parameter_gets_a_gradient_and_it_is_finite(after):
+    state, terms = after
+    grads = named_leaves(state.opt_state)
+    assert not [name for name, grad in grads.items() if not jnp.abs(grad).max() > 0]
+    assert not [name for name, grad in grads.items() if not jnp.isfinite(grad).all()]
+    assert set(terms) == set(TERMS)
+    assert all(term > 0 for term in terms.values())
+
+
+def test_batch_statistics_move_all_of_them(start, after):
+    before, now = named_leaves(start.stats), named_leaves(after[0].stats)
+    assert not [name for name, leaf in now.items() if jnp.array_equal(leaf, before[name])]
+
+
+def test_a_step_follows_the_slope_and_is_counted(start, after):
+    state, _ = after
+    assert state.step == 1
+    want = jax.tree.map(jnp.subtract, start.params, state.opt_state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.params, want)
+
+
+def test_the_running_mean_goes_part_of_the_way(start, after):
+    state, _ = after
+    want = jax.tree.map(lambda a, b: DECAY * a + (1 - DECAY) * b, start.params, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.mean_params, want)
+    assert state.eval_params is state.mean_params
+    assert state._replace(mean_params=None).eval_params is state.params
+
+
+def test_the_same_step_twice_gives_the_same_bits(train_step, start, hand_batch, after):
+    assert_same_bits(train_step(start, hand_batch, KEY), after)
+
+
+def test_another_step_and_another_run_see_other_crops(train_step, start, hand_batch, after):
+    other_run = train_step(start, hand_batch, jax.random.key(1))
+    other_step = train_step(start._replace(step=jnp.array(7)), hand_batch, KEY)
+    assert len({float(x[1]["mesh"]) for x in (after, other_run, other_step)}) == 3
+
+
+def test_consistency_counts_from_its_step_on(train_step, start, hand_batch, after):
+    later, _ = train_step(start._replace(step=jnp.array(1)), hand_batch, KEY)
+    assert size_of(later.opt_state) > 20 * size_of(after[0].opt_state)
+
+
+def test_labels_of_examples_that_are_not_valid_change_nothing(train_step, start, hand_batch):
+    batch = hand_batch._replace(valid=np.array([True, True, False, True]))
+    spoilt_xyz, spoilt_verts = batch.xyz_m.copy(), batch.verts_m.copy()
+    spoilt_xyz[2], spoilt_verts[2] = np.nan, 1e6
+    spoilt = batch._replace(xyz_m=spoilt_xyz, verts_m=spoilt_verts)
+    assert_same_bits(train_step(start, spoilt, KEY), train_step(start, batch, KEY))
+
+
+def test_without_a_decay_there_is_no_running_mean(tiny_network):
+    state = first_state(tiny_network.params, tiny_network.stats, optax.sgd(1.0), 0.0)
+    assert state.mean_params is None
+    assert state.eval_params is state.params
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
+def test_a_decay_that_averages_nothing_is_refused(tiny_network, decay):
+    with pytest.raises(ValueError, match=r"optim.ema_decay=.* must lie in \[0, 1\)"):
+        first_state(tiny_network.params, tiny_network.stats, optax.sgd(1.0), decay)
+
+
+def some_terms():
+    return {name: jnp.array(float(i + 1)) for i, name in enumerate(TERMS)}
+
+
+def test_the_objective_is_the_weighted_sum_of_what_counts_yet():
+    objective = Objective(dict(zip(TERMS, (1.0, 0.5, 0.1, 0.0, 2.0, 1.0), strict=True)), 10)
+    early, late = (objective.total(some_terms(), jnp.array(step)) for step in (9, 10))
+    np.testing.assert_allclose(early, 1 + 0.5 * 2 + 0.1 * 3, rtol=1e-6)
+    np.testing.assert_allclose(late - early, 2 * 5 + 6, rtol=1e-6)
+
+
+def test_a_term_that_does_not_count_yet_cannot_spoil_the_loss():
+    objective = Objective(dict.fromkeys(TERMS, 1.0), 10)
+    terms = some_terms() | {"con3d": jnp.array(jnp.nan)}
+    assert jnp.isfinite(objective.total(terms, jnp.array(9)))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_weights_must_be_finite_and_not_negative(weight):
+    with pytest.raises(ValueError, match=r"loss.weights.edge=(-1.0|nan|inf) must be"):
+        Objective({"edge": weight})
+
+
+def test_an_unknown_or_a_forgotten_weight_is_named():
+    weights = dict.fromkeys((*TERMS[:-1], "con4d"), 1.0)
+    with pytest.raises(ValueError, match=r"without a weight \['con2d'\], unknown \['con4d'\]"):
+        Objective(weights).total(some_terms(), jnp.array(0))
