@@ -38,10 +38,10 @@ class MeshDecoder(nnx.Module):
         self.roi = SpiralConv(channels[-1], 3, roi_length, dtype=dtype, rngs=rngs)
 
     def __call__(self, pose_features: Float[Array, "b n e"]) -> Float[Array, "b v 3"]:
-        x = jnp.einsum("vn,bne->vbe", self.lift[...].astype(pose_features.dtype), pose_features)
+        x = jnp.einsum("vn,bne->bve", self.lift[...].astype(pose_features.dtype), pose_features)
         for conv, level in zip(self.convs, self.tables.levels[-2::-1], strict=True):
             assert level.up_indices is not None  # The coarsest level alone has none.
             assert level.up_weights is not None
             x = upsample(x, level.up_indices, level.up_weights)
             x = nnx.relu(conv(x, level.spirals))
-        return jnp.swapaxes(self.roi(x, self.tables.roi_spirals), 0, 1)
+        return self.roi(x, self.tables.roi_spirals)
