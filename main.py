@@ -18,6 +18,17 @@ IMAGES = flags.DEFINE_multi_string("images", [], "Photos, or folders of photos, 
 OUT = flags.DEFINE_string("out", None, "Where predict writes; <workdir>/predict if none.")
 
 
+def parse_flags(arguments: list[str]) -> list[str]:
+    """The arguments that are no flags; stops at a config field that does not exist."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except (AttributeError, KeyError, TypeError) as error:
+        given = ", ".join(a for a in arguments if a.lstrip("-").startswith("config."))
+        sys.exit(f"Error: unknown config field in {given}: {error}; see configs/resnet18.py")
+    except OSError as error:
+        sys.exit(f"Error: {error}")
+
+
 def main(arguments: list[str]) -> None:
     config = CONFIG.value
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
@@ -33,11 +44,11 @@ def main(arguments: list[str]) -> None:
             train(config, workdir)
         if MODE.value != "train":
             evaluate(config, workdir)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("", exc_info=True)
         sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

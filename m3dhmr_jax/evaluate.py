@@ -74,15 +74,20 @@ def errors_of_constant(
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     """The numbers that papers quote, a row per entry."""
-    head = f"| {'':24} | " + " | ".join(SHOWN.values()) + " |"
-    rule = "|" + "-" * 26 + "|" + "|".join("-" * (len(name) + 2) for name in SHOWN.values()) + "|"
-    lines = [
-        f"| {name.replace('_', ' '):24} | "
-        + " | ".join(
-            f"{row[key]:{len(title)}.{3 if key.startswith('f') else 2}f}"
-            for key, title in SHOWN.items()
+
+    def line(name: str, cells: Iterable[str]) -> str:
+        padded = (
+            f"{cell:>{max(len(t), 5)}}" for t, cell in zip(SHOWN.values(), cells, strict=True)
         )
-        + " |"
+        return f"| {name:24} | " + " | ".join(padded) + " |"
+
+    head = line("", SHOWN.values())
+    rule = "".join("|" if character == "|" else "-" for character in head)
+    lines = [
+        line(
+            name.replace("_", " "),
+            (f"{row[key]:.{3 if key.startswith('f') else 2}f}" for key in SHOWN),
+        )
         for name, row in rows.items()
     ]
     return "\n".join([head, rule, *lines])
@@ -97,8 +102,8 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
     hand = load_builtin()
     network = create_network(config, hand)
-    data = open_dataset(hand, **config.data.source)
     state = trained_state(config, network, workdir)
+    data = open_dataset(hand, **config.data.source)
     eval_step = make_eval_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
 
     def test_batches() -> Iterator[Batch]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import tensorboardX
 import tqdm
 from absl import logging
 from clu import parameter_overview
+from jaxtyping import Array, Bool
 
 from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import Network, checkpoints_of, create_network, create_optimizer
@@ -31,7 +33,7 @@ def train(config: Config, workdir: Path) -> None:
 
     Raises:
         ValueError, TypeError, FileNotFoundError: for a bad field, dataset or checkpoint, named.
-        FloatingPointError: if a loss term is not finite.
+        FloatingPointError: if a loss term, or a parameter to be saved, is not finite.
     """
     sharding.check_divides(config.batch_size, "batch_size")
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
@@ -58,6 +60,7 @@ def train(config: Config, workdir: Path) -> None:
             scored, saved = schedule.evaluates(step), schedule.saves(step)
             if scored or saved:
                 log.settle()
+                log.check(step, state)
                 scores = evaluate(state) if scored else {}
                 log.scores(step, scores)
                 checkpoints.save(step, state, scores)
@@ -159,6 +162,12 @@ def create_evaluator(
     return evaluate
 
 
+@jax.jit
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no leaf holds NaN or infinity."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
 class Log:
     """Progress line, TensorBoard events, and the watch over the loss.
 
@@ -206,11 +215,7 @@ class Log:
         self._pending = None
         values = {name: float(term) for name, term in jax.device_get(terms).items()}
         if not all(map(math.isfinite, values.values())):
-            raise FloatingPointError(
-                f"step {step}: a loss term is not finite: {values}; the last good checkpoint is "
-                f"step {self._checkpoints.newest()} in {self._checkpoints.directory}. Lower "
-                "optim.learning_rate, or compute in float32"
-            )
+            raise self._not_finite(step, f"a loss term is not finite: {values}")
         self._bar.update(self._batch_size)
         if step % self._every == 0:
             self._bar.set_postfix(
@@ -218,6 +223,22 @@ class Log:
             )
             for name, value in values.items():
                 self._writer.add_scalar(f"train/{name}", value, step)
+
+    def check(self, step: int, state: TrainState) -> None:
+        """Raises FloatingPointError if a parameter is not finite: a finite loss may do that."""
+        if not all_finite((state.params, state.stats)):
+            raise self._not_finite(step, "the loss is finite, but parameters or statistics are not")
+
+    def _not_finite(self, step: int, what: str) -> FloatingPointError:
+        newest = self._checkpoints.newest()
+        good = (
+            "there is no checkpoint yet"
+            if newest is None
+            else (f"the last good checkpoint is step {newest} in {self._checkpoints.directory}")
+        )
+        return FloatingPointError(
+            f"step {step}: {what}; {good}. Lower optim.learning_rate, or compute in float32"
+        )
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """Writes the scores of a test set."""

@@ -38,6 +38,12 @@ def open_dataset(
             raise ValueError(f"data.source.recipe={recipe!r} must be one of {sorted(RECIPES)}")
         workers = os.cpu_count() or 1
         write_dataset(source, synthetic_train, synthetic_test, seed, workers, RECIPES[recipe])
+    if not source.is_dir() and not any(Path(prepared).glob("*/*/dataset_info.json")):
+        raise FileNotFoundError(
+            f"data.source.folder={folder}: no such folder, and no prepared dataset in {prepared}; "
+            "unpack FreiHAND there, download it with python -m tfds_freihand.prepare, or ask for "
+            "a synthetic set with data.source.synthetic_train"
+        )
     dataset_dir = prepare(source if source.is_dir() else None, Path(prepared))
     check_hand_fits(dataset_dir, hand)
     return dataset_dir
