@@ -198,7 +198,8 @@ def test_the_digest_sees_bits_types_shapes_and_places():
         {"a": jnp.zeros(4).at[2].set(-0.0), "b": jnp.ones(4)},
         {"a": jnp.zeros(4, jnp.int32), "b": jnp.ones(4)},
         {"a": jnp.zeros((2, 2)), "b": jnp.ones(4)},
+        {"a": jnp.zeros(4), "c": jnp.ones(4)},
         {"b": jnp.zeros(4), "a": jnp.ones(4)},
     ]
-    assert len({digest(each) for each in (tree, *others)}) == 5
+    assert len({digest(each) for each in (tree, *others)}) == 6
     assert digest(tree) == digest({"b": np.ones(4, np.float32), "a": np.zeros(4, np.float32)})

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -79,6 +81,45 @@ def tiny_config():
         return config
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_main(tmp_path_factory):
+    """Runs main.py with that config on twelve synthetic photos, rendered by the first to ask.
+
+    Takes a workdir and flags, and `code`, a program to run in the place of main.py.
+    """
+    data = tmp_path_factory.mktemp("data")
+    sizes = TINY | {
+        "epochs": 8.0,
+        "checkpoint_every_epochs": 2.0,
+        "eval.every_epochs": 4.0,
+        "optim.drop_epochs": (6.0,),
+        "data.source.folder": data / "photos",
+        "data.source.prepared": data / "prepared",
+        "data.source.synthetic_train": 12,
+        "data.source.synthetic_test": 6,
+    }
+    common = [f"--config.{name}={value}" for name, value in sizes.items()]
+
+    def run(workdir, *flags, code=None):
+        program = ["main.py"] if code is None else ["-c", code]
+        own = ["--config=configs/quickstart.py", *common, f"--workdir={workdir}", *flags]
+        return subprocess.run(
+            [sys.executable, *program, *own], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+    run.data = data
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(run_main, tmp_path_factory):
+    """The workdir of a finished run of 24 steps, and what it said."""
+    workdir = tmp_path_factory.mktemp("trained")
+    result = run_main(workdir)
+    assert result.returncode == 0, result.stderr
+    return workdir, result
 
 
 @pytest.fixture(scope="session")

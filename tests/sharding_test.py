@@ -17,7 +17,8 @@ from m3dhmr_jax import sharding
 from m3dhmr_jax.types import Batch
 
 mesh = sharding.device_mesh()
-batch = Batch(*(np.arange(8.0, dtype=np.float32).reshape(8, 1) for _ in range(5)), *[np.ones(8)] * 2)
+rows = np.arange(8.0, dtype=np.float32)[:, None]
+batch = Batch(*[rows] * 7)
 cut = sharding.shard(batch, mesh)
 weights = sharding.replicate({"w": np.float32(3)}, mesh)
 mean = jax.jit(lambda w, x: (w["w"] * x).mean())(weights, cut.image)

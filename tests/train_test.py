@@ -1,0 +1,213 @@
+import json
+import shutil
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3dhmr_jax.checkpoint import Checkpoints
+from m3dhmr_jax.step import TrainState
+from m3dhmr_jax.train import Log, Schedule
+
+STEPS = 24
+
+KILLED = """
+import os, runpy, signal
+from m3dhmr_jax import checkpoint, train
+
+def killed_in_step(at):
+    go_on = train.Log.step
+
+    def step(self, step, terms):
+        if step == at:
+            self._checkpoints.wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+        go_on(self, step, terms)
+
+    train.Log.step = step
+
+def killed_while_saving(at):
+    go_on = checkpoint.Checkpoints.save
+
+    def save(self, step, state, scores):
+        go_on(self, step, state, scores)
+        if step == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint.Checkpoints.save = save
+
+{how}({at})
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+SPOILT = """
+import itertools, runpy
+import numpy as np
+from m3dhmr_jax import sharding
+
+shard, steps = sharding.shard, itertools.count(13)
+
+def shard_nan_in_step_14(batch, mesh):
+    if next(steps) == 14:
+        batch = batch._replace(verts_m=np.full_like(batch.verts_m, np.nan))
+    return shard(batch, mesh)
+
+sharding.shard = shard_nan_in_step_14
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+def meta(workdir, step):
+    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
+
+
+def steps_in(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def refused(result, *words):
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+    return True
+
+
+@pytest.fixture(scope="module")
+def interrupted(run_main, tmp_path_factory):
+    """A run that was killed while it saved step 6, and again in step 15, after it saved step 12."""
+    workdir = tmp_path_factory.mktemp("interrupted")
+    for how, at in (("killed_while_saving", 6), ("killed_in_step", 15)):
+        result = run_main(workdir, "--mode=train", code=KILLED.format(how=how, at=at))
+        assert result.returncode == -signal.SIGKILL, result.stderr
+    return workdir
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    return lambda workdir: shutil.copytree(workdir, tmp_path / "copy")
+
+
+def test_a_run_shows_its_network_and_progress_and_leaves_checkpoints_and_events(trained):
+    workdir, result = trained
+    assert "backbone/stem/conv1/conv/kernel" in result.stdout
+    assert f"step {STEPS}: pa_mpjpe_mm" in result.stdout + result.stderr
+    assert "img/s" in result.stderr
+    assert steps_in(workdir)[-1] == STEPS
+    assert any((workdir / "events").iterdir())
+    assert "mean hand" in result.stdout
+
+
+def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(
+    run_main, trained, interrupted, copy_of
+):
+    """The digest covers parameters, statistics, moments, running mean and step."""
+    assert steps_in(interrupted)[-1] == 12
+    workdir = copy_of(interrupted)
+    result = run_main(workdir, "--mode=train")
+    assert result.returncode == 0, result.stderr
+    assert "Going on from step 12" in result.stdout
+    assert meta(workdir, STEPS)["sha256"] == meta(trained[0], STEPS)["sha256"]
+    assert meta(workdir, STEPS)["scores"] == meta(trained[0], STEPS)["scores"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run_main, interrupted, copy_of):
+    workdir = copy_of(interrupted)
+    result = run_main(workdir, "--mode=train", code=SPOILT)
+    assert refused(result, "step 14: a loss term is not finite", "'mesh': nan", "rate")
+    assert f"the last good checkpoint is step 12 in {workdir / 'checkpoints'}" in result.stderr
+    assert steps_in(workdir)[-1] == 12
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tiny_config, tmp_path):
+    """A step whose loss is finite may end in such parameters."""
+    schedule = Schedule(steps=9, steps_per_epoch=3, save_every=3, evaluate_every=9)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
+    state = TrainState(jnp.array(3), {"w": jnp.ones(3)}, {"mean": jnp.zeros(2)}, (), None)
+    with Log(tmp_path, tiny_config(), 0, schedule, checkpoints) as log:
+        log.check(3, state)
+        for bad in ({"params": {"w": jnp.array([1, jnp.nan])}}, {"stats": jnp.array(jnp.inf)}):
+            with pytest.raises(FloatingPointError, match=r"step 3: the loss is finite, but.* yet"):
+                log.check(3, state._replace(**bad))
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_what_differs(run_main, trained):
+    result = run_main(trained[0], "--config.model.roi_dilation=1")
+    assert refused(result, "belongs to another network", "model.roi_dilation is 2 there and 1")
+
+
+def test_an_unreadable_photo_stops_the_run_unless_it_may_be_skipped(run_main, trained, tmp_path):
+    folder = shutil.copytree(run_main.data / "photos", tmp_path / "photos")
+    (folder / "training/rgb/00000003.jpg").write_bytes(b"no photo")
+    here = (
+        f"--config.data.source.folder={folder}",
+        f"--config.data.source.prepared={tmp_path / 'prepared'}",
+        "--mode=train",
+        "--config.epochs=1.0",
+    )
+    result = run_main(tmp_path / "run", *here)
+    assert refused(result, "training/rgb/00000003.jpg", "not a readable JPEG")
+    result = run_main(tmp_path / "run", *here, "--config.data.loader.skip_unreadable=True")
+    assert result.returncode == 0, result.stderr
+    assert "1 photos could not be read and were skipped" in result.stderr
+
+
+def test_a_dataset_of_another_hand_is_refused(run_main, trained, tmp_path):
+    folder = shutil.copytree(run_main.data / "photos", tmp_path / "photos")
+    path = folder / "evaluation_verts.json"
+    verts = np.array(json.loads(path.read_text()))
+    path.write_text(json.dumps(verts[:, ::-1].tolist()))
+    result = run_main(
+        tmp_path / "run",
+        f"--config.data.source.folder={folder}",
+        f"--config.data.source.prepared={tmp_path / 'prepared'}",
+    )
+    assert refused(result, str(tmp_path / "prepared"), "numbered as another hand's", "MANO")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config.model.widht=4"], ["unknown config field", "--config.model.widht=4"]),
+        (["--config.model.image_size=100"], ["model.image_size=100", "multiple of 32"]),
+        (["--config.batch_size=13"], ["batch_size=13", "larger than the training set of 12"]),
+        (["--config.loss.weights.edge=-1.0"], ["loss.weights.edge=-1.0"]),
+        (
+            [
+                "--config.data.source.folder=nowhere/at/all",
+                "--config.data.source.prepared=nowhere",
+                "--config.data.source.synthetic_train=0",
+            ],
+            ["data.source.folder=nowhere/at/all", "no such folder", "unpack FreiHAND"],
+        ),
+        (["--mode=evaluate"], ["no checkpoint here", "train with the same"]),
+        (["--mode=predict", "--images=README.none"], ["README.none", "no such photo"]),
+        (["--config=configs/none.py"], ["configs/none.py", "No such file"]),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_trained(run_main, trained, tmp_path, flags, words):
+    assert refused(run_main(tmp_path / "run", *flags), *words)
+    assert not list((tmp_path / "run").rglob("checkpoints/[0-9]*"))
+
+
+@pytest.mark.parametrize("field", ["epochs", "checkpoint_every_epochs", "eval.every_epochs"])
+def test_spans_of_no_length_are_refused(tiny_config, field):
+    with pytest.raises(ValueError, match=f"{field}=0.0 must be positive"):
+        Schedule.of(tiny_config(**{field: 0.0}), 24)
+
+
+def test_a_schedule_counts_in_steps(tiny_config):
+    config = tiny_config(
+        **{
+            "batch_size": 5,
+            "epochs": 4.0,
+            "checkpoint_every_epochs": 1.5,
+            "eval.every_epochs": 3.0,
+        }
+    )
+    schedule = Schedule.of(config, 24)  # Four whole batches an epoch.
+    assert (schedule.steps, schedule.steps_per_epoch) == (16, 4)
+    assert [s for s in range(1, 17) if schedule.saves(s)] == [6, 12, 16]
+    assert [s for s in range(1, 17) if schedule.evaluates(s)] == [12, 16]
