@@ -52,9 +52,8 @@ def predict_photos(config: Config, workdir: Path, images: Sequence[str], out: Pa
 
     @jax.jit
     def answer(crops_01, img_from_crop, intrinsics) -> CameraHands:
-        prediction = predict(
-            network.eval_graphdef, state.eval_params, state.stats, normalise(crops_01)
-        )
+        crops = jax.vmap(normalise)(crops_01)
+        prediction = predict(network.eval_graphdef, state.eval_params, state.stats, crops)
         return to_camera(prediction, img_from_crop, intrinsics, hand.joint_regressor, size)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +96,8 @@ def find_photos(images: Sequence[str]) -> list[Path]:
     paths: list[Path] = []
     for image in map(Path, images):
         if image.is_dir():
-            paths += sorted(p for p in image.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+            files = (p for p in image.iterdir() if p.is_file())
+            paths += sorted(p for p in files if p.suffix.lower() in PHOTO_SUFFIXES)
         elif image.is_file():
             paths.append(image)
         else:
