@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config.model.spiral_length = 9
     config.model.roi_length = 27
     config.model.roi_dilation = 2
+    config.model.landmark_reader = "mlp"  # Or "soft_argmax".
     config.model.compute_type = "float32"
 
     # Fields of m3dhmr_jax.data.augment.AugmentConfig.
