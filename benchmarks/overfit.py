@@ -25,7 +25,7 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import make_eval_step
 from m3dhmr_jax.metrics import scores
 from m3dhmr_jax.step import Objective, first_state, make_train_step
-from m3dhmr_jax.types import Batch
+from m3dhmr_jax.types import Batch, Config
 from tfds_freihand.prepare import prepare
 
 PHOTOS = 32
@@ -47,7 +47,7 @@ def photos() -> Batch:
 
 
 def main(_) -> None:
-    config = resnet18.get_config()
+    config: Config = resnet18.get_config()
     hand = load_builtin()
     network = create_network(config, hand)
     still = AugmentConfig(

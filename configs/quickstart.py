@@ -15,7 +15,7 @@ from configs import resnet18
 
 def get_config() -> ConfigDict:
     config: Any = resnet18.get_config()
-    config.epochs = 5.0
+    config.epochs = 7.0
     config.batch_size = 16
 
     config.model.image_size = 64
@@ -39,10 +39,10 @@ def get_config() -> ConfigDict:
     config.augment.contrast = 0.15
     config.augment.saturation = 0.15
     config.augment.hue = 0.02
-    config.optim.learning_rate = 2e-3
-    config.optim.warmup_epochs = 0.2
-    config.optim.drop_epochs = (3.0, 4.0, 4.6)
-    config.optim.drop_factor = 0.3
+    config.optim.learning_rate = 2.5e-3
+    config.optim.warmup_epochs = 0.3
+    config.optim.drop_epochs = (5.0, 6.2)
+    config.optim.drop_factor = 0.25
     config.optim.ema_decay = 0.99
     config.loss.weights.normal = 0.1
     config.loss.weights.pose2d = 2.0

@@ -159,8 +159,9 @@ def dynamic_spiral_conv(
 ) -> Float[Array, "b v d"]:
     """Depthwise along the spiral, then across channels, kernels mixed per vertex (eq. 5, 6)."""
     k, c, d = pointwise.shape
-    filtered = depthwise_spiral_conv(x, mix, depthwise, Spirals(spirals))
-    filtered = filtered + mix @ depthwise_bias
+    filtered = jnp.add(
+        depthwise_spiral_conv(x, mix, depthwise, Spirals(spirals)), mix @ depthwise_bias
+    )
     # Mixing outputs instead of weights: a kernel per vertex would be a (b, v, c, d) tensor.
     outputs = filtered @ pointwise.transpose(1, 0, 2).reshape(c, k * d)
     outputs = outputs.reshape(*filtered.shape[:2], k, d)

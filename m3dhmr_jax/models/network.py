@@ -108,9 +108,12 @@ class M3DHMR(nnx.Module):
         self.backbone = StackedResNet(
             config.blocks, config.width, config.encoding, N_JOINTS, dtype=dtype, rngs=rngs
         )
-        self.landmarks = soft_argmax
-        if config.landmark_reader == "mlp":
-            self.landmarks = LandmarkMLP((config.image_size // 4) ** 2, dtype=dtype, rngs=rngs)
+        # Assigned once: NNX keeps what an attribute was first, a function or a module.
+        self.landmarks = (
+            LandmarkMLP((config.image_size // 4) ** 2, dtype=dtype, rngs=rngs)
+            if config.landmark_reader == "mlp"
+            else soft_argmax
+        )
         self.decoder = MeshDecoder(
             N_JOINTS,
             config.encoding,
