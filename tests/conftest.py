@@ -1,5 +1,7 @@
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,14 +13,14 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # What one test has compiled, others and the programs they start (which read the environment) load.
-CACHE = {
-    "jax_compilation_cache_dir": tempfile.mkdtemp(prefix="m3dhmr_jax_tests_"),
-    "jax_persistent_cache_min_compile_time_secs": 0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-for name, value in CACHE.items():
-    os.environ.setdefault(name.upper(), str(value))
-    jax.config.update(name, type(value)(os.environ[name.upper()]))
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="m3dhmr_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -11,7 +11,7 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_tables
 from m3dhmr_jax.models.backbones import Hourglass, Stem
 from m3dhmr_jax.models.decoder import MeshDecoder
-from m3dhmr_jax.models.network import M3DHMR, LandmarkHead, ModelConfig
+from m3dhmr_jax.models.network import M3DHMR, ModelConfig, soft_argmax
 
 RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 SMALL = ModelConfig(
@@ -130,8 +130,19 @@ def test_the_papers_network_answers_a_mesh_and_landmarks(tables):
 
 def test_untrained_landmarks_lie_in_the_middle_and_the_lift_starts_even(small):
     assert (small.decoder.lift[...] == 0.01).all()
-    head = LandmarkHead(64, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    np.testing.assert_array_equal(head(jnp.zeros((2, 8, 8, 21))), np.full((2, 21, 2), 0.5))
+    middle = small.landmarks(jnp.zeros((2, 16, 16, 21)))
+    np.testing.assert_array_equal(middle, np.full((2, 21, 2), 0.5))
+
+
+def test_a_soft_argmax_finds_the_middle_of_a_peak_in_the_crop():
+    """Cells are areas of the crop: the middle of the first of eight lies at a sixteenth."""
+    maps = np.zeros((1, 8, 16, 21), np.float32)
+    maps[0, 2, 5, 3] = 50
+    maps[0, 0, :2, 4] = 50
+    got = np.asarray(soft_argmax(jnp.asarray(maps)))[0]
+    np.testing.assert_allclose(got[3], [5.5 / 16, 2.5 / 8], atol=1e-4)
+    np.testing.assert_allclose(got[4], [1 / 16, 0.5 / 8], atol=1e-4)
+    np.testing.assert_allclose(got[0], [0.5, 0.5], atol=1e-4)
 
 
 def test_each_landmark_is_read_from_its_own_map(small):
@@ -163,13 +174,13 @@ class Given(nnx.Module):
         self.features = nnx.Param(features)
 
     def __call__(self, x, spirals):
-        return jnp.broadcast_to(self.features[...], (len(spirals), x.shape[1], 4))
+        return jnp.broadcast_to(self.features[...], (len(x), len(spirals), 4))
 
 
 def test_no_region_sees_the_features_of_another(tables):
     hand = load_builtin()
     decoder = MeshDecoder(21, 8, (8, 8, 8, 4), 2, tables, rngs=nnx.Rngs(0))
-    given = Given(jax.random.uniform(jax.random.key(0), (778, 1, 4)))
+    given = Given(jax.random.uniform(jax.random.key(0), (1, 778, 4)))
     decoder.convs = nnx.List([*list(decoder.convs)[:-1], given])
     graphdef, state = nnx.split(decoder)
     pose_features = jnp.ones((1, 21, 8))
@@ -177,7 +188,7 @@ def test_no_region_sees_the_features_of_another(tables):
     before = decode(state)
     for region in range(6):
         inside = np.asarray(hand.regions == region)
-        given.features[...] = given.features[...] + inside[:, None, None]
+        given.features[...] = given.features[...] + inside[None, :, None]
         after = decode(nnx.state(decoder))
         moved = np.asarray((after != before).any(axis=1))
         np.testing.assert_array_equal(moved, inside)
@@ -208,6 +219,7 @@ def test_half_precision_still_answers_in_full(tables):
         ("encoding", 1, "encoding=1 must be at least 2"),
         ("kernels", 0, "kernels=0 must be at least 1"),
         ("compute_type", "float16", "compute_type='float16' must be one of"),
+        ("landmark_reader", "argmax", "landmark_reader='argmax' must be one of"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(field, value, message):
