@@ -5,6 +5,10 @@ RUN := .venv/bin/python
 # spare the kernel that work; other C libraries than glibc ignore this.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=200000000
 
+# What one command has compiled, the next one loads.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
 .PHONY: quickstart test lint types lock
 
 quickstart: .venv/ready  ## Data, training, pictures and scores: under a quarter of an hour.
@@ -13,7 +17,7 @@ quickstart: .venv/ready  ## Data, training, pictures and scores: under a quarter
 	$(RUN) main.py --config=configs/quickstart.py --mode=evaluate
 
 test: .venv/ready  ## All tests; those that need the peers' numbers read REFERENCE_DIR.
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready
 	.venv/bin/ruff check .
