@@ -70,12 +70,13 @@ def main(_) -> None:
     result = {}
     for number in range(1, STEPS.value + 1):
         rows = rng.choice(PHOTOS, BATCH.value, replace=False)
-        state, _ = step(state, Batch(*(x[rows] for x in everything)), jax.random.key(0))
+        state, terms = step(state, Batch(*(x[rows] for x in everything)), jax.random.key(0))
         if number % LOOK_EVERY == 0:
             result = scores(evaluate(state.params, state.stats, everything))
             minutes = (time.perf_counter() - start) / 60
             line = {"step": number, "minutes": round(minutes, 1)}
             line |= {name: round(result[name], 2) for name in ("pa_mpvpe_mm", "mpvpe_mm")}
+            line |= {name: round(float(term), 3) for name, term in terms.items()}
             print(json.dumps(line), flush=True)
             if result["pa_mpvpe_mm"] < GOAL_MM:
                 print(f"below {GOAL_MM} mm after {number} steps")
