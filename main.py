@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from m3dhmr_jax.evaluate import evaluate
+from m3dhmr_jax.evaluate.run import evaluate
 from m3dhmr_jax.predict import predict_photos
 from m3dhmr_jax.train import train
 

@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.batch_size = 64
     config.eval.every_epochs = 1.0
+    config.eval.save_predictions = False  # Of the test set, for submission; as eval/pred.zip.
     config.eval.checkpoint = "newest"  # Or "best", by PA-MPVPE.
     config.predict = ConfigDict()
     config.predict.batch_size = 8

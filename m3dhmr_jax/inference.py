@@ -48,18 +48,32 @@ def to_camera(
     return CameraHands(uv_px, xyz_m + root_m, verts_m + root_m)
 
 
+def make_answer_step(
+    eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
+) -> Callable[[Any, Any, Batch], CameraHands]:
+    """A jitted pure function (params, stats, batch) to the hands that the network sees.
+
+    It reads photos and K and no label: the hands may be handed in as predictions.
+    """
+
+    @jax.jit
+    def answer_step(params: Any, stats: Any, batch: Batch) -> CameraHands:
+        view = eval_view(batch, crop_px)
+        prediction = predict(eval_graphdef, params, stats, view.image)
+        return to_camera(prediction, view.img_from_crop, batch.intrinsics, joint_regressor, crop_px)
+
+    return answer_step
+
+
 def make_eval_step(
     eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
 ) -> Callable[[Any, Any, Batch], SampleMetrics]:
     """A jitted pure function (params, stats, batch) to the errors of each example."""
+    answer_step = make_answer_step(eval_graphdef, joint_regressor, crop_px)
 
     @jax.jit
     def eval_step(params: Any, stats: Any, batch: Batch) -> SampleMetrics:
-        view = eval_view(batch, crop_px)
-        prediction = predict(eval_graphdef, params, stats, view.image)
-        hands = to_camera(
-            prediction, view.img_from_crop, batch.intrinsics, joint_regressor, crop_px
-        )
+        hands = answer_step(params, stats, batch)
         return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
 
     return eval_step

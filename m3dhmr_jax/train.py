@@ -21,7 +21,7 @@ from m3dhmr_jax.checkpoint import METRIC, Checkpoints
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.data.dataset import open_dataset
-from m3dhmr_jax.evaluate import score_batches
+from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.hand import HandModel, load_builtin
 from m3dhmr_jax.inference import make_eval_step
 from m3dhmr_jax.step import Objective, Terms, TrainState, first_state, make_train_step

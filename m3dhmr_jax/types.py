@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 MESH_UNIT_M = 0.2  # Vertices are learned in units of about one hand length, so losses start near 1.
 N_JOINTS = 21
+N_VERTICES = 778  # Of FreiHAND's meshes, and so of every hand here.
 ROOT = 0  # The wrist.
 
 FloatArray = Array | np.ndarray

@@ -20,9 +20,8 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.data.json_records import read_records
-from m3dhmr_jax.types import N_JOINTS
+from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
-N_VERTICES = 778
 MAX_VERSIONS = 4  # Background versions of each training photo in the official release.
 EVALUATION_BOX_PX = 130  # The peers' fixed crop on the evaluation photos, 100 px times 1.3.
 PARTS = {"train": "training", "test": "evaluation"}

@@ -3,12 +3,9 @@
 Axes: b batch, n landmarks, v vertices.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -16,34 +13,14 @@ from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import create_network, trained_state
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.dataset import open_dataset
+from m3dhmr_jax.evaluate.official import Hands, write_predictions
+from m3dhmr_jax.evaluate.scoring import score_batches, table, write_json
 from m3dhmr_jax.hand import HandModel, load_builtin
-from m3dhmr_jax.inference import make_eval_step
-from m3dhmr_jax.metrics import (
-    SampleMetrics,
-    batch_metrics,
-    place_about_root,
-    procrustes_mean,
-    scores,
-)
+from m3dhmr_jax.inference import make_answer_step
+from m3dhmr_jax.metrics import SampleMetrics, batch_metrics, place_about_root, procrustes_mean
 from m3dhmr_jax.types import ROOT, Batch, Config
 
 MEAN_HAND_MESHES = 10_000  # More do not move the mean by a hundredth of a millimetre.
-SHOWN = {
-    "pa_mpjpe_mm": "PA-MPJPE mm",
-    "pa_mpvpe_mm": "PA-MPVPE mm",
-    "f_5": "F@5",
-    "f_15": "F@15",
-    "mpjpe_mm": "MPJPE mm (root-relative)",
-}
-
-
-def score_batches(
-    errors_of: Callable[[Batch], SampleMetrics], batches: Iterable[Batch]
-) -> dict[str, float]:
-    """Scores over all valid examples, each counted once."""
-    results = [(jax.device_get(errors_of(batch)), np.asarray(batch.valid)) for batch in batches]
-    samples, valid = zip(*results, strict=True)
-    return scores(jax.tree.map(lambda *x: np.concatenate(x), *samples), np.concatenate(valid))
 
 
 def mean_hand(verts_m: Float[np.ndarray, "b v 3"], hand: HandModel) -> Float[np.ndarray, "v 3"]:
@@ -72,27 +49,6 @@ def errors_of_constant(
     return errors_of
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The numbers that papers quote, a row per entry."""
-
-    def line(name: str, cells: Iterable[str]) -> str:
-        padded = (
-            f"{cell:>{max(len(t), 5)}}" for t, cell in zip(SHOWN.values(), cells, strict=True)
-        )
-        return f"| {name:24} | " + " | ".join(padded) + " |"
-
-    head = line("", SHOWN.values())
-    rule = "".join("|" if character == "|" else "-" for character in head)
-    lines = [
-        line(
-            name.replace("_", " "),
-            (f"{row[key]:.{3 if key.startswith('f') else 2}f}" for key in SHOWN),
-        )
-        for name, row in rows.items()
-    ]
-    return "\n".join([head, rule, *lines])
-
-
 def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     """Scores a run's checkpoint on the test set, beside the mean hand; prints and writes them.
 
@@ -104,20 +60,31 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     network = create_network(config, hand)
     state = trained_state(config, network, workdir)
     data = open_dataset(hand, **config.data.source)
-    eval_step = make_eval_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
+    answer = make_answer_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
+    answers: list[Hands] = []
+
+    def errors_of(batch: Batch) -> SampleMetrics:
+        hands = answer(state.eval_params, state.stats, batch)
+        if config.eval.save_predictions:
+            answers.append(
+                Hands(*(np.asarray(x)[batch.valid] for x in (hands.xyz_m, hands.verts_m)))
+            )
+        return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
 
     def test_batches() -> Iterator[Batch]:
         return pipeline.eval_batches(data, config.eval.batch_size)
 
     constant = mean_hand(training_meshes(data), hand)
     rows = {
-        "model": score_batches(
-            lambda batch: eval_step(state.eval_params, state.stats, batch), test_batches()
-        ),
+        "model": score_batches(errors_of, test_batches()),
         "mean_hand": score_batches(errors_of_constant(constant, hand), test_batches()),
     }
     write_json(workdir / "eval" / "scores.json", {"step": int(state.step)} | rows)
     print(table(rows))
+    if config.eval.save_predictions:
+        joined = Hands(*map(np.concatenate, zip(*answers, strict=True)))
+        zipped = write_predictions(workdir / "eval" / "pred.json", joined)
+        print(f"Predictions for submission: {zipped}")
     return rows
 
 
@@ -126,11 +93,3 @@ def training_meshes(data: Path) -> Float[np.ndarray, "b v 3"]:
     source = pipeline.open_split(data, "train")
     rows = np.linspace(0, len(source) - 1, min(len(source), MEAN_HAND_MESHES)).astype(int)
     return np.stack([source[int(row)]["verts"] for row in rows])
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)

@@ -4,10 +4,11 @@ import shutil
 import numpy as np
 import pytest
 
-from m3dhmr_jax import evaluate
-from m3dhmr_jax.evaluate import errors_of_constant, mean_hand, score_batches, table, write_json
+from m3dhmr_jax.evaluate import run
+from m3dhmr_jax.evaluate.official import read_predictions, read_truth, score
+from m3dhmr_jax.evaluate.run import errors_of_constant, mean_hand
+from m3dhmr_jax.evaluate.scoring import score_batches, table
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.metrics import batch_metrics
 
 QUOTED = {"mpjpe_mm", "pa_mpjpe_mm", "pa_mpvpe_mm", "f_5", "f_15"}
 OFFICIAL = {
@@ -29,33 +30,6 @@ def relative(batch):
 
 def rows(batch, chosen):
     return type(batch)(*(leaf[chosen] for leaf in batch))
-
-
-def errors_of_shifted(batch):
-    """Every example is off by as many millimetres as its index says."""
-    shift = np.float32(0.001) * batch.index[:, None, None].astype(np.float32)
-    return batch_metrics(
-        batch.xyz_m + shift * np.float32([1, 0, 0]),
-        batch.verts_m + shift * np.float32([1, 0, 0]),
-        batch.xyz_m,
-        batch.verts_m,
-    )
-
-
-def test_every_valid_example_counts_once(hand_batch):
-    """Batches of four with one filler each, which holds NaN and counts nowhere."""
-    spoilt = hand_batch.verts_m.copy()
-    spoilt[3] = np.nan
-    batches = [
-        hand_batch._replace(
-            index=np.arange(i, i + 4, dtype=np.int32),
-            verts_m=spoilt,
-            valid=np.array([True, True, True, False]),
-        )
-        for i in (0, 10)
-    ]
-    scores = score_batches(errors_of_shifted, batches)
-    np.testing.assert_allclose(1000 * scores["xyz_mean3d"], np.mean([0, 1, 2, 10, 11, 12]), 1e-3)
 
 
 def test_the_true_mesh_as_a_constant_scores_zero(hand_batch, hand):
@@ -95,30 +69,11 @@ def test_the_mean_hand_is_a_better_guess_than_its_neighbours(hand_batch, hand):
         assert cost(mean) < cost(other)
 
 
-def test_the_table_has_a_row_per_entry_and_aligned_columns():
-    entry = dict.fromkeys(QUOTED, 12.3456) | {"f_5": 0.7, "f_15": 0.9}
-    lines = table({"model": entry, "mean_hand": entry | {"f_5": 0.5}}).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["model", "mean hand"]
-    assert "PA-MPJPE mm" in lines[0]
-    assert "12.35" in lines[2]
-    assert "0.500" in lines[3]
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "eval" / "scores.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": 2, "b": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in path.parent.iterdir()] == ["scores.json"]
-
-
 def test_training_meshes_are_spread_over_the_set(monkeypatch, tmp_path):
     meshes = [{"verts": np.full((778, 3), i, np.float32)} for i in range(100)]
-    monkeypatch.setattr(evaluate.pipeline, "open_split", lambda data, split: meshes)
-    monkeypatch.setattr(evaluate, "MEAN_HAND_MESHES", 5)
-    np.testing.assert_array_equal(evaluate.training_meshes(tmp_path)[:, 0, 0], [0, 24, 49, 74, 99])
+    monkeypatch.setattr(run.pipeline, "open_split", lambda data, split: meshes)
+    monkeypatch.setattr(run, "MEAN_HAND_MESHES", 5)
+    np.testing.assert_array_equal(run.training_meshes(tmp_path)[:, 0, 0], [0, 24, 49, 74, 99])
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +102,21 @@ def test_evaluating_again_gives_the_same_numbers_at_any_batch_size(run_main, tra
     for row in ("model", "mean_hand"):
         for name in QUOTED:
             np.testing.assert_allclose(again[row][name], before[row][name], atol=1e-3)
+
+
+def test_saved_predictions_get_the_scores_that_were_reported(run_main, trained, tmp_path):
+    """From pred.json and the folder of the photos, by the official protocol, in float64."""
+    workdir = shutil.copytree(trained[0], tmp_path / "copy")
+    assert not (workdir / "eval" / "pred.json").exists()
+    result = run_main(workdir, "--mode=evaluate", "--config.eval.save_predictions=true")
+    assert result.returncode == 0, result.stderr
+    assert str(workdir / "eval" / "pred.zip") in result.stdout
+    truth = read_truth(run_main.data / "photos")
+    again = score(read_predictions(workdir / "eval" / "pred.json", len(truth.xyz_m)), truth)
+    reported = json.loads((workdir / "eval" / "scores.json").read_text())["model"]
+    assert set(again) == set(reported)
+    for name, value in again.items():
+        # One of six meshes' vertices may change sides of a threshold in float32.
+        tolerance = 1 / (6 * 778) if name.startswith("f_") or "auc" in name else 1e-7
+        tolerance *= 1000 if name.endswith("_mm") else 1
+        np.testing.assert_allclose(value, reported[name], rtol=0, atol=tolerance, err_msg=name)

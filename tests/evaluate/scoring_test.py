@@ -1,0 +1,53 @@
+import json
+
+import numpy as np
+import pytest
+
+from m3dhmr_jax.evaluate.scoring import SHOWN, score_batches, table, write_json
+from m3dhmr_jax.metrics import batch_metrics
+
+
+def errors_of_shifted(batch):
+    """Every example is off by as many millimetres as its index says."""
+    shift = np.float32(0.001) * batch.index[:, None, None].astype(np.float32)
+    return batch_metrics(
+        batch.xyz_m + shift * np.float32([1, 0, 0]),
+        batch.verts_m + shift * np.float32([1, 0, 0]),
+        batch.xyz_m,
+        batch.verts_m,
+    )
+
+
+def test_every_valid_example_counts_once(hand_batch):
+    """Batches of four with one filler each, which holds NaN and counts nowhere."""
+    spoilt = hand_batch.verts_m.copy()
+    spoilt[3] = np.nan
+    batches = [
+        hand_batch._replace(
+            index=np.arange(i, i + 4, dtype=np.int32),
+            verts_m=spoilt,
+            valid=np.array([True, True, True, False]),
+        )
+        for i in (0, 10)
+    ]
+    scores = score_batches(errors_of_shifted, batches)
+    np.testing.assert_allclose(1000 * scores["xyz_mean3d"], np.mean([0, 1, 2, 10, 11, 12]), 1e-3)
+
+
+def test_the_table_has_a_row_per_entry_and_aligned_columns():
+    entry = dict.fromkeys(SHOWN, 12.3456) | {"f_5": 0.7, "f_15": 0.9}
+    lines = table({"model": entry, "mean_hand": entry | {"f_5": 0.5}}).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["model", "mean hand"]
+    assert "PA-MPJPE mm" in lines[0]
+    assert "12.35" in lines[2]
+    assert "0.500" in lines[3]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "eval" / "scores.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": 2, "b": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["scores.json"]
