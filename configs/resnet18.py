@@ -16,6 +16,8 @@ def get_config() -> ConfigDict:
     config.batch_size = 32  # Over all devices; the network sees two views of each example.
     config.epochs = 38.0
 
+    config.hand = ""  # The built-in one; or the path of your MANO_RIGHT.pkl, as FreiHAND needs.
+
     # Fields of m3dhmr_jax.models.network.ModelConfig.
     config.model = ConfigDict()
     config.model.image_size = 128

@@ -1,17 +1,15 @@
 """From the config to the parts that training, evaluation and prediction share."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import optax
 from flax import nnx
 
 from m3dhmr_jax import optim, sharding
 from m3dhmr_jax.checkpoint import Checkpoints
-from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.hand import HandModel, hand_id, load_builtin, load_mano
 from m3dhmr_jax.mesh.hierarchy import build_tables
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from m3dhmr_jax.step import TrainState, first_state
@@ -27,6 +25,15 @@ class Network(NamedTuple):
     stats: Any
     image_size: int
     belongs_to: dict[str, Any]  # What its checkpoints fit.
+
+
+def load_hand(config: Config) -> HandModel:
+    """The hand that `config.hand` names: the path of the user's MANO_RIGHT.pkl, or the built-in.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_mano`.
+    """
+    return load_mano(config.hand) if config.hand else load_builtin()
 
 
 def create_network(config: Config, hand: HandModel) -> Network:
@@ -53,13 +60,6 @@ def create_network(config: Config, hand: HandModel) -> Network:
             "optim.ema_decay > 0": config.optim.ema_decay > 0,
         },
     )
-
-
-def hand_id(hand: HandModel) -> str:
-    """Names a surface by its faces and rest shape."""
-    content = np.ascontiguousarray(hand.faces, np.int32).tobytes()
-    content += np.ascontiguousarray(hand.vertices, np.float32).tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def create_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:

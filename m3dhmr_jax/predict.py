@@ -17,7 +17,7 @@ import numpy as np
 import tqdm
 from jaxtyping import Float, UInt8
 
-from m3dhmr_jax.builders import create_network, trained_state
+from m3dhmr_jax.builders import create_network, load_hand, trained_state
 from m3dhmr_jax.camera import invert_affine
 from m3dhmr_jax.data.augment import (
     FREIHAND_BOX_PX,
@@ -25,7 +25,6 @@ from m3dhmr_jax.data.augment import (
     crop_from_box,
     normalise,
 )
-from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import CameraHands, predict, to_camera
 from m3dhmr_jax.types import Config
 from m3dhmr_jax.visualize.obj import write_obj
@@ -45,7 +44,7 @@ def predict_photos(config: Config, workdir: Path, images: Sequence[str], out: Pa
         ValueError: if two photos have the same name, or a file is no image.
     """
     paths = find_photos(images)
-    hand = load_builtin()
+    hand = load_hand(config)
     network = create_network(config, hand)
     state = trained_state(config, network, workdir)
     size = network.image_size

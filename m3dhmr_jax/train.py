@@ -16,13 +16,19 @@ from clu import parameter_overview
 from jaxtyping import Array, Bool
 
 from m3dhmr_jax import sharding
-from m3dhmr_jax.builders import Network, checkpoints_of, create_network, create_optimizer
+from m3dhmr_jax.builders import (
+    Network,
+    checkpoints_of,
+    create_network,
+    create_optimizer,
+    load_hand,
+)
 from m3dhmr_jax.checkpoint import METRIC, Checkpoints
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.data.dataset import open_dataset
 from m3dhmr_jax.evaluate.scoring import score_batches
-from m3dhmr_jax.hand import HandModel, load_builtin
+from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_eval_step
 from m3dhmr_jax.step import Objective, Terms, TrainState, first_state, make_train_step
 from m3dhmr_jax.types import Config
@@ -37,7 +43,7 @@ def train(config: Config, workdir: Path) -> None:
     """
     sharding.check_divides(config.batch_size, "batch_size")
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
-    hand = load_builtin()
+    hand = load_hand(config)
     network = create_network(config, hand)
     data = open_dataset(hand, **config.data.source)
     schedule = Schedule.of(config, pipeline.size(data, "train"))

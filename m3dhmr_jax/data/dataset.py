@@ -12,6 +12,7 @@ from m3dhmr_jax.hand import HandModel
 from tfds_freihand.prepare import prepare
 
 LABELS_AGREE_M = 0.01  # Landmarks regressed from the right surface are a few millimetres off.
+RECORDS_LOOKED_AT = 32
 
 
 def open_dataset(
@@ -51,12 +52,17 @@ def open_dataset(
 
 def check_hand_fits(dataset_dir: Path, hand: HandModel) -> None:
     """Raises ValueError if the meshes of a dataset are not numbered as the hand's."""
-    record = pipeline.open_split(dataset_dir, "test")[0]
-    verts_m = np.asarray(record["verts"])
-    off_m = np.linalg.norm(hand.joint_regressor @ verts_m - record["xyz"], axis=1).mean()
+    source = pipeline.open_split(dataset_dir, "test")
+    rows = np.linspace(0, len(source) - 1, min(len(source), RECORDS_LOOKED_AT)).astype(int)
+    records = [source[int(row)] for row in rows]
+    regressed_m = hand.joint_regressor @ np.stack([record["verts"] for record in records])
+    apart_m = np.linalg.norm(regressed_m - np.stack([record["xyz"] for record in records]), axis=2)
+    off_m = np.median(apart_m.mean(axis=1))
     if off_m > LABELS_AGREE_M:
         raise ValueError(
             f"{dataset_dir}: landmarks regressed from its meshes are {1000 * off_m:.0f} mm from "
-            "its own, so the meshes are numbered as another hand's; the built-in hand fits "
-            "synthetic sets, FreiHAND's meshes are numbered as MANO's"
+            "its own, so the meshes are numbered as another hand's: set --config.hand to the hand "
+            "that the dataset was made with. FreiHAND's meshes are numbered as MANO's "
+            "(--config.hand=/path/to/MANO_RIGHT.pkl), those of synthetic sets as the built-in "
+            "hand's (--config.hand=) unless they were rendered from another"
         )

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax import sharding
-from m3dhmr_jax.builders import create_network, trained_state
+from m3dhmr_jax.builders import create_network, load_hand, trained_state
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.dataset import open_dataset
 from m3dhmr_jax.evaluate.official import Hands, write_predictions
 from m3dhmr_jax.evaluate.scoring import score_batches, table, write_json
-from m3dhmr_jax.hand import HandModel, load_builtin
+from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_answer_step
 from m3dhmr_jax.metrics import SampleMetrics, batch_metrics, place_about_root, procrustes_mean
 from m3dhmr_jax.types import ROOT, Batch, Config
@@ -56,7 +56,7 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
         ValueError, FileNotFoundError: for a bad field, dataset or checkpoint, named.
     """
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
-    hand = load_builtin()
+    hand = load_hand(config)
     network = create_network(config, hand)
     state = trained_state(config, network, workdir)
     data = open_dataset(hand, **config.data.source)

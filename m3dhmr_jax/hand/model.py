@@ -5,6 +5,7 @@ thumb, three each), n = 21 landmarks in FreiHAND order, p shape directions.
 """
 
 import dataclasses
+import hashlib
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -105,3 +106,10 @@ class HandModel:
                     f"HandModel.{name} has shape {actual}, expected {shape} "
                     f"for {v} vertices, {j} joints and {p} shape directions"
                 )
+
+
+def hand_id(hand: HandModel) -> str:
+    """Names a surface by its faces and rest shape."""
+    content = np.ascontiguousarray(hand.faces, np.int32).tobytes()
+    content += np.ascontiguousarray(hand.vertices, np.float32).tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
