@@ -1,4 +1,4 @@
-"""One picture that shows an answer: landmarks and mesh on the photo, and the mesh from elsewhere.
+"""One picture that shows an answer: landmarks and meshes on the photo, and where the hands stand.
 
 Axes: n landmarks, v vertices, f faces, h w photo, a b picture.
 """
@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from m3dhmr_jax.visualize.hands import SeenHand, joined
 from m3dhmr_jax.visualize.mesh import render_mesh
 from m3dhmr_jax.visualize.skeleton import draw_skeleton
+from m3dhmr_jax.visualize.views import draw_views
 
-PAPER = (247, 247, 245)
-INK = (96, 96, 100)
-# The mesh's turn about its middle before it is looked at: camera axes, right-handed.
-FROM_THE_SIDE = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # The eye stands on the right.
-FROM_ABOVE = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # The photo's camera is below.
+Photo = UInt8[np.ndarray, "h w 3"]
+GAP_PX = 6
+BONE_SHARE = 1 / 110  # Width of a bone as a share of the picture's height.
 
 
 def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.ndarray:
@@ -25,33 +25,73 @@ def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.
     return np.array([[factor, 0, offset], [0, factor, offset], [0, 0, 1]]) @ intrinsics
 
 
-def _enlarge(photo: UInt8[np.ndarray, "h w 3"], factor: float) -> UInt8[np.ndarray, "a b 3"]:
+def _enlarged(
+    photo: Photo, hands: Sequence[SeenHand], intrinsics: Float[np.ndarray, "3 3"], factor: float
+) -> tuple[UInt8[np.ndarray, "a b 3"], list[SeenHand], Float[np.ndarray, "3 3"]]:
+    """Photo, landmarks and camera, all enlarged alike."""
     size = (round(photo.shape[1] * factor), round(photo.shape[0] * factor))
-    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    larger = [hand._replace(uv_px=(hand.uv_px + 0.5) * factor - 0.5) for hand in hands]
+    return cv2.resize(photo, size, interpolation=how), larger, scale_intrinsics(intrinsics, factor)
 
 
-def mesh_from(
-    turn: Float[np.ndarray, "3 3"],
-    verts_m: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    side_px: int,
+def draw_meshes(
+    photo: Photo,
+    hands: Sequence[SeenHand],
+    intrinsics: Float[np.ndarray, "3 3"],
+    samples: int = 2,
+) -> Photo:
+    """The meshes on the photo, hiding each other where they should; fast enough for video.
+
+    `samples`: per pixel and axis; 1 is faster, with hard edges.
+
+    Raises:
+        ValueError: if all hands lie behind the camera.
+    """
+    if not hands:
+        return photo.copy()
+    height, width, _ = photo.shape
+    verts_m, faces, colours = joined(hands)
+    return render_mesh(verts_m, faces, intrinsics, width, height, colours, samples).over(photo)
+
+
+def draw_landmarks(photo: Photo, hands: Sequence[SeenHand]) -> Photo:
+    """The skeletons on the photo, nearer hands over farther ones.
+
+    Raises:
+        ValueError: if landmarks are not 21 finite points.
+    """
+    width_px = max(photo.shape[0] * BONE_SHARE, 1.5)
+    for hand in sorted(hands, key=lambda hand: -float(np.median(hand.verts_cam_m[:, 2]))):
+        photo = draw_skeleton(photo, hand.uv_px, width_px)
+    return photo
+
+
+def draw_answer(
+    photo: Photo,
+    hands: Sequence[SeenHand],
+    intrinsics: Float[np.ndarray, "3 3"],
+    panel_px: int = 448,
+    stacked: bool = False,
 ) -> UInt8[np.ndarray, "a b 3"]:
-    """The mesh, turned about its middle and fitted to a light square."""
-    turned = (verts_m - (verts_m.min(0) + verts_m.max(0)) / 2) @ turn.T
-    distance_m = 1.0  # Far enough for little perspective.
-    turned = turned - (turned.min(0) + turned.max(0)) / 2 + [0, 0, distance_m]
-    extent = np.abs(turned[:, :2] / turned[:, 2:]).max()
-    focal, middle = 0.42 * side_px / extent, (side_px - 1) / 2
-    intrinsics = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
-    picture = render_mesh(turned, faces, intrinsics, side_px, side_px)
-    return picture.over(np.full((side_px, side_px, 3), PAPER, np.uint8))
+    """Landmarks, meshes on the photo, and the views, as panels `panel_px` high.
 
+    `stacked` puts the views below the photos, not beside them. Landmarks and K are of the photo
+    as given; a photo without hands is shown as it is.
 
-def captioned(picture: UInt8[np.ndarray, "h w 3"], caption: str) -> UInt8[np.ndarray, "a w 3"]:
-    """The picture with a line of small print below."""
-    strip = np.full((30, picture.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, caption, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
-    return np.concatenate([picture, strip])
+    Raises:
+        ValueError: if all hands lie behind the camera or landmarks are not 21 finite points.
+    """
+    photo_size = photo.shape[1], photo.shape[0]
+    large, hands, large_k = _enlarged(photo, hands, intrinsics, panel_px / photo.shape[0])
+    gap = np.full((panel_px, GAP_PX, 3), 255, np.uint8)
+    photos = [draw_landmarks(large, hands), gap, draw_meshes(large, hands, large_k)]
+    photos = np.concatenate(photos, axis=1)
+    width = photos.shape[1] if stacked else panel_px * 3 // 2
+    views = draw_views(hands, intrinsics, photo_size, width, panel_px)
+    if stacked:
+        return np.concatenate([photos, np.full((GAP_PX, width, 3), 255, np.uint8), views])
+    return np.concatenate([photos, gap, views], axis=1)
 
 
 def contact_sheet(
@@ -79,30 +119,12 @@ def contact_sheet(
 
 
 def overlay(
-    photo: UInt8[np.ndarray, "h w 3"],
+    photo: Photo,
     uv_px: Float[np.ndarray, "n 2"],
     verts_cam_m: Float[np.ndarray, "v 3"],
     faces: Int[np.ndarray, "f 3"],
     intrinsics: Float[np.ndarray, "3 3"],
     panel_px: int = 448,
 ) -> UInt8[np.ndarray, "a b 3"]:
-    """Four panels `panel_px` high: landmarks, mesh on the photo, mesh from the side and from above.
-
-    `uv_px`, `intrinsics`: of the photo as given. `verts_cam_m`: in camera space.
-
-    Raises:
-        ValueError: if the mesh lies behind the camera or the landmarks are not 21 finite points.
-    """
-    factor = panel_px / photo.shape[0]
-    large = _enlarge(photo, factor)
-    height, width = large.shape[:2]
-    joints = draw_skeleton(large, (uv_px + 0.5) * factor - 0.5, width_px=panel_px / 110)
-    mesh = render_mesh(verts_cam_m, faces, scale_intrinsics(intrinsics, factor), width, height)
-    panels = [
-        captioned(joints, "landmarks"),
-        captioned(mesh.over(large), "mesh, projected"),
-        captioned(mesh_from(FROM_THE_SIDE, verts_cam_m, faces, panel_px), "from the side"),
-        captioned(mesh_from(FROM_ABOVE, verts_cam_m, faces, panel_px), "from above"),
-    ]
-    spaced = [np.pad(panel, ((0, 0), (0, 8), (0, 0)), constant_values=255) for panel in panels]
-    return np.concatenate(spaced, axis=1)[:, :-8]
+    """`draw_answer` of a single hand."""
+    return draw_answer(photo, [SeenHand(uv_px, verts_cam_m, faces)], intrinsics, panel_px)

@@ -7,16 +7,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.types import N_JOINTS
+from m3dhmr_jax.visualize.lettering import FRACTION_BITS, fixed_point
 
 # RGB, thumb to little finger.
 FINGER_COLOURS = ((235, 87, 87), (242, 165, 60), (88, 190, 104), (62, 150, 235), (155, 100, 225))
 WRIST_COLOUR = (240, 240, 240)
-FRACTION_BITS = 4  # OpenCV draws at sixteenths of a pixel.
-
-
-def _fixed_point(point_px: Float[np.ndarray, "2"]) -> tuple[int, int]:
-    x, y = np.round(point_px * 2**FRACTION_BITS).astype(int).tolist()
-    return x, y
 
 
 def draw_skeleton(
@@ -34,7 +29,7 @@ def draw_skeleton(
         )
     picture = image.copy()
     chains = [[0, *range(4 * finger + 1, 4 * finger + 5)] for finger in range(5)]
-    points = [_fixed_point(point) for point in uv_px]
+    points = [fixed_point(point) for point in uv_px]
     rim_px = max(1, round(0.35 * width_px))
 
     def bones(colours: list[tuple[int, int, int]], thickness: int) -> None:

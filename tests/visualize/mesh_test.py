@@ -56,9 +56,20 @@ def test_faces_on_edge_or_behind_the_camera_are_left_out():
     assert len(pixel) == 0
 
 
+def whole(picture: MeshPicture, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and coverage of all pixels."""
+    colour, coverage = np.zeros((height, width, 3)), np.zeros((height, width))
+    box_h, box_w = picture.coverage.shape
+    part = np.s_[picture.top : picture.top + box_h, picture.left : picture.left + box_w]
+    colour[part], coverage[part] = picture.colour, picture.coverage
+    return colour, coverage
+
+
 def test_ball_covers_the_disc_that_geometry_says():
     verts, faces = sphere([0, 0, 1.0], 0.05)
-    coverage = render_mesh(verts, faces, CAMERA, 101, 81).coverage
+    picture = render_mesh(verts, faces, CAMERA, 101, 81)
+    assert picture.coverage.size < 0.4 * 101 * 81  # Only what lies around the mesh is drawn.
+    _, coverage = whole(picture, 101, 81)
     radius_px = 400 * 0.05 / np.sqrt(1 - 0.05**2)  # The visible rim lies before the middle.
     assert coverage.sum() == pytest.approx(np.pi * radius_px**2, rel=0.01)
     y, x = np.mgrid[:81, :101]
@@ -69,7 +80,7 @@ def test_ball_covers_the_disc_that_geometry_says():
 
 def test_light_falls_from_the_upper_left():
     verts, faces = sphere([0, 0, 1.0], 0.05)
-    light = render_mesh(verts, faces, CAMERA, 101, 81).colour.mean(-1)
+    light = whole(render_mesh(verts, faces, CAMERA, 101, 81), 101, 81)[0].mean(-1)
     assert light[30, 40] > light[40, 50] > light[52, 60]
 
 
@@ -81,18 +92,49 @@ def test_normals_of_a_ball_point_outwards():
 
 def test_open_side_shows_its_dark_inside():
     verts = np.array([[-0.05, -0.05, 1], [0.05, -0.05, 1], [0, 0.05, 1.0]])
-    front = render_mesh(verts, TRIANGLE[:, ::-1], CAMERA, 101, 81).colour[35, 50]
-    back = render_mesh(verts, TRIANGLE, CAMERA, 101, 81).colour[35, 50]
+    front, back = (
+        whole(render_mesh(verts, turned, CAMERA, 101, 81), 101, 81)[0][35, 50]
+        for turned in (TRIANGLE[:, ::-1], TRIANGLE)
+    )
     assert back.mean() < 0.6 * front.mean()
 
 
 def test_mesh_lies_over_another_picture_only_where_it_covers():
-    below = np.random.default_rng(0).integers(0, 256, (2, 2, 3), dtype=np.uint8)
-    coverage = np.array([[0, 1], [0.5, 0]])
-    mixed = MeshPicture(np.full((2, 2, 3), 0.2) * coverage[..., None], coverage).over(below)
-    np.testing.assert_array_equal(mixed[[0, 1], [0, 1]], below[[0, 1], [0, 1]])
-    np.testing.assert_array_equal(mixed[0, 1], 51)
-    np.testing.assert_allclose(mixed[1, 0], below[1, 0] / 2 + 25.5, atol=1)
+    below = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    coverage = np.array([[0, 1], [0.5, 0]], np.float32)
+    colour = np.full((2, 2, 3), 0.2, np.float32) * coverage[..., None]
+    mixed = MeshPicture(colour, coverage, left=2, top=1).over(below)
+    np.testing.assert_array_equal(mixed[1, 3], 51)
+    np.testing.assert_allclose(mixed[2, 2], below[2, 2] / 2 + 25.5, atol=1)
+    mixed[[1, 2], [3, 2]] = below[[1, 2], [3, 2]]
+    np.testing.assert_array_equal(mixed, below)
+
+
+def test_a_mesh_half_outside_is_drawn_as_in_a_larger_picture():
+    verts, faces = sphere([0.12, 0.0, 1.0], 0.05)  # Its middle lies on the right border.
+    picture = render_mesh(verts, faces, CAMERA, 101, 81)
+    wider = render_mesh(verts, faces, CAMERA, 201, 81)
+    np.testing.assert_array_equal(whole(picture, 101, 81)[1], whole(wider, 201, 81)[1][:, :101])
+
+
+def test_a_mesh_outside_the_picture_leaves_it_as_it_is():
+    verts, faces = sphere([1.0, 0.0, 1.0], 0.05)
+    below = np.full((81, 101, 3), 7, np.uint8)
+    drawn = render_mesh(verts, faces, CAMERA, 101, 81).over(below)
+    np.testing.assert_array_equal(drawn, below)
+
+
+def test_faces_wear_their_colours_and_the_nearer_ball_hides_the_other():
+    near, faces = sphere([0.0, 0, 1.0], 0.05)
+    far, _ = sphere([0.03, 0, 1.3], 0.05)
+    colours = np.repeat([[1.0, 0.1, 0.1], [0.1, 0.1, 1.0]], len(faces), axis=0)
+    for order in (1, -1):  # Whichever comes first.
+        verts = np.concatenate([near, far][::order])
+        both = np.concatenate([faces, faces + len(near)])
+        picture = render_mesh(verts, both, CAMERA, 101, 81, colours[::order])
+        red, _, blue = whole(picture, 101, 81)[0].transpose(2, 0, 1)
+        assert red[40, 60] > 2 * blue[40, 60]  # Inside both.
+        assert blue[40, 73] > 2 * red[40, 73]  # Beside the near one.
 
 
 def test_mesh_behind_the_camera_is_refused():
