@@ -18,18 +18,22 @@ def get_config() -> ConfigDict:
 
     config.hand = ""  # The built-in one; or the path of your MANO_RIGHT.pkl, as FreiHAND needs.
 
-    # Fields of m3dhmr_jax.models.network.ModelConfig.
+    # Fields of m3dhmr_jax.models.network.ModelConfig, and `tables`.
     config.model = ConfigDict()
     config.model.image_size = 128
+    config.model.backbone = "resnet"  # Or "densestack", MobRecon's.
     config.model.blocks = (2, 2, 2, 2)
     config.model.width = 64
     config.model.encoding = 256
     config.model.channels = (256, 128, 64, 32)
+    config.model.mesh_operator = "dsc"  # Or "dsconv", MobRecon's, or "spiral".
     config.model.kernels = 8
     config.model.spiral_length = 9
+    config.model.roi = True  # False ends without a look at the regions of the hand.
     config.model.roi_length = 27
     config.model.roi_dilation = 2
-    config.model.landmark_reader = "mlp"  # Or "soft_argmax".
+    config.model.landmark_reader = "mlp"  # Or "clipped_mlp", MobRecon's, or "soft_argmax".
+    config.model.tables = ""  # An .npz of m3dhmr_jax.mesh.tables_file; if none, made of the hand.
     config.model.compute_type = "float32"
 
     # Fields of m3dhmr_jax.data.augment.AugmentConfig.

@@ -10,7 +10,9 @@ from flax import nnx
 from m3dhmr_jax import optim, sharding
 from m3dhmr_jax.checkpoint import Checkpoints
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin, load_mano
-from m3dhmr_jax.mesh.hierarchy import build_tables
+from m3dhmr_jax.mesh.hierarchy import MeshTables, build_tables, tables_id
+from m3dhmr_jax.mesh.spirals import roi_spirals
+from m3dhmr_jax.mesh.tables_file import load_tables
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from m3dhmr_jax.step import TrainState, first_state
 from m3dhmr_jax.types import Config
@@ -40,12 +42,13 @@ def create_network(config: Config, hand: HandModel) -> Network:
     """The network with fresh parameters, drawn from `config.seed`.
 
     Raises:
-        ValueError: if a field of `config.model` has a bad value.
+        ValueError: if a field of `config.model` has a bad value, or its tables do not fit.
+        FileNotFoundError: if the file of its tables is not there.
     """
-    model_config = ModelConfig(**config.model)
-    tables = build_tables(
-        hand, model_config.spiral_length, model_config.roi_length, model_config.roi_dilation
-    )
+    fields = dict(config.model)
+    tables_file = fields.pop("tables")
+    model_config = ModelConfig(**fields)
+    tables = create_tables(tables_file, hand, model_config)
     model = M3DHMR(model_config, tables, rngs=nnx.Rngs(config.seed))
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return Network(
@@ -57,9 +60,38 @@ def create_network(config: Config, hand: HandModel) -> Network:
         belongs_to={
             "model": dataclasses.asdict(model_config),
             "hand": hand_id(hand),
+            "tables": tables_id(tables),
             "optim.ema_decay > 0": config.optim.ema_decay > 0,
         },
     )
+
+
+def create_tables(path: str, hand: HandModel, model: ModelConfig) -> MeshTables:
+    """The tables of a file, or those of the hand where `path` is empty; regions are the hand's.
+
+    Raises:
+        ValueError: if the file is no such tables, or they do not fit the hand or the network.
+        FileNotFoundError: if it is not there.
+    """
+    if not path:
+        return build_tables(hand, model.spiral_length, model.roi_length, model.roi_dilation)
+    tables = load_tables(path)
+    finest = tables.levels[0].n_vertices
+    if finest != len(hand.vertices):
+        raise ValueError(
+            f"model.tables={path}: its finest level has {finest} vertices, but the hand has "
+            f"{len(hand.vertices)}; tables and hand must be of the same surface"
+        )
+    lengths = {level.spirals.shape[1] for level in tables.levels}
+    if lengths != {model.spiral_length}:
+        raise ValueError(
+            f"model.spiral_length={model.spiral_length}, but {path} has spirals of "
+            f"length {sorted(lengths)}: set the field to their length"
+        )
+    if not model.roi:
+        return tables
+    roi = roi_spirals(hand.vertices, hand.faces, hand.regions, model.roi_length, model.roi_dilation)
+    return dataclasses.replace(tables, roi_spirals=roi)
 
 
 def create_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:

@@ -1,10 +1,10 @@
 """The fixed tables of a hand that the network is built on: levels, up-sampling and spirals.
 
-Axes: v vertices of a level, f its faces, s spiral length, r length of a region's spiral.
+Axes: v vertices of a level, s spiral length, r length of a region's spiral.
 """
 
 import dataclasses
-import itertools
+import hashlib
 import math
 
 import numpy as np
@@ -17,16 +17,15 @@ from m3dhmr_jax.mesh.spirals import roi_spirals, spirals
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeshLevel:
-    """One resolution of the surface.
+    """One resolution of the surface, and how values come to it from the next coarser one.
 
     A value on this level is `sum_k up_weights[:, k] * coarser[up_indices[:, k]]`. The weights are
     barycentric if made here, but need not be: other tables may have rows that do not sum to 1.
     """
 
-    faces: Int[np.ndarray, "f 3"]
     spirals: Int[np.ndarray, "v s"]  # Row i: vertex i, then its neighbours in spiral order.
-    up_indices: Int[np.ndarray, "v 3"] | None  # None on the coarsest level, like the weights.
-    up_weights: Float[np.ndarray, "v 3"] | None
+    up_indices: Int[np.ndarray, "_ _"]  # (v, 3), like the weights: MeshTables says if they are not.
+    up_weights: Float[np.ndarray, "_ _"]
 
     @property
     def n_vertices(self) -> int:
@@ -35,32 +34,55 @@ class MeshLevel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeshTables:
-    """All that the decoder needs to know about a hand, finest level first.
+    """All that the decoder needs to know about a hand.
 
     Raises:
-        ValueError: if a level's up-sampling does not fit the next coarser level.
+        ValueError: if there is no level, or one's arrays do not fit it or the next coarser level.
     """
 
-    levels: tuple[MeshLevel, ...]
-    roi_spirals: Int[np.ndarray, "v r"]  # On the finest level, each inside its vertex's region.
+    levels: tuple[MeshLevel, ...]  # Finest first.
+    coarsest: int  # Vertices of the surface that the last of `levels` is made from.
+    roi_spirals: Int[np.ndarray, "v r"] | None  # On the finest level, each inside its region.
 
     def __post_init__(self):
-        for number, (fine, coarse) in enumerate(itertools.pairwise(self.levels)):
-            if fine.up_indices is None or fine.up_weights is None:
-                raise ValueError(
-                    f"level {number} has no up-sampling: only the coarsest level goes without"
-                )
-            if fine.up_indices.shape != (fine.n_vertices, 3):
-                raise ValueError(
-                    f"level {number} has up_indices of shape {fine.up_indices.shape}, expected "
-                    f"{(fine.n_vertices, 3)}: three coarser vertices for each of its own"
-                )
-            lowest, highest = fine.up_indices.min(), fine.up_indices.max()
-            if lowest < 0 or highest >= coarse.n_vertices:
-                raise ValueError(
-                    f"up_indices of level {number} name vertices {lowest}..{highest}, but the next "
-                    f"coarser level has vertices 0..{coarse.n_vertices - 1}"
-                )
+        if not self.levels:
+            raise ValueError("there is no level: the decoder refines a coarse mesh at least once")
+        sizes = [level.n_vertices for level in self.levels] + [self.coarsest]
+        for number, level in enumerate(self.levels):
+            own, coarser = sizes[number : number + 2]
+            for name in ("up_indices", "up_weights"):
+                shape = getattr(level, name).shape
+                if shape != (own, 3):
+                    raise ValueError(
+                        f"level {number} has {name} of shape {shape}, expected {(own, 3)}: "
+                        "three coarser vertices for each of its own"
+                    )
+            _check_range(f"up_indices of level {number}", level.up_indices, coarser)
+            _check_range(f"spirals of level {number}", level.spirals, own)
+            if not np.isfinite(level.up_weights).all():
+                raise ValueError(f"up_weights of level {number} must be finite")
+        if self.roi_spirals is not None:
+            _check_range("the regions' spirals", self.roi_spirals, sizes[0])
+
+
+def _check_range(name: str, indices: np.ndarray, n_vertices: int) -> None:
+    lowest, highest = indices.min(), indices.max()
+    if lowest < 0 or highest >= n_vertices:
+        raise ValueError(
+            f"{name} name vertices {lowest}..{highest}, but the level they speak of has vertices "
+            f"0..{n_vertices - 1}"
+        )
+
+
+def tables_id(tables: MeshTables) -> str:
+    """Names tables by the content of all their arrays."""
+    content = hashlib.sha256(str(tables.coarsest).encode())
+    for level in tables.levels:
+        for array in (level.spirals, level.up_indices, level.up_weights):
+            content.update(np.ascontiguousarray(array).tobytes())
+    if tables.roi_spirals is not None:
+        content.update(np.ascontiguousarray(tables.roi_spirals).tobytes())
+    return content.hexdigest()[:16]
 
 
 def build_tables(
@@ -73,30 +95,25 @@ def build_tables(
     """The tables of `hand`: on the coarser levels it ships with, then on ones half as large each.
 
     Raises:
-        ValueError: if `level_count` is below 1, if a spiral does not fit on its level, or if a
+        ValueError: if `level_count` is below 2, if a spiral does not fit on its level, or if a
             surface is no manifold.
     """
-    if level_count < 1:
-        raise ValueError(f"level_count={level_count} must be at least 1: the surface itself")
+    if level_count < 2:
+        raise ValueError(f"level_count={level_count} must be at least 2: a mesh and a coarser one")
     vertices, faces = hand.vertices, hand.faces
     levels = []
-    for number in range(level_count):
-        own = spirals(vertices, faces, spiral_length)
-        if number == level_count - 1:
-            levels.append(MeshLevel(faces.astype(np.int32), own, None, None))
-            break
+    for number in range(level_count - 1):
         step = _coarser(hand, number, vertices, faces)
         levels.append(
             MeshLevel(
-                faces=faces.astype(np.int32),
-                spirals=own,
+                spirals=spirals(vertices, faces, spiral_length),
                 up_indices=step.up_indices.astype(np.int32),
                 up_weights=step.up_weights.astype(np.float32),
             )
         )
         vertices, faces = vertices[step.kept], step.faces
     roi = roi_spirals(hand.vertices, hand.faces, hand.regions, roi_length, roi_dilation)
-    return MeshTables(tuple(levels), roi)
+    return MeshTables(tuple(levels), len(vertices), roi)
 
 
 def _coarser(hand: HandModel, number: int, vertices: np.ndarray, faces: np.ndarray) -> CoarseLevel:

@@ -1,6 +1,6 @@
 """The image side of the network: ResNet stages made into hourglasses, two of them in a row.
 
-Axes: b batch, h w image, c d channels. A width of 64 is the ResNet of the paper.
+Axes: b batch, h w image, y x map, c d e channels, n landmarks. A width of 64 is the paper's.
 """
 
 from typing import NamedTuple
@@ -76,11 +76,13 @@ class Hourglass(nnx.Module):
 
 class BackboneFeatures(NamedTuple):
     encoding: Float[Array, "b h/32 w/32 e"]  # F^e of the paper.
-    landmark_maps: Float[Array, "b h/4 w/4 n"]
+    landmark_maps: Float[Array, "b y x n"]
 
 
 class StackedResNet(nnx.Module):
     """Two hourglasses; the second sees the stem's features beside the first one's answer."""
+
+    MAP_STRIDE = 4  # Pixels of the image per cell of a landmark's map.
 
     def __init__(
         self,

@@ -1,18 +1,16 @@
-"""Layers of the network: convolutions on images, spiral convolutions on meshes, sampling between.
+"""Layers on images: convolutions, changes of resolution, and reading a map at points.
 
-Axes: b batch, h w image, c d channels, n landmarks, v u vertices, s spiral, k kernels.
+Axes: b batch, h w image, c d channels, n landmarks.
 """
 
-import dataclasses
 import functools
 import operator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 
 def sample_at(
@@ -34,22 +32,29 @@ def double(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
+def double_bilinear(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Bilinear up-sampling by two; the outermost cells keep their places (corners aligned)."""
+    rows, columns = (_between_corners(n).astype(x.dtype) for n in x.shape[1:3])
+    return jnp.einsum("uh,vw,bhwc->buvc", rows, columns, x)
+
+
+def _between_corners(n: int) -> Float[np.ndarray, "doubled n"]:
+    """The matrix that reads 2n values from n ones, first and last from first and last."""
+    places = np.arange(2 * n) * (n - 1) / (2 * n - 1)
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(n)), 0)
+
+
+def space_to_depth(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 4*c"]:
+    """2×2 neighbours become channels: channel c, row i, column j go to channel 4c + 2i + j."""
+    b, h, w, c = x.shape
+    blocks = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 5, 2, 4)
+    return blocks.reshape(b, h // 2, w // 2, 4 * c)
+
+
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     """3×3 maximum with stride 2 and one pixel of padding on both sides, as torchvision pools."""
     bordered = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     return nnx.max_pool(bordered, (3, 3), strides=(2, 2))
-
-
-def upsample(
-    x: Float[Array, "b v c"], indices: Int[np.ndarray, "u 3"], weights: Float[np.ndarray, "u 3"]
-) -> Float[Array, "b u c"]:
-    """Values on the finer level, each from three vertices of the coarser one."""
-    # Three weighted takes: one gather and a sum would write the (b, u, 3, c) tensor to memory.
-    first, second, third = (
-        jnp.take(x, indices[:, i], axis=1) * weights[None, :, i, None].astype(x.dtype)
-        for i in range(3)
-    )
-    return first + second + third
 
 
 class ConvNorm(nnx.Module):
@@ -83,139 +88,22 @@ class ConvNorm(nnx.Module):
         return self.norm(self.conv(x))
 
 
-def spiral_conv(
-    x: Float[Array, "b v c"], spirals: Int[np.ndarray, "v s"], kernel: Float[Array, "s c d"]
-) -> Float[Array, "b v d"]:
-    """SpiralConv++: a dense layer over the values along each vertex's spiral."""
-    length, c, d = kernel.shape
-    b, v, _ = x.shape
-    # Transforming before gathering moves d instead of c numbers for each place of a spiral.
-    terms = (x @ kernel.transpose(1, 0, 2).reshape(c, length * d)).reshape(b, v * length, d)
-    rows = spirals * length + np.arange(length)
-    return jnp.sum(jnp.take(terms, rows, axis=1), axis=2)
+class DepthwiseConv(nnx.Module):
+    """3×3 convolution of each channel by itself, without bias."""
 
-
-def _mixed(mix: Float[Array, "b v k"], kernel: Float[Array, "k c"]) -> Float[Array, "b v c"]:
-    # Sums of products, no matrix product: these melt into the loop that uses them.
-    terms = (mix[..., k, None] * kernel[k][None, None] for k in range(len(kernel)))
-    return functools.reduce(operator.add, terms)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spirals:
-    """Spirals as a constant of the program: hashed by identity, not an argument with a slope."""
-
-    rows: Int[np.ndarray, "v s"]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def depthwise_spiral_conv(
-    x: Float[Array, "b v c"],
-    mix: Float[Array, "b v k"],
-    kernels: Float[Array, "k s c"],
-    spirals: Spirals,
-) -> Float[Array, "b v c"]:
-    """Sum along each vertex's spiral, weighted by the vertex's own mix of the kernels (eq. 5, 6).
-
-    Written place by place, gather, mix and sum are one loop and nothing of size (b, v, s, c) is
-    stored: on a CPU many times faster than a gather and an `einsum`.
-    """
-    terms = (
-        jnp.take(x, spirals.rows[:, s], axis=1) * _mixed(mix, kernels[:, s])
-        for s in range(kernels.shape[1])
-    )
-    return functools.reduce(operator.add, terms)
-
-
-def _depthwise_forward(x: Array, mix: Array, kernels: Array, spirals: Spirals):
-    return depthwise_spiral_conv(x, mix, kernels, spirals), (x, mix, kernels)
-
-
-def _depthwise_backward(spirals: Spirals, saved: tuple[Array, Array, Array], slope: Array):
-    x, mix, kernels = saved
-    (b, v, c), (k, s, _) = x.shape, kernels.shape
-    flat_mix, flat_kernels = mix.reshape(b * v, k), kernels.reshape(k, s * c)
-    along = slope[:, :, None] * jnp.take(x, spirals.rows, axis=1)
-    along = along.reshape(b * v, s * c)
-    sent = slope[:, :, None] * (flat_mix @ flat_kernels).reshape(b, v, s, c)
-    return (
-        jnp.zeros_like(x).at[:, spirals.rows].add(sent),
-        (along @ flat_kernels.T).reshape(b, v, k),
-        (flat_mix.T @ along).reshape(k, s, c),
-    )
-
-
-depthwise_spiral_conv.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def dynamic_spiral_conv(
-    x: Float[Array, "b v c"],
-    mix: Float[Array, "b v k"],
-    spirals: Int[np.ndarray, "v s"],
-    depthwise: Float[Array, "k s c"],
-    depthwise_bias: Float[Array, "k c"],
-    pointwise: Float[Array, "k c d"],
-    pointwise_bias: Float[Array, "k d"],
-) -> Float[Array, "b v d"]:
-    """Depthwise along the spiral, then across channels, kernels mixed per vertex (eq. 5, 6)."""
-    k, c, d = pointwise.shape
-    filtered = jnp.add(
-        depthwise_spiral_conv(x, mix, depthwise, Spirals(spirals)), mix @ depthwise_bias
-    )
-    # Mixing outputs instead of weights: a kernel per vertex would be a (b, v, c, d) tensor.
-    outputs = filtered @ pointwise.transpose(1, 0, 2).reshape(c, k * d)
-    outputs = outputs.reshape(*filtered.shape[:2], k, d)
-    return jnp.einsum("bvk,bvkd->bvd", mix, outputs) + mix @ pointwise_bias
-
-
-class SpiralConv(nnx.Module):
-    """A plain spiral convolution with bias."""
-
-    def __init__(
-        self, c: int, d: int, length: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
-    ):
-        init = nnx.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
+    def __init__(self, c: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.dtype = dtype
-        self.kernel = nnx.Param(init(rngs.params(), (length, c, d)))
-        self.bias = nnx.Param(jnp.zeros(d))
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, 1, c)))
 
-    def __call__(
-        self, x: Float[Array, "b v c"], spirals: Int[np.ndarray, "v s"]
-    ) -> Float[Array, "b v d"]:
-        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
-        return spiral_conv(x.astype(self.dtype), spirals, kernel) + bias[None, None]
-
-
-class DynamicSpiralConv(nnx.Module):
-    """Dynamic spiral convolution of the paper (eq. 4 to 6) with `k` kernels."""
-
-    def __init__(
-        self,
-        c: int,
-        d: int,
-        length: int,
-        k: int,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        # The mean of k independent kernels has 1/k of their variance, hence the factors.
-        axes = {"in_axis": 1, "out_axis": 2, "batch_axis": 0}
-        along = nnx.initializers.variance_scaling(2 * k, "fan_in", "normal", **axes)
-        across = nnx.initializers.variance_scaling(k, "fan_in", "normal", **axes)
-        self.dtype = dtype
-        self.reduce = nnx.Linear(c, c // 2, dtype=dtype, rngs=rngs)
-        self.score = nnx.Linear(c // 2, k, dtype=dtype, rngs=rngs)
-        self.depthwise = nnx.Param(along(rngs.params(), (k, length, c)))
-        self.depthwise_bias = nnx.Param(jnp.zeros((k, c)))
-        self.pointwise = nnx.Param(across(rngs.params(), (k, c, d)))
-        self.pointwise_bias = nnx.Param(jnp.zeros((k, d)))
-
-    def __call__(
-        self, x: Float[Array, "b v c"], spirals: Int[np.ndarray, "v s"]
-    ) -> Float[Array, "b v d"]:
-        mix = nnx.softmax(self.score(nnx.relu(self.reduce(x))), axis=-1)
-        kernels = (self.depthwise, self.depthwise_bias, self.pointwise, self.pointwise_bias)
-        return dynamic_spiral_conv(
-            x.astype(self.dtype), mix, spirals, *(p[...].astype(self.dtype) for p in kernels)
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        _, h, w, _ = x.shape
+        kernel = self.kernel[...].astype(self.dtype)
+        bordered = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        # Nine shifted products are one loop: XLA's grouped convolution is 10 to 300 times slower
+        # on a CPU.
+        terms = (
+            bordered[:, i : i + h, j : j + w] * kernel[None, None, i, j]
+            for i in range(3)
+            for j in range(3)
         )
+        return functools.reduce(operator.add, terms)

@@ -14,12 +14,15 @@ from jaxtyping import Array, Float
 
 from m3dhmr_jax.mesh.hierarchy import MeshTables
 from m3dhmr_jax.models.backbones import StackedResNet
-from m3dhmr_jax.models.decoder import MeshDecoder
+from m3dhmr_jax.models.decoder import MESH_OPERATORS, MeshDecoder
+from m3dhmr_jax.models.densestack import DenseStack, clip
 from m3dhmr_jax.models.layers import sample_at
 from m3dhmr_jax.types import N_JOINTS, Prediction
 
 COMPUTE_TYPES = ("float32", "bfloat16")
-LANDMARK_READERS = ("mlp", "soft_argmax")
+BACKBONES = ("resnet", "densestack")
+LANDMARK_READERS = ("mlp", "clipped_mlp", "soft_argmax")
+DENSESTACK_IMAGE_SIZE = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +30,15 @@ class ModelConfig:
     """Sizes of the network; the defaults are the paper's M3DHMR-ResNet18."""
 
     image_size: int = 128
+    backbone: str = "resnet"  # One of BACKBONES.
     blocks: tuple[int, ...] = (2, 2, 2, 2)  # Residual blocks per ResNet stage.
-    width: int = 64  # Channels of the first stage; each further one doubles them.
+    width: int = 64  # Channels of the first stage or convolution; the others are multiples of it.
     encoding: int = 256  # Channels of F^e.
-    channels: tuple[int, ...] = (256, 128, 64, 32)  # Of the DSC layers, coarse to fine.
+    channels: tuple[int, ...] = (256, 128, 64, 32)  # Of the decoder's layers, coarse to fine.
+    mesh_operator: str = "dsc"  # The decoder's convolution; one of MESH_OPERATORS.
     kernels: int = 8  # K of the dynamic spiral convolution.
     spiral_length: int = 9
+    roi: bool = True  # Whether the head looks at its vertex's region of the hand.
     roi_length: int = 27
     roi_dilation: int = 2
     landmark_reader: str = "mlp"  # How a landmark is read from its map; one of LANDMARK_READERS.
@@ -43,6 +49,11 @@ class ModelConfig:
             raise ValueError(
                 f"model.image_size={self.image_size} must be a positive multiple of 32: "
                 "the encoder halves the image five times"
+            )
+        if self.backbone == "densestack" and self.image_size != DENSESTACK_IMAGE_SIZE:
+            raise ValueError(
+                f"model.image_size={self.image_size} must be {DENSESTACK_IMAGE_SIZE} with "
+                "model.backbone='densestack': MobRecon reads landmarks from maps of 16 by 16 cells"
             )
         if len(self.blocks) != 4:
             raise ValueError(
@@ -65,6 +76,8 @@ class ModelConfig:
                 "the kernels' shares are computed from half of it"
             )
         for name, allowed in (
+            ("backbone", BACKBONES),
+            ("mesh_operator", MESH_OPERATORS),
             ("compute_type", COMPUTE_TYPES),
             ("landmark_reader", LANDMARK_READERS),
         ):
@@ -73,18 +86,24 @@ class ModelConfig:
 
 
 class LandmarkMLP(nnx.Module):
-    """One MLP, shared by all landmarks, reads each landmark's flattened map (as MobRecon does)."""
+    """One MLP, shared by all landmarks, reads each landmark's flattened map (as MobRecon does).
 
-    def __init__(self, cells: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.hidden1 = nnx.Linear(cells, 128, dtype=dtype, rngs=rngs)
-        self.hidden2 = nnx.Linear(128, 64, dtype=dtype, rngs=rngs)
+    A `clipped` one is MobRecon's own: without bias, and its hidden values end at 4.
+    """
+
+    def __init__(self, cells: int, clipped: bool = False, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        bias = not clipped
+        self.activation = clip if clipped else nnx.relu
+        self.hidden1 = nnx.Linear(cells, 128, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.hidden2 = nnx.Linear(128, 64, use_bias=bias, dtype=dtype, rngs=rngs)
         # The bias puts an untrained landmark into the middle of the crop.
         middle = nnx.initializers.constant(0.5)
-        self.out = nnx.Linear(64, 2, bias_init=middle, rngs=rngs)
+        self.out = nnx.Linear(64, 2, use_bias=bias, bias_init=middle, rngs=rngs)
 
     def __call__(self, maps: Float[Array, "b h w n"]) -> Float[Array, "b n 2"]:
         flat = jnp.swapaxes(maps.reshape(maps.shape[0], -1, maps.shape[-1]), 1, 2)
-        return self.out(nnx.relu(self.hidden2(nnx.relu(self.hidden1(flat)))).astype(jnp.float32))
+        hidden = self.activation(self.hidden2(self.activation(self.hidden1(flat))))
+        return self.out(hidden.astype(jnp.float32))
 
 
 def soft_argmax(maps: Float[Array, "b h w n"]) -> Float[Array, "b n 2"]:
@@ -100,26 +119,32 @@ def soft_argmax(maps: Float[Array, "b h w n"]) -> Float[Array, "b n 2"]:
 
 
 class M3DHMR(nnx.Module):
-    """The network of the paper's figure 2."""
+    """The network of the paper's figure 2; with MobRecon's parts, MobRecon."""
 
     def __init__(self, config: ModelConfig, tables: MeshTables, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.compute_type)
         self.dtype = dtype
-        self.backbone = StackedResNet(
-            config.blocks, config.width, config.encoding, N_JOINTS, dtype=dtype, rngs=rngs
+        sizes = {"width": config.width, "encoding": config.encoding, "landmarks": N_JOINTS}
+        self.backbone = (
+            DenseStack(**sizes, dtype=dtype, rngs=rngs)
+            if config.backbone == "densestack"
+            else StackedResNet(config.blocks, **sizes, dtype=dtype, rngs=rngs)
         )
+        cells = (config.image_size // self.backbone.MAP_STRIDE) ** 2
         # Assigned once: NNX keeps what an attribute was first, a function or a module.
         self.landmarks = (
-            LandmarkMLP((config.image_size // 4) ** 2, dtype=dtype, rngs=rngs)
-            if config.landmark_reader == "mlp"
-            else soft_argmax
+            soft_argmax
+            if config.landmark_reader == "soft_argmax"
+            else LandmarkMLP(cells, config.landmark_reader == "clipped_mlp", dtype=dtype, rngs=rngs)
         )
         self.decoder = MeshDecoder(
             N_JOINTS,
             config.encoding,
             config.channels,
-            config.kernels,
             tables,
+            operator=config.mesh_operator,
+            kernels=config.kernels,
+            roi=config.roi,
             dtype=dtype,
             rngs=rngs,
         )

@@ -179,7 +179,7 @@ class Given(nnx.Module):
 
 def test_no_region_sees_the_features_of_another(tables):
     hand = load_builtin()
-    decoder = MeshDecoder(21, 8, (8, 8, 8, 4), 2, tables, rngs=nnx.Rngs(0))
+    decoder = MeshDecoder(21, 8, (8, 8, 8, 4), tables, kernels=2, rngs=nnx.Rngs(0))
     given = Given(jax.random.uniform(jax.random.key(0), (1, 778, 4)))
     decoder.convs = nnx.List([*list(decoder.convs)[:-1], given])
     graphdef, state = nnx.split(decoder)

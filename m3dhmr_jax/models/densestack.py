@@ -1,0 +1,200 @@
+"""MobRecon's DenseStack: two hourglasses of densely connected, depth-separable convolutions.
+
+Axes: b batch, h w image, c d channels. A width of 64 is MobRecon's.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from m3dhmr_jax.models.backbones import BackboneFeatures
+from m3dhmr_jax.models.layers import (
+    ConvNorm,
+    DepthwiseConv,
+    double,
+    double_bilinear,
+    space_to_depth,
+)
+
+MAPS = 24  # Channels between the two stacks, whatever the width.
+
+
+def clip(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The activation of MobRecon's small dense layers: between 0 and 4."""
+    return jnp.clip(x, 0, 4)
+
+
+class DepthwiseNorm(nnx.Module):
+    """Depthwise 3×3 convolution, then batch normalisation."""
+
+    def __init__(self, c: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv = DepthwiseConv(c, dtype=dtype, rngs=rngs)
+        self.norm = nnx.BatchNorm(c, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        return self.norm(self.conv(x))
+
+
+class LinearNorm(nnx.Module):
+    """Dense layer without bias, then batch normalisation."""
+
+    def __init__(self, c: int, d: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(c, d, use_bias=False, dtype=dtype, rngs=rngs)
+        self.norm = nnx.BatchNorm(d, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
+        return self.norm(self.linear(x))
+
+
+class MobileUnit(nnx.Module):
+    """Depthwise convolutions, then one across channels; a shortcut where the widths agree."""
+
+    def __init__(self, c: int, d: int, depth: int = 1, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.depthwise = nnx.List(DepthwiseNorm(c, dtype=dtype, rngs=rngs) for _ in range(depth))
+        self.pointwise = ConvNorm(c, d, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        y = x
+        for layer in self.depthwise:
+            y = nnx.relu(layer(y))
+        y = nnx.relu(self.pointwise(y))
+        return x + y if x.shape == y.shape else y
+
+
+class Excite(nnx.Module):
+    """Squeeze and excitation: channels weighted by a look at their means (Hu et al.)."""
+
+    def __init__(self, c: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        hidden = min(c // 2, 256)
+        self.fc1 = LinearNorm(c, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = LinearNorm(hidden, c, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        weights = nnx.sigmoid(self.fc2(clip(self.fc1(x.mean(axis=(1, 2))))))
+        return x * weights[:, None, None]
+
+
+class DenseBlock(nnx.Module):
+    """Units that each see the input and all maps before theirs."""
+
+    def __init__(self, c: int, widths: tuple[int, ...], *, dtype: DTypeLike, rngs: nnx.Rngs):
+        units = []
+        for d in widths:
+            units.append(MobileUnit(c, d, dtype=dtype, rngs=rngs))
+            c += d
+        self.units = nnx.List(units)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        """The input and all new maps."""
+        for unit in self.units:
+            x = jnp.concatenate([x, unit(x)], axis=-1)
+        return x
+
+
+class DenseFeatures(NamedTuple):
+    top: Float[Array, "b h/2 w/2 c"]
+    bottom: Float[Array, "b h/8 w/8 16*c"]
+
+
+class DenseHourglass(nnx.Module):
+    """Three dense blocks down to an eighth of the side, then back up to half of it.
+
+    A `deep` one goes on at the bottom, with two blocks that answer with their new maps alone.
+    """
+
+    def __init__(self, width: int, deep: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        w = width
+
+        def dense(c: int, *widths: int) -> DenseBlock:
+            return DenseBlock(c, widths, dtype=dtype, rngs=rngs)
+
+        def excite(c: int) -> Excite:
+            return Excite(c, dtype=dtype, rngs=rngs)
+
+        def narrowing(c: int, d: int, e: int) -> nnx.Sequential:
+            return nnx.Sequential(
+                MobileUnit(c, d, dtype=dtype, rngs=rngs),
+                MobileUnit(d, e, depth=2, dtype=dtype, rngs=rngs),
+                excite(e),
+            )
+
+        third = [dense(8 * w, *[2 * w] * 4), *([excite(16 * w)] if deep else [])]
+        self.down = nnx.List(
+            [
+                nnx.Sequential(dense(2 * w, w, w), excite(4 * w)),
+                nnx.Sequential(dense(4 * w, *[w] * 4), excite(8 * w)),
+                nnx.Sequential(*third),
+            ]
+        )
+        self.bottom = nnx.List(dense(16 * w, 12 * w, 4 * w) for _ in range(2 if deep else 0))
+        self.up = nnx.List(
+            [
+                narrowing(16 * w, 8 * w, 8 * w),
+                narrowing(8 * w, 4 * w, 4 * w),
+                narrowing(4 * w, 4 * w, MAPS),
+            ]
+        )
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> DenseFeatures:
+        skips = []
+        for stage in self.down:
+            x = nnx.avg_pool(stage(x), (2, 2), strides=(2, 2))
+            skips.append(x)
+        for block in self.bottom:
+            x = block(x)[..., x.shape[-1] :]
+        bottom = x
+        first, second, last = self.up
+        x = double(first(x)) + skips[1]
+        x = double(second(x)) + skips[0]
+        return DenseFeatures(last(x), bottom)
+
+
+class DenseStem(nnx.Module):
+    """To a quarter of the side: convolution with stride 2, then 2×2 neighbours as channels."""
+
+    def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv1 = ConvNorm(3, width, 3, 2, dtype=dtype, rngs=rngs)
+        self.unit = MobileUnit(width, 2 * width, dtype=dtype, rngs=rngs)
+        self.squeeze = ConvNorm(8 * width, 2 * width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h/4 w/4 c"]:
+        halved = self.unit(nnx.relu(self.conv1(image)))
+        return nnx.relu(self.squeeze(space_to_depth(halved)))
+
+
+class DenseStack(nnx.Module):
+    """Two hourglasses; the second sees the stem's features beside the first one's answer.
+
+    What MobRecon's code owns but never calls in its first stack is left out.
+    """
+
+    MAP_STRIDE = 8  # Pixels of the image per cell of a landmark's map.
+
+    def __init__(
+        self,
+        width: int,
+        encoding: int,
+        landmarks: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem = DenseStem(width, dtype=dtype, rngs=rngs)
+        self.stack1 = DenseHourglass(width, deep=False, dtype=dtype, rngs=rngs)
+        self.remap = ConvNorm(MAPS, MAPS, dtype=dtype, rngs=rngs)
+        self.merge = ConvNorm(MAPS + 2 * width, 2 * width, dtype=dtype, rngs=rngs)
+        self.stack2 = DenseHourglass(width, deep=True, dtype=dtype, rngs=rngs)
+        self.encode, self.maps = (
+            nnx.Conv(c, d, (1, 1), use_bias=False, dtype=dtype, rngs=rngs)
+            for c, d in ((16 * width, encoding), (MAPS, landmarks))
+        )
+
+    def __call__(self, image: Float[Array, "b h w 3"]) -> BackboneFeatures:
+        stem = self.stem(image)
+        first = nnx.relu(self.remap(double_bilinear(self.stack1(stem).top)))
+        merged = nnx.relu(self.merge(jnp.concatenate([first, stem], axis=-1)))
+        top, bottom = self.stack2(merged)
+        return BackboneFeatures(self.encode(bottom), self.maps(top))
