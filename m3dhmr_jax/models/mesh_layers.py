@@ -148,7 +148,7 @@ class SeparableSpiralConv(nnx.Module):
         alone = jnp.ones((*x.shape[:2], 1), self.dtype)  # One kernel, so a mix of one.
         depthwise = self.depthwise[...].astype(self.dtype)
         filtered = depthwise_spiral_conv(x, alone, depthwise[None], Spirals(spirals))
-        return jnp.matmul(filtered, self.pointwise[...].astype(self.dtype))
+        return jnp.asarray(filtered) @ self.pointwise[...].astype(self.dtype)
 
 
 class DynamicSpiralConv(nnx.Module):

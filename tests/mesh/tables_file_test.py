@@ -79,23 +79,23 @@ def test_what_is_wrong_in_a_file_is_named(write, arrays, change, message):
 
 def test_objects_in_the_file_are_refused_unread(write, arrays):
     path = write(arrays | {"spirals_0": np.array([{"a": 1}], object)})
-    with pytest.raises(ValueError, match="no .npz of plain arrays"):
+    with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
         load_tables(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tables", pickle.dumps({"a": 1}), b"PK\x03\x04cut"])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "tables.npz").write_bytes(content)
-    with pytest.raises(ValueError, match="no .npz of plain arrays"):
+    with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
         load_tables(tmp_path / "tables.npz")
 
 
 def test_a_single_array_is_refused(tmp_path):
     np.save(tmp_path / "tables.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="no .npz of plain arrays"):
+    with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
         load_tables(tmp_path / "tables.npy")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.npz: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"absent.* there is no such file"):
         load_tables(tmp_path / "absent.npz")
