@@ -1,5 +1,6 @@
 """Trains, evaluates and uses a network: `python main.py --config=configs/quickstart.py`."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -19,9 +20,16 @@ OUT = flags.DEFINE_string("out", None, "Where predict writes; <workdir>/predict 
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """The arguments that are no flags; stops at a config field that does not exist."""
+    """The arguments that are no flags; stops in one line at a flag or field that does not exist."""
     try:
-        return app.parse_flags_with_usage(arguments)
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        first, *more = str(error).strip().splitlines()
+        # What a config file refuses is the last line of a traceback.
+        place = first.removesuffix(" Error whilst parsing config file:")
+        sys.exit(
+            f"Error: {place} {more[-1].removeprefix('ValueError: ')}" if more else f"Error: {first}"
+        )
     except (AttributeError, KeyError, TypeError) as error:
         given = ", ".join(a for a in arguments if a.lstrip("-").startswith("config."))
         sys.exit(f"Error: unknown config field in {given}: {error}; see configs/resnet18.py")
@@ -29,9 +37,15 @@ def parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(f"Error: {error}")
 
 
+def run_name(config_file: str) -> str:
+    """A folder's name for a config: configs/ablation.py:roi=false gives ablation-roi-false."""
+    path, _, variant = config_file.partition(":")
+    return re.sub(r"\W+", "-", f"{Path(path).stem}-{variant}").strip("-")
+
+
 def main(arguments: list[str]) -> None:
     config = CONFIG.value
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    name = run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = Path(WORKDIR.value or f"runs/{name}")
     if not flags.FLAGS["verbosity"].present:  # Libraries under this program tell of every file.
         logging.set_verbosity(logging.WARNING)
