@@ -164,7 +164,7 @@ def test_a_dataset_of_another_hand_is_refused(run_main, trained, tmp_path):
         f"--config.data.source.folder={folder}",
         f"--config.data.source.prepared={tmp_path / 'prepared'}",
     )
-    assert refused(result, str(tmp_path / "prepared"), "numbered as another hand's", "--config.hand=")
+    assert refused(result, str(tmp_path / "prepared"), "numbered as another hand's", "config.hand=")
 
 
 @pytest.mark.parametrize(

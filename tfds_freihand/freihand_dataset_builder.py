@@ -12,6 +12,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.hand import HandModel
 from tfds_freihand import download
 
 EXAMPLES_PER_SHARD = 8192
@@ -31,6 +32,11 @@ class Builder(tfds.core.ShardBasedBuilder):
         "A folder in FreiHAND's official layout (training/rgb, training_K.json, ...): unpack "
         "FreiHAND_pub_v2.zip and FreiHAND_pub_v2_eval.zip into it."
     )
+
+    def __init__(self, hand: HandModel | None = None, **kwargs: Any):
+        """`hand` is what parameter lists are posed with; see `freihand.read_annotations`."""
+        super().__init__(**kwargs)
+        self._hand = hand
 
     def _info(self) -> tfds.core.DatasetInfo:
         def floats(*shape: int) -> tfds.features.Tensor:
@@ -58,7 +64,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         folder = self._folder(dl_manager)
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)  # As _info made it.
         metadata["fingerprint"] = freihand.fingerprint(folder)
-        return {split: _shards(folder, split) for split in freihand.PARTS}
+        return {split: _shards(folder, split, self._hand) for split in freihand.PARTS}
 
     def _folder(self, dl_manager: tfds.download.DownloadManager) -> Path:
         try:
@@ -67,9 +73,11 @@ class Builder(tfds.core.ShardBasedBuilder):
             return download.fetch(dl_manager, self.url_infos or {})
 
 
-def _shards(folder: Path, split: str) -> list[Callable[[], Iterator[KeyedExample]]]:
+def _shards(
+    folder: Path, split: str, hand: HandModel | None
+) -> list[Callable[[], Iterator[KeyedExample]]]:
     """One generator of examples for each shard; the lists are read here, before any is written."""
-    annotations = freihand.read_annotations(folder, split)
+    annotations = freihand.read_annotations(folder, split, hand)
     n_images = freihand.count_images(folder, split)
     boxes_px = _boxes_px(folder, split)
     starts = range(0, n_images, EXAMPLES_PER_SHARD)

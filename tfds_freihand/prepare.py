@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.hand import HandModel, load_mano
 from tfds_freihand.freihand_dataset_builder import Builder
 
 
-def prepare(folder: Path | None, data_dir: Path) -> Path:
+def prepare(folder: Path | None, data_dir: Path, hand: HandModel | None = None) -> Path:
     """Writes the TFDS dataset of `folder` under `data_dir`, or finds it there; its directory.
 
     Without a folder the official archives are downloaded, unless a dataset is there already. It
-    appears under its name only when it is complete; several processes may ask at once.
+    appears under its name only when it is complete; several processes may ask at once. `hand` poses
+    the parameters of releases without lists of vertices.
 
     Raises:
         FileNotFoundError: if the folder lacks a file of the official layout.
@@ -26,7 +29,7 @@ def prepare(folder: Path | None, data_dir: Path) -> Path:
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with _only_one(data_dir / "freihand.lock"):
-        builder = Builder(data_dir=data_dir, file_format="array_record")
+        builder = Builder(hand, data_dir=data_dir, file_format="array_record")
         target = Path(builder.data_dir)
         if target.is_dir():
             if folder is not None:
@@ -64,11 +67,16 @@ def _only_one(path: Path) -> Iterator[None]:
 
 
 def main(_) -> None:
-    folder = flags.FLAGS.folder
-    print(prepare(Path(folder) if folder else None, Path(flags.FLAGS.data_dir)))
+    folder, hand = flags.FLAGS.folder, flags.FLAGS.hand
+    try:
+        model = load_mano(hand) if hand else None
+        print(prepare(Path(folder) if folder else None, Path(flags.FLAGS.data_dir), model))
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("folder", None, "Folder in the official layout; none: download.")
+    flags.DEFINE_string("hand", None, "Your MANO_RIGHT.pkl, for folders without vertex lists.")
     flags.DEFINE_string("data_dir", "data/tfds", "Where prepared datasets live.")
     app.run(main)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from m3dhmr_jax.data import pipeline
+from m3dhmr_jax.data import freihand, pipeline
 from m3dhmr_jax.data.synthetic.recipe import RECIPES
 from m3dhmr_jax.data.synthetic.writing import write_dataset
 from m3dhmr_jax.hand import HandModel
 from tfds_freihand.prepare import prepare
 
-LABELS_AGREE_M = 0.01  # Landmarks regressed from the right surface are a few millimetres off.
 RECORDS_LOOKED_AT = 32
 
 
@@ -45,7 +44,7 @@ def open_dataset(
             "unpack FreiHAND there, download it with python -m tfds_freihand.prepare, or ask for "
             "a synthetic set with data.source.synthetic_train"
         )
-    dataset_dir = prepare(source if source.is_dir() else None, Path(prepared))
+    dataset_dir = prepare(source if source.is_dir() else None, Path(prepared), hand)
     check_hand_fits(dataset_dir, hand)
     return dataset_dir
 
@@ -55,10 +54,9 @@ def check_hand_fits(dataset_dir: Path, hand: HandModel) -> None:
     source = pipeline.open_split(dataset_dir, "test")
     rows = np.linspace(0, len(source) - 1, min(len(source), RECORDS_LOOKED_AT)).astype(int)
     records = [source[int(row)] for row in rows]
-    regressed_m = hand.joint_regressor @ np.stack([record["verts"] for record in records])
-    apart_m = np.linalg.norm(regressed_m - np.stack([record["xyz"] for record in records]), axis=2)
-    off_m = np.median(apart_m.mean(axis=1))
-    if off_m > LABELS_AGREE_M:
+    verts_m, xyz_m = (np.stack([record[name] for record in records]) for name in ("verts", "xyz"))
+    off_m = freihand.landmarks_off_m(hand, verts_m, xyz_m)
+    if off_m > freihand.LABELS_AGREE_M:
         raise ValueError(
             f"{dataset_dir}: landmarks regressed from its meshes are {1000 * off_m:.0f} mm from "
             "its own, so the meshes are numbered as another hand's: set --config.hand to the hand "

@@ -6,6 +6,7 @@
     training_{K,xyz,verts,scale}.json                                      lists of n
     evaluation/rgb/%08d.jpg, evaluation_{K,xyz,verts,scale}.json           one image for each
 
+A `*_mano.json` serves where there is no `*_verts.json`; see `mano_lists`.
 Camera frame and joint order as in m3dhmr_jax.types. Axes: a annotations, n landmarks, v vertices.
 """
 
@@ -20,12 +21,15 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.data.json_records import read_records
+from m3dhmr_jax.data.mano_lists import posed_vertices_m, read_parameters
+from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
 MAX_VERSIONS = 4  # Background versions of each training photo in the official release.
 EVALUATION_BOX_PX = 130  # The peers' fixed crop on the evaluation photos, 100 px times 1.3.
 PARTS = {"train": "training", "test": "evaluation"}
 _SHAPES = {"K": (3, 3), "xyz": (N_JOINTS, 3), "verts": (N_VERTICES, 3), "scale": ()}
+LABELS_AGREE_M = 0.01  # Landmarks regressed from the right surface are a few millimetres off.
 _SAMPLE_BYTES = 1 << 20
 _FILE_NAME = re.compile(r"\d{8}\.jpg")
 
@@ -91,52 +95,95 @@ def _count_numbered(folder: Path) -> int:
     return len(names)
 
 
-def check_lists_are_there(folder: Path, split: str) -> None:
-    """Refuses a folder that lacks an annotation list of a split.
+def list_names(folder: Path, split: str) -> tuple[str, ...]:
+    """The annotation lists that a split is read from: verts, or mano where there are no verts.
 
     Raises:
-        FileNotFoundError: naming the file and where to get it.
+        FileNotFoundError: if one is missing, naming it and where to get it.
     """
-    for name in _SHAPES:
-        path = folder / f"{PARTS[split]}_{name}.json"
-        if path.is_file():
-            continue
-        reason = "it is part of FreiHAND's official layout"
-        if split == "test":
-            reason += "; the archive FreiHAND_pub_v2_eval.zip has it, for the same folder"
-        if name == "verts" and path.with_name(f"{PARTS[split]}_mano.json").is_file():
-            reason = (
-                "vertices come from it. A *_mano.json is there, but its parameters become vertices "
-                "only through the MANO model: use a release with vertex lists (FreiHAND v2)"
-            )
-        raise FileNotFoundError(f"{path}: no such annotation list; {reason}")
+    has_parameters = _list_path(folder, split, "mano").is_file()
+    has_vertices = _list_path(folder, split, "verts").is_file()
+    names = ("K", "xyz", "mano" if has_parameters and not has_vertices else "verts", "scale")
+    for name in names:
+        path = _list_path(folder, split, name)
+        if not path.is_file():
+            reason = "it is part of FreiHAND's official layout"
+            if split == "test":
+                reason += "; the archive FreiHAND_pub_v2_eval.zip has it, for the same folder"
+            raise FileNotFoundError(f"{path}: no such annotation list; {reason}")
+    return names
 
 
-def read_annotations(folder: Path, split: str) -> Annotations:
-    """Reads and checks the annotation lists of a split.
+def _list_path(folder: Path, split: str, name: str) -> Path:
+    return folder / f"{PARTS[split]}_{name}.json"
+
+
+def read_annotations(folder: Path, split: str, hand: HandModel | None = None) -> Annotations:
+    """Reads and checks the annotation lists of a split; `hand` is what mano lists are posed with.
 
     Raises:
         FileNotFoundError: if a list is missing.
         ValueError: if a list is cut short, has another length than the photos call for, or a
-            record of another shape.
+            record of another shape; if there are only parameters and no hand, or another hand than
+            they were made for.
     """
     n = count_annotations(folder, split)
-    check_lists_are_there(folder, split)
-    lists = {}
-    for name, shape in _SHAPES.items():
-        path = folder / f"{PARTS[split]}_{name}.json"
-        try:
-            lists[name] = read_records(path, shape)
-        except ValueError as error:
-            raise ValueError(f"{error}. {n} records were expected") from error
-        if len(lists[name]) != n:
-            counted = "masks" if split == "train" else "photos"
-            raise ValueError(
-                f"{path}: {len(lists[name])} records, expected {n}, as many as there are {counted} "
-                f"in {PARTS[split]}: lists and photos must be of the same release; unpack or "
-                "generate the folder again"
-            )
+    lists = {name: _read_list(folder, split, name, n) for name in list_names(folder, split)}
+    if "mano" in lists:
+        path = _list_path(folder, split, "mano")
+        lists["verts"] = _pose(path, hand, lists["mano"], lists["K"], lists["xyz"])
     return Annotations(lists["K"], lists["xyz"], lists["verts"], lists["scale"])
+
+
+def _read_list(folder: Path, split: str, name: str, n: int) -> np.ndarray:
+    path = _list_path(folder, split, name)
+    try:
+        records = read_parameters(path) if name == "mano" else read_records(path, _SHAPES[name])
+    except ValueError as error:
+        raise ValueError(f"{error}. {n} records were expected") from error
+    if len(records) != n:
+        counted = "masks" if split == "train" else "photos"
+        raise ValueError(
+            f"{path}: {len(records)} records, expected {n}, as many as there are {counted} "
+            f"in {PARTS[split]}: lists and photos must be of the same release; unpack or "
+            "generate the folder again"
+        )
+    return records
+
+
+def _pose(
+    path: Path,
+    hand: HandModel | None,
+    parameters: Float[np.ndarray, "a 61"],
+    intrinsics: Float[np.ndarray, "a 3 3"],
+    xyz_m: Float[np.ndarray, "a n 3"],
+) -> Float[np.ndarray, "a v 3"]:
+    needs = "MANO: name your MANO_RIGHT.pkl with --config.hand (or --hand of tfds_freihand.prepare)"
+    if hand is None:
+        raise ValueError(
+            f"{path}: there is no list of vertices beside it, and its parameters become vertices "
+            f"only through {needs}"
+        )
+    try:
+        verts_m = posed_vertices_m(hand, parameters, intrinsics)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    off_m = landmarks_off_m(hand, verts_m, xyz_m)
+    if off_m > LABELS_AGREE_M:
+        raise ValueError(
+            f"{path}: posed with the hand that is set, its parameters give landmarks that are "
+            f"{1000 * off_m:.0f} mm from those of {path.name.replace('mano', 'xyz')}: they are "
+            f"another hand's. FreiHAND's need {needs}"
+        )
+    return verts_m
+
+
+def landmarks_off_m(
+    hand: HandModel, verts_m: Float[np.ndarray, "a v 3"], xyz_m: Float[np.ndarray, "a n 3"]
+) -> float:
+    """How far the landmarks that `hand` regresses from meshes are from `xyz_m`, for the median."""
+    apart_m = np.linalg.norm(hand.joint_regressor @ verts_m - xyz_m, axis=2).mean(axis=1)
+    return float(np.median(apart_m))
 
 
 def mask_box_px(mask_path: Path) -> Float[np.ndarray, "4"]:
@@ -176,9 +223,8 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for split, part in PARTS.items():
         count_annotations(folder, split)
-        check_lists_are_there(folder, split)
-        for name in _SHAPES:
-            path = folder / f"{part}_{name}.json"
+        for name in list_names(folder, split):
+            path = _list_path(folder, split, name)
             n_bytes = path.stat().st_size
             digest.update(f"{path.name} {n_bytes}\n".encode())
             with path.open("rb") as file:

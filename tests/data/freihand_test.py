@@ -110,9 +110,9 @@ def test_fingerprint_follows_the_content_and_not_the_place(freihand_folder, fold
             r"training_xyz\.json: .* 4 whole records .* 5 records were expected",
         ),
         (
-            lambda f: (f / "training_verts.json").rename(f / "training_mano.json"),
+            lambda f: (f / "training_verts.json").unlink(),
             FileNotFoundError,
-            r"training_verts\.json: .* only through the MANO model",
+            r"training_verts\.json: no such annotation list",
         ),
     ],
 )
