@@ -7,7 +7,7 @@ import numpy as np
 
 from m3dhmr_jax.data import freihand, pipeline
 from m3dhmr_jax.data.synthetic.recipe import RECIPES
-from m3dhmr_jax.data.synthetic.writing import write_dataset
+from m3dhmr_jax.data.synthetic.writing import check_origin, origin_of, write_dataset
 from m3dhmr_jax.hand import HandModel
 from tfds_freihand.prepare import prepare
 
@@ -29,15 +29,13 @@ def open_dataset(
     Where `folder` is not there and `synthetic_train` is not 0, a synthetic set is rendered into it.
 
     Raises:
-        FileNotFoundError, ValueError: if the folder is incomplete or damaged, the recipe is
-            unknown or the meshes are of another hand.
+        FileNotFoundError, ValueError: if the folder is incomplete or damaged, or a synthetic set
+            that was made otherwise, the recipe is unknown or the meshes are of another hand.
     """
     source = Path(folder)
-    if synthetic_train and not (source / "training_xyz.json").is_file():
-        if recipe not in RECIPES:
-            raise ValueError(f"data.source.recipe={recipe!r} must be one of {sorted(RECIPES)}")
-        workers = os.cpu_count() or 1
-        write_dataset(source, synthetic_train, synthetic_test, seed, workers, RECIPES[recipe])
+    if synthetic_train:
+        sizes = synthetic_train, synthetic_test
+        _render_once(source, *sizes, seed=seed, recipe=recipe, hand=hand)
     if not source.is_dir() and not any(Path(prepared).glob("*/*/dataset_info.json")):
         raise FileNotFoundError(
             f"data.source.folder={folder}: no such folder, and no prepared dataset in {prepared}; "
@@ -47,6 +45,20 @@ def open_dataset(
     dataset_dir = prepare(source if source.is_dir() else None, Path(prepared), hand)
     check_hand_fits(dataset_dir, hand)
     return dataset_dir
+
+
+def _render_once(
+    folder: Path, n_train: int, n_test: int, *, seed: int, recipe: str, hand: HandModel
+) -> None:
+    """Renders a synthetic set into `folder`, or checks that what is there was rendered so."""
+    if recipe not in RECIPES:
+        raise ValueError(f"data.source.recipe={recipe!r} must be one of {sorted(RECIPES)}")
+    backgrounds, workers = 1, os.cpu_count() or 1
+    if (folder / "training_xyz.json").is_file():
+        wanted = origin_of(n_train, n_test, seed, RECIPES[recipe], backgrounds, hand)
+        check_origin(folder, wanted)
+        return
+    write_dataset(folder, n_train, n_test, seed, workers, RECIPES[recipe], backgrounds, hand)
 
 
 def check_hand_fits(dataset_dir: Path, hand: HandModel) -> None:

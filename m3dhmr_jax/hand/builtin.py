@@ -9,29 +9,28 @@ import functools
 import importlib.resources
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from m3dhmr_jax.hand.model import CoarseLevel, HandModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HandDetails:
-    """What only the renderer needs to know: joint axes, the closed wrist, and where skin differs.
+    """What only the renderer needs to know: how joints bend and where skin differs.
 
     Attributes:
         axes: per skeleton joint its flexion, abduction and twist axis at rest (rows).
-        cap: triangles that close the wrist, shaded flat.
-        palmar, nail, knuckle, crease, tip: masks in [0, 1] per vertex. nail_faces: bool per face.
+        relaxed: per skeleton joint its own turn from the rest to a relaxed hand.
+        palmar, nail, knuckle, crease, tip: masks in [0, 1] per vertex.
     """
 
     axes: Float[np.ndarray, "j 3 3"]
-    cap: Int[np.ndarray, "c 3"]
+    relaxed: Float[np.ndarray, "j 3 3"]
     palmar: Float[np.ndarray, " v"]
     nail: Float[np.ndarray, " v"]
     knuckle: Float[np.ndarray, " v"]
     crease: Float[np.ndarray, " v"]
     tip: Float[np.ndarray, " v"]
-    nail_faces: Bool[np.ndarray, " f"]
 
 
 @functools.cache
@@ -79,11 +78,10 @@ def load_details() -> HandDetails:
     arrays = _arrays()
     return HandDetails(
         axes=arrays["axes"],
-        cap=arrays["cap"].astype(np.int32),
+        relaxed=np.tile(np.eye(3), (len(arrays["axes"]), 1, 1)),  # It is at rest.
         palmar=arrays["palmar"],
         nail=arrays["nail"],
         knuckle=arrays["knuckle"],
         crease=arrays["crease"],
         tip=arrays["tipmask"],
-        nail_faces=arrays["nail_face"],
     )

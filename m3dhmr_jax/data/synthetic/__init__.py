@@ -1,4 +1,4 @@
-"""Synthetic FreiHAND: photos of the built-in hand with exact labels, in FreiHAND's layout."""
+"""Synthetic FreiHAND: photos of a hand with exact labels, in FreiHAND's layout."""
 
 from m3dhmr_jax.data.synthetic.recipe import FULL, QUICKSTART, RECIPES, Recipe
 from m3dhmr_jax.data.synthetic.writing import write_dataset

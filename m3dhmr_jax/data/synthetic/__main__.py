@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from m3dhmr_jax.data.synthetic import RECIPES, write_dataset
+from m3dhmr_jax.hand import load_mano
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -18,6 +19,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--recipe", choices=RECIPES, default="full")
     parser.add_argument("--backgrounds", type=int, default=1, help="1, or 4 as FreiHAND has")
+    parser.add_argument("--hand", type=Path, help="MANO_RIGHT.pkl; the built-in hand if none")
     return parser.parse_args(arguments)
 
 
@@ -33,6 +35,7 @@ def main(arguments: list[str]) -> int:
             options.workers,
             RECIPES[options.recipe],
             options.backgrounds,
+            load_mano(options.hand) if options.hand else None,
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

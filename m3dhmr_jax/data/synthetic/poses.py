@@ -1,7 +1,7 @@
 """Random hand shapes and articulations that a hand could take.
 
 Axes: j = 16 skeleton joints in MANO order, k = 4 long fingers, c capsules, p shape directions.
-Flexion bends towards the palm, abduction turns towards the thumb; both from the relaxed rest pose.
+Flexion bends towards the palm, abduction turns towards the thumb; both from the relaxed hand.
 """
 
 import itertools
@@ -177,7 +177,8 @@ def thumb_turns(
     return [base, rotation(axes[1, 0], middle), rotation(axes[2, 0], last)]
 
 
-def _draw(rng, axes, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:
+def _draw(rng, details: HandDetails, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:
+    axes = details.axes
     mode = str(rng.choice(MODES, p=MODE_SHARES))
     curls, thumb = sample_curls(rng, mode)
     spread_deg = rng.normal(0, 4) * np.array([1.0, 0.2, -0.6, -1.2])
@@ -195,7 +196,7 @@ def _draw(rng, axes, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:
         flexion = np.radians([mcp, pip, dip])
         rotations[base : base + 3] = finger_turns(axes[base : base + 3], flexion, abduction)
     rotations[THUMB_BASE:] = thumb_turns(rng, axes[THUMB_BASE:], thumb)
-    return rotations
+    return details.relaxed @ rotations
 
 
 def sample_articulation(
@@ -208,10 +209,10 @@ def sample_articulation(
 ) -> Float[np.ndarray, "j 3 3"]:
     """Each joint's own rotation, the wrist at rest; fingers hardly enter one another.
 
-    After `MAX_TRIES` collisions in a row the rest pose is returned, which never collides.
+    After `MAX_TRIES` collisions in a row the relaxed pose is returned, which never collides.
     """
     for _ in range(MAX_TRIES):
-        rotations = _draw(rng, details.axes, recipe)
+        rotations = _draw(rng, details, recipe)
         if penetration_m(hand, capsules, rotations, shape) <= PENETRATION_LIMIT_M:
             return rotations
-    return np.tile(np.eye(3), (16, 1, 1))
+    return details.relaxed.copy()

@@ -8,7 +8,7 @@ Range = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Ranges of one kind of synthetic set; angles of joints are counted from the relaxed rest pose.
+    """Ranges of one kind of synthetic set; angles of joints are counted from the relaxed hand.
 
     Attributes:
         tilt_deg: None draws all rotations alike. A number draws palm or back views with the

@@ -22,7 +22,8 @@ from m3dhmr_jax.data.synthetic.poses import (
 from m3dhmr_jax.data.synthetic.raster import FAR_M, depth_map
 from m3dhmr_jax.data.synthetic.recipe import SIDE_PX, Recipe
 from m3dhmr_jax.data.synthetic.surface import RING_REACH_M, Surface, build_surface, refine
-from m3dhmr_jax.hand import HandDetails, HandModel
+from m3dhmr_jax.data.synthetic.transfer import transfer_details
+from m3dhmr_jax.hand import HandDetails, HandModel, hand_id, load_builtin, load_details
 
 ARM_MUST_LEAVE = 0.93  # Share of the hand that its own arm may not hide.
 THINGS_MUST_LEAVE = 0.62
@@ -53,12 +54,15 @@ class Scene(NamedTuple):
     things: tuple[Thing, ...]
 
 
-def make_kit(hand: HandModel, details: HandDetails) -> Kit:
-    """Prepares a hand for drawing.
+def make_kit(hand: HandModel) -> Kit:
+    """Prepares a hand for drawing; what only the built-in hand knows of itself is carried over.
 
     Raises:
         ValueError: if the hand's surface is not open at the wrist and only there.
     """
+    builtin, details = load_builtin(), load_details()
+    if hand_id(hand) != hand_id(builtin):
+        details = transfer_details(hand, builtin, details)
     return Kit(hand, details, build_surface(hand, details), fit_capsules(hand))
 
 

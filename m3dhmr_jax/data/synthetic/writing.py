@@ -3,17 +3,18 @@
 `training/rgb/%08d.jpg` i belongs to annotation i mod n and `training/mask/%08d.jpg` exists for the
 first n; `evaluation/` likewise with one picture each. `training_{K,xyz,verts,scale}.json` and
 `evaluation_...` hold one row per annotation and are named so only when everything else is there:
-an interrupted run leaves `.partial` files and never looks finished.
+an interrupted run leaves `.partial` files and never looks finished. `synthetic.json` says what the
+set was made from; the official data has no such file.
 """
 
 import contextlib
 import dataclasses
-import functools
 import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,10 +24,11 @@ from m3dhmr_jax.data.synthetic.photo import encode_mask, encode_photo
 from m3dhmr_jax.data.synthetic.recipe import FULL, Recipe
 from m3dhmr_jax.data.synthetic.render import draw, mask_of, photograph
 from m3dhmr_jax.data.synthetic.scene import Kit, Scene, make_kit, sample_scene
-from m3dhmr_jax.hand import load_builtin, load_details
+from m3dhmr_jax.hand import HandModel, hand_id, load_builtin
 
 SPLITS = ("training", "evaluation")
 ANNOTATIONS = ("K", "xyz", "verts", "scale")
+ORIGIN = "synthetic.json"
 SCALE_BONE = (9, 10)  # FreiHAND's unit: the middle finger's proximal phalanx.
 METRE_DIGITS = 6
 CHUNK = 8
@@ -35,7 +37,7 @@ GEOMETRY, LOOKS = 0, 1  # Streams of one example: its labels, then one stream pe
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One example to make; picklable, and all that its bytes depend on."""
+    """One example to make; picklable, and with the hand all that its bytes depend on."""
 
     out: Path
     split: str
@@ -44,11 +46,6 @@ class Job:
     backgrounds: int
     seed: int
     recipe: Recipe
-
-
-@functools.cache
-def _kit() -> Kit:
-    return make_kit(load_builtin(), load_details())
 
 
 def example_rng(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
@@ -65,10 +62,18 @@ def annotation_rows(scene: Scene) -> tuple[str, str, str, str]:
     return k, xyz, verts, scale
 
 
-def make_example(job: Job) -> tuple[str, str, str, str]:
-    """Writes the pictures of one example and returns its annotation rows."""
+_worker: dict[str, Kit] = {}  # Of this process: jobs are many, and a hand is large.
+
+
+def start_worker(hand: HandModel) -> None:
+    """Prepares this process for the jobs of a hand."""
     cv2.setNumThreads(1)  # Workers share the cores already.
-    kit, folder = _kit(), job.out / job.split
+    _worker["kit"] = make_kit(hand)
+
+
+def make_example(job: Job) -> tuple[str, str, str, str]:
+    """Writes the pictures of one example, after `start_worker`; returns its annotation rows."""
+    kit, folder = _worker["kit"], job.out / job.split
     scene = sample_scene(example_rng(job.seed, job.split, job.index, GEOMETRY), kit, job.recipe)
     drawn = draw(scene, kit.surface)
     mask = encode_mask(mask_of(drawn, kit.surface))
@@ -127,9 +132,11 @@ def _results(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, s
 
 
 @contextlib.contextmanager
-def _workers(count: int) -> Iterator[Executor]:
+def _workers(count: int, hand: HandModel) -> Iterator[Executor]:
     spawning = multiprocessing.get_context("spawn")  # Forking a process that holds JAX may hang.
-    pool = ProcessPoolExecutor(count, mp_context=spawning)
+    pool = ProcessPoolExecutor(
+        count, mp_context=spawning, initializer=start_worker, initargs=(hand,)
+    )
     try:
         yield pool
     finally:
@@ -152,6 +159,44 @@ def _write_split(pool: Executor, jobs: list[Job], bar: tqdm.tqdm) -> None:
             file.write("]")
 
 
+def origin_of(
+    n_train: int, n_test: int, seed: int, recipe: Recipe, backgrounds: int, hand: HandModel
+) -> dict[str, Any]:
+    """What a set is made from, as `synthetic.json` has it."""
+    made_from = {
+        "train": n_train,
+        "test": n_test,
+        "seed": seed,
+        "backgrounds": backgrounds,
+        "hand": hand_id(hand),
+        "recipe": dataclasses.asdict(recipe),
+    }
+    return json.loads(json.dumps(made_from))  # Tuples become lists, as in the file.
+
+
+def check_origin(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuses a synthetic set in `folder` that was made from something else than is `wanted`.
+
+    Raises:
+        ValueError: naming what differs. A folder without `synthetic.json` is no synthetic set.
+    """
+    path = folder / ORIGIN
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text())
+    differences = [
+        f"{name} is {found.get(name)!r} there and {value!r} here"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder} holds a synthetic set that was made from other settings: "
+            f"{'; '.join(differences)}. Delete it, or name another data.source.folder and "
+            "data.source.prepared"
+        )
+
+
 def write_dataset(
     out: Path,
     n_train: int,
@@ -160,6 +205,7 @@ def write_dataset(
     workers: int,
     recipe: Recipe = FULL,
     backgrounds: int = 1,
+    hand: HandModel | None = None,
 ) -> None:
     """Renders `n_train` and `n_test` hands into `out`; the same seed gives the same bytes.
 
@@ -167,12 +213,13 @@ def write_dataset(
         backgrounds: pictures per training hand, 1 or FreiHAND's 4: the same hand in the same pose
             under other light, with other skin, before another background.
         workers: processes; they do not change the result.
+        hand: the built-in one if None.
 
     Raises:
         ValueError: as `check_request`, or if `out` cannot be written; nothing is written then.
         OSError: if the disk fills up on the way; what is there does not look finished.
     """
-    out = Path(out)
+    out, hand = Path(out), hand or load_builtin()
     check_request(out, n_train, n_test, seed, workers, backgrounds)
     wanted = [
         (split, count, versions)
@@ -182,12 +229,14 @@ def write_dataset(
     _prepare_folders(out, [split for split, _, _ in wanted])
     total = sum(count * versions for _, count, versions in wanted)
     with (
-        _workers(workers) as pool,
+        _workers(workers, hand) as pool,
         tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,
     ):
         for split, count, versions in wanted:
             jobs = [Job(out, split, i, count, versions, seed, recipe) for i in range(count)]
             _write_split(pool, jobs, bar)
+    origin = origin_of(n_train, n_test, seed, recipe, backgrounds, hand)
+    (out / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
     for split, _, _ in wanted:
         for kind in ANNOTATIONS:
             _partial(out, split, kind).rename(out / f"{split}_{kind}.json")

@@ -12,12 +12,12 @@ from m3dhmr_jax.data.synthetic.scene import (
     make_kit,
     sample_scene,
 )
-from m3dhmr_jax.hand import load_builtin, load_details
+from m3dhmr_jax.hand import load_builtin
 
 
 @pytest.fixture(scope="module")
 def kit():
-    return make_kit(load_builtin(), load_details())
+    return make_kit(load_builtin())
 
 
 @pytest.fixture(scope="module", params=["full", "quickstart"])

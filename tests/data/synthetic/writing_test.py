@@ -13,7 +13,7 @@ from m3dhmr_jax.data.synthetic.photo import encode_photo
 from m3dhmr_jax.data.synthetic.render import draw, photograph
 from m3dhmr_jax.data.synthetic.scene import make_kit, sample_scene
 from m3dhmr_jax.data.synthetic.sheet import contact_sheet
-from m3dhmr_jax.hand import load_builtin, load_details
+from m3dhmr_jax.hand import hand_id, load_builtin, load_mano
 
 N_TRAIN, N_TEST = 3, 1
 
@@ -38,6 +38,7 @@ def test_the_layout_is_freihands(dataset):
     names |= {f"training/mask/{i:08d}.jpg" for i in range(N_TRAIN)}
     names |= {"evaluation/rgb/00000000.jpg", "evaluation/mask/00000000.jpg"}
     names |= {f"{s}_{k}.json" for s in writing.SPLITS for k in writing.ANNOTATIONS}
+    names |= {writing.ORIGIN}
     assert set(contents(dataset)) == names
 
 
@@ -69,7 +70,7 @@ def test_the_versions_of_a_picture_show_one_hand_differently(dataset):
 
 @pytest.mark.parametrize("version", [0, 3])
 def test_rgb_i_shows_annotation_i_modulo_the_number_of_hands(dataset, version):
-    kit = make_kit(load_builtin(), load_details())
+    kit = make_kit(load_builtin())
     scene = sample_scene(writing.example_rng(3, "training", 1, writing.GEOMETRY), kit, QUICKSTART)
     rng = writing.example_rng(3, "training", 1, writing.LOOKS + version)
     photo, quality = photograph(rng, scene, kit, draw(scene, kit.surface))
@@ -156,3 +157,32 @@ def test_a_sheet_tiles_pictures_row_by_row(dataset):
 def test_a_sheet_of_too_few_pictures_is_refused(dataset):
     with pytest.raises(ValueError, match="render more"):
         contact_sheet(dataset)
+
+
+def test_a_set_says_what_it_was_made_from(dataset):
+    origin = json.loads((dataset / writing.ORIGIN).read_text())
+    assert origin == writing.origin_of(N_TRAIN, N_TEST, 3, QUICKSTART, 4, load_builtin())
+
+
+@pytest.mark.parity
+def test_a_set_may_be_rendered_from_mano(reference, tmp_path):
+    file = reference / "mano" / "MANO_RIGHT.pkl"
+    out = tmp_path / "set"
+    options = ["--train", "2", "--test", "1", "--workers", "1", "--recipe", "quickstart"]
+    assert main(["--out", str(out), *options, "--hand", str(file)]) == 0
+    hand = load_mano(file)
+    for split in writing.SPLITS:
+        xyz, verts = (
+            np.array(json.loads((out / f"{split}_{kind}.json").read_text()))
+            for kind in ("xyz", "verts")
+        )
+        np.testing.assert_allclose(hand.joint_regressor @ verts, xyz, atol=3e-6)
+    assert json.loads((out / writing.ORIGIN).read_text())["hand"] == hand_id(hand)
+
+
+def test_a_hand_that_is_none_is_refused_and_nothing_written(tmp_path, capsys):
+    (tmp_path / "hand.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    options = ["--out", str(tmp_path / "set"), "--hand", str(tmp_path / "hand.pkl")]
+    assert main(options) == 2
+    assert "hand.pkl: refused, and nothing of it was run" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
