@@ -66,6 +66,7 @@ def get_config() -> ConfigDict:
     config.optim.drop_epochs = (30.0,)
     config.optim.drop_factor = 0.1
     config.optim.warmup_epochs = 0.0
+    config.optim.clip_norm = 2.0  # The first steps are hundreds of times longer than the rest.
     config.optim.ema_decay = 0.0  # 0 evaluates the parameters themselves.
 
     config.loss = ConfigDict()

@@ -103,7 +103,7 @@ def create_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTran
         config.optim.drop_epochs,
         config.optim.drop_factor,
     )
-    return optim.adam(rate)
+    return optim.adam(rate, config.optim.clip_norm)
 
 
 def checkpoints_of(workdir: Path, network: Network) -> Checkpoints:

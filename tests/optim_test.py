@@ -27,12 +27,33 @@ def test_without_drops_it_stays():
 
 
 def test_the_first_step_of_adam_is_one_rate_long():
-    optimizer = adam(learning_rate(0.1, 10, 0.0, (), 0.5))
+    optimizer = adam(learning_rate(0.1, 10, 0.0, (), 0.5), np.inf)
     params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(3.0)}
     grads = {"a": jnp.array([5.0, -0.01]), "b": jnp.array(0.0)}
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates["a"], [-0.1, 0.1], rtol=1e-4)
     assert updates["b"] == 0
+
+
+def test_a_huge_first_gradient_does_not_shorten_the_steps_after_it():
+    def second_step(clip_norm):
+        optimizer = adam(learning_rate(0.1, 10, 0.0, (), 0.5), clip_norm)
+        params = jnp.zeros(1)
+        _, state = optimizer.update(jnp.full(1, 1000.0), optimizer.init(params), params)
+        updates, _ = optimizer.update(jnp.full(1, -1.0), state, params)
+        return float(updates[0])
+
+    # By hand: moments of -1 after +2, bias taken out, (0.9 * 0.1 * 2 - 0.1) / (1 - 0.9**2), and
+    # (0.999 * 0.001 * 4 + 0.001) / (1 - 0.999**2).
+    want = -0.1 * (0.08 / 0.19) / np.sqrt(0.004996 / 0.001999)
+    np.testing.assert_allclose(second_step(2.0), want, rtol=1e-4)
+    assert second_step(np.inf) < 1.2 * want  # Unclipped, the first gradient still rules.
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, np.nan])
+def test_a_clip_that_leaves_no_gradient_is_refused(clip_norm):
+    with pytest.raises(ValueError, match=f"optim.clip_norm={clip_norm} must be positive"):
+        adam(learning_rate(0.1, 10, 0.0, (), 0.5), clip_norm)
 
 
 def test_the_running_mean_keeps_the_share_of_its_decay():
