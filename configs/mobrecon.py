@@ -1,4 +1,4 @@
-"""MobRecon on FreiHAND: a depth-separable decoder without regions, its own weights of the loss.
+"""MobRecon on FreiHAND: a depth-separable decoder without regions, consistency later.
 
     python main.py --config=configs/mobrecon.py:backbone=densestack
 
@@ -23,6 +23,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.landmark_reader = "clipped_mlp"
     config.model.mesh_operator = "dsconv"
     config.model.roi = False
-    config.loss.weights.normal = 0.1
     config.loss.consistency_from_epoch = 5.0
     return config

@@ -44,7 +44,6 @@ def get_config() -> ConfigDict:
     config.optim.drop_epochs = (6.5, 8.0)
     config.optim.drop_factor = 0.25
     config.optim.ema_decay = 0.99
-    config.loss.weights.normal = 0.1
     config.loss.weights.pose2d = 2.0
     config.loss.weights.con3d = 0.25
     config.loss.weights.con2d = 0.25
