@@ -12,9 +12,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.camera import apply_affine, fit_translation
+from m3dhmr_jax.camera import apply_affine
 from m3dhmr_jax.data.augment import eval_view
 from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
+from m3dhmr_jax.root_recovery import recover_roots
 from m3dhmr_jax.types import MESH_UNIT_M, Batch, FloatArray, Prediction
 
 
@@ -44,7 +45,7 @@ def to_camera(
     verts_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
     xyz_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m)
     uv_px = jax.vmap(apply_affine)(prediction.uv_01 * crop_px, jnp.asarray(img_from_crop))
-    root_m = jax.vmap(fit_translation)(xyz_m, uv_px, jnp.asarray(intrinsics))[:, None]
+    root_m = recover_roots(xyz_m, uv_px, jnp.asarray(intrinsics)).t_m[:, None]
     return CameraHands(uv_px, xyz_m + root_m, verts_m + root_m)
 
 
