@@ -85,7 +85,7 @@ def _draw_strip(
     corners = [fixed_point(np.array([MARGIN_PX + x, strip.centre + y])) for x, y in wedge]
     cv2.fillPoly(part, [np.array(corners, np.int32)], IN_VIEW, cv2.LINE_AA, 4)
     step = GRID_M * per_m
-    for x in np.arange(MARGIN_PX, width, step).round().astype(int):
+    for x in np.arange(MARGIN_PX, width - 0.5, step).round().astype(int):
         part[:, x] = GRID
     first = strip.centre - step * math.floor(strip.centre / step)
     for y in np.arange(first, strip.height, step).round().astype(int):

@@ -110,3 +110,9 @@ def test_without_hands_only_the_camera_is_drawn():
     assert picture.shape == (HEIGHT, WIDTH, 3)
     assert (picture[:, : round(MARGIN_PX)] < 100).any()
     assert len(reddish(picture)[0]) == 0
+
+
+def test_a_grid_line_may_end_up_between_the_last_column_and_the_edge():
+    """0.26 px short of it: it is left out."""
+    farthest_m = 0.1 * (WIDTH - 2 * MARGIN_PX) * 5 / (WIDTH - 0.26 - MARGIN_PX)
+    assert views(block((0, 0, farthest_m - 0.01), (0.02, 0.02, 0.02))).shape == (HEIGHT, WIDTH, 3)
