@@ -1,0 +1,1 @@
+"""Public PyTorch weights as weights of this program, without PyTorch."""
