@@ -110,8 +110,8 @@ def write_stand_in(folder: Path) -> None:
             write_list(folder / f"{part}_{name}.json", records, count)
 
 
-def prepare(folder: Path, data_dir: Path) -> tuple[float, float]:
-    """Minutes and gigabytes at most of `python -m tfds_freihand.prepare`."""
+def prepare(folder: Path, data_dir: Path) -> tuple[float, float, float]:
+    """Minutes, minutes of CPU and gigabytes at most of `python -m tfds_freihand.prepare`."""
     command = [sys.executable, "-m", "tfds_freihand.prepare"]
     command += [f"--folder={folder}", f"--data_dir={data_dir}"]
     command += [f"--hand={HAND.value}"] if HAND.value else []
@@ -120,7 +120,8 @@ def prepare(folder: Path, data_dir: Path) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} failed: run it by hand to see why")
-    return (time.perf_counter() - start) / 60, usage.ru_maxrss / 1e6
+    minutes = (time.perf_counter() - start) / 60
+    return minutes, (usage.ru_utime + usage.ru_stime) / 60, usage.ru_maxrss / 1e6
 
 
 def main(_) -> None:
@@ -129,9 +130,9 @@ def main(_) -> None:
         start = time.perf_counter()
         write_stand_in(folder)
         print(f"stand-in written in {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
-        minutes, gigabytes = prepare(folder, Path(place) / "tfds")
+        minutes, cpu_minutes, gigabytes = prepare(folder, Path(place) / "tfds")
         written = sum(p.stat().st_size for p in (Path(place) / "tfds").rglob("*") if p.is_file())
-    print(f"prepared in {minutes:.1f} minutes (bar: {LIMIT_MINUTES})")
+    print(f"prepared in {minutes:.1f} minutes (bar: {LIMIT_MINUTES}), {cpu_minutes:.1f} of CPU")
     print(f"peak memory {gigabytes:.2f} GB (bar: {LIMIT_GB}); {written / 1e9:.1f} GB written")
 
 

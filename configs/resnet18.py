@@ -1,6 +1,6 @@
 """M3DHMR-ResNet18 on FreiHAND as in the paper: 130,240 images, 38 epochs, batch 32.
 
-    python main.py --config=configs/resnet18.py --mode=train_and_evaluate
+    python main.py --config=configs/resnet18.py --config.hand=MANO_RIGHT.pkl
 
 Paper: PA-MPJPE 6.6 mm, PA-MPVPE 6.7 mm, F@5 0.734, F@15 0.978.
 """

@@ -79,7 +79,7 @@ def test_records_may_come_without_their_official_second_brackets(folder, hand):
     np.testing.assert_allclose(read.verts_m, verts, atol=1e-6)
 
 
-@pytest.mark.parametrize("n", [1, CHUNK - 1, CHUNK + 1])
+@pytest.mark.parametrize("n", [1, CHUNK + 1])
 def test_any_number_of_hands_is_posed_as_one_by_one(n):
     hand = load_builtin()
     parameters = np.zeros((n, 61), np.float32)
@@ -105,6 +105,7 @@ def test_parameters_without_a_hand_say_what_is_needed(folder):
         freihand.read_annotations(folder[0], "train")
 
 
+@pytest.mark.parametrize("hand", ["builtin"], indirect=True)
 def test_another_hand_than_the_parameters_were_made_for_is_refused(folder, hand):
     path = folder[0] / "training_xyz.json"
     xyz = np.array(json.loads(path.read_text()))
