@@ -214,6 +214,15 @@ def test_directions_that_are_not_seen_or_wrong_do_not_matter(hand, fit_both):
         np.testing.assert_allclose(root.t_m, whole.t_m, atol=0.004)
 
 
+def test_an_outline_that_is_too_wide_all_round_is_within_the_deviation(hand, fit_both):
+    """As a mask is that counts every pixel that it touches."""
+    points, verts = hand
+    reach = reach_of(verts)
+    wide = Reach(reach.px + np.float32(0.4), reach.is_seen)
+    root = fit_both(points, seen(points, noise_px=0.5), K, Silhouette(verts, wide))
+    assert np.linalg.norm(root.t_m - T_M) < 2.5 * depth_deviation_m(root)
+
+
 def test_an_empty_silhouette_leaves_the_landmarks_answer(hand, fit, fit_both):
     points, verts = hand
     uv_px = seen(points, noise_px=0.5)
