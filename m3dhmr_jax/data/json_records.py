@@ -9,11 +9,11 @@ A file of predictions is a list of several such lists.
 import dataclasses
 import itertools
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import orjson
 from tqdm import tqdm
 
 BLOCK_BYTES = 8 << 20
@@ -249,15 +249,12 @@ def _parse(
     text = text.removeprefix(b",")
     _check_brackets(text, b",".join([_skeleton(shape)] * count), shape, one, n_before)
     text = text.translate(None, b"[]")
+    try:
+        numbers = np.array(orjson.loads(b"[" + text + b"]"), dtype)
+    except orjson.JSONDecodeError:
+        numbers = np.empty(0, dtype)
     n_numbers = count * int(np.prod(shape, dtype=int))
-    with warnings.catch_warnings():  # Before 2.4 NumPy warns and stops at what is no number.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            numbers = np.fromstring(text, dtype, sep=",")
-        except ValueError:
-            numbers = np.empty(0, dtype)
-    has_gap = b",," in b"," + text.translate(None, _SPACE) + b","  # NumPy would fill it.
-    if has_gap or numbers.size != n_numbers or not np.isfinite(numbers).all():
+    if numbers.size != n_numbers or not np.isfinite(numbers).all():
         bad = n_before + _count_good(text, dtype) * count // n_numbers
         raise ValueError(
             f"{one.title}: {one.record} {bad} holds something that is not a finite number; "
@@ -270,7 +267,7 @@ def _count_good(text: bytes, dtype: type[np.floating]) -> int:
     """How many numbers are well before the first that is none."""
     for i, number in enumerate(text.split(b",")):
         try:
-            good = np.isfinite(np.dtype(dtype).type(float(number)))
+            good = np.isfinite(dtype(orjson.loads(number)))
         except ValueError:
             good = False
         if not good:
