@@ -250,7 +250,7 @@ def _parse(
     _check_brackets(text, b",".join([_skeleton(shape)] * count), shape, one, n_before)
     text = text.translate(None, b"[]")
     try:
-        numbers = np.array(orjson.loads(b"[" + text + b"]"), dtype)
+        numbers = _numbers(b"[" + text + b"]", dtype)
     except orjson.JSONDecodeError:
         numbers = np.empty(0, dtype)
     n_numbers = count * int(np.prod(shape, dtype=int))
@@ -263,11 +263,16 @@ def _parse(
     return numbers.reshape(count, *shape)
 
 
+def _numbers(text: bytes, dtype: type[np.floating]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # It becomes infinite, which is refused.
+        return np.array(orjson.loads(text), dtype)
+
+
 def _count_good(text: bytes, dtype: type[np.floating]) -> int:
     """How many numbers are well before the first that is none."""
     for i, number in enumerate(text.split(b",")):
         try:
-            good = np.isfinite(dtype(orjson.loads(number)))
+            good = np.isfinite(_numbers(number, dtype))
         except ValueError:
             good = False
         if not good:

@@ -69,7 +69,8 @@ def test_a_record_of_another_shape_is_named(tmp_path, bad):
 
 
 @pytest.mark.parametrize(
-    "bad", ["NaN", "Infinity", "null", '"4"', "[4]", "", "1 2", "1-2", "1e999"]
+    "bad",
+    ["NaN", "Infinity", "null", '"4"', "[4]", "", "1 2", "1-2", "1e999", "1e39", ".5", "1.2.3"],
 )
 def test_what_is_no_finite_number_is_named(tmp_path, bad):
     path = tmp_path / "a.json"
