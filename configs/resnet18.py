@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config: Any = ConfigDict()
+    config.task = "mesh"  # configs/pretrain2d.py: "landmarks".
+    config.init_from = ""  # A weights file, or the workdir of a run, to start from.
     config.seed = 0
     config.batch_size = 32  # Over all devices; the network sees two views of each example.
     config.epochs = 38.0
@@ -85,7 +87,7 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 64
     config.eval.every_epochs = 1.0
     config.eval.save_predictions = False  # Of the test set, for submission; as eval/pred.zip.
-    config.eval.checkpoint = "newest"  # Or "best", by PA-MPVPE.
+    config.eval.checkpoint = "newest"  # Or "best", by PA-MPVPE, or a weights file.
     config.predict = ConfigDict()
     config.predict.batch_size = 8
     config.predict.field_of_view_deg = 28.0  # Of the shorter side, where no camera is known.

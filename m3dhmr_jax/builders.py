@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -14,8 +15,10 @@ from m3dhmr_jax.mesh.hierarchy import MeshTables, build_tables, tables_id
 from m3dhmr_jax.mesh.spirals import roi_spirals
 from m3dhmr_jax.mesh.tables_file import load_tables
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
+from m3dhmr_jax.models.pretraining import Pretrain2D
 from m3dhmr_jax.step import TrainState, first_state
 from m3dhmr_jax.types import Config
+from m3dhmr_jax.weights import Adopted, Weights, account, adopt, flatten, load_weights
 
 
 class Network(NamedTuple):
@@ -42,14 +45,41 @@ def create_network(config: Config, hand: HandModel) -> Network:
     """The network with fresh parameters, drawn from `config.seed`.
 
     Raises:
-        ValueError: if a field of `config.model` has a bad value, or its tables do not fit.
+        ValueError: if a field of `config.model` has a bad value, its tables do not fit, or no mesh
+            is learned.
         FileNotFoundError: if the file of its tables is not there.
     """
-    fields = dict(config.model)
-    tables_file = fields.pop("tables")
-    model_config = ModelConfig(**fields)
+    if config.task != "mesh":
+        raise ValueError(
+            f"task={config.task!r} trains a part of the network, which answers no mesh; start a "
+            "whole one from it: --config=configs/resnet18.py --config.init_from=<its workdir>"
+        )
+    tables_file, model_config = _model(config)
     tables = create_tables(tables_file, hand, model_config)
     model = M3DHMR(model_config, tables, rngs=nnx.Rngs(config.seed))
+    own = {"hand": hand_id(hand), "tables": tables_id(tables)}
+    return _as_data(model, config, model_config, own)
+
+
+def create_pretraining(config: Config) -> Network:
+    """The part of that network which is trained in 2D first, under heads of its own.
+
+    Raises:
+        ValueError: if a field of `config.model` has a bad value.
+    """
+    _, model_config = _model(config)
+    model = Pretrain2D(model_config, rngs=nnx.Rngs(config.seed))
+    return _as_data(model, config, model_config, {})
+
+
+def _model(config: Config) -> tuple[str, ModelConfig]:
+    fields = dict(config.model)
+    return fields.pop("tables"), ModelConfig(**fields)
+
+
+def _as_data(
+    model: nnx.Module, config: Config, model_config: ModelConfig, belongs_to: dict[str, Any]
+) -> Network:
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return Network(
         graphdef=graphdef,
@@ -57,10 +87,10 @@ def create_network(config: Config, hand: HandModel) -> Network:
         params=nnx.to_pure_dict(params),
         stats=nnx.to_pure_dict(stats),
         image_size=model_config.image_size,
-        belongs_to={
+        belongs_to=belongs_to
+        | {
+            "task": config.task,
             "model": dataclasses.asdict(model_config),
-            "hand": hand_id(hand),
-            "tables": tables_id(tables),
             "optim.ema_decay > 0": config.optim.ema_decay > 0,
         },
     )
@@ -110,16 +140,89 @@ def checkpoints_of(workdir: Path, network: Network) -> Checkpoints:
     return Checkpoints(workdir / "checkpoints", network.belongs_to)
 
 
-def trained_state(config: Config, network: Network, workdir: Path) -> TrainState:
-    """The state of the checkpoint that `config.eval.checkpoint` names, newest or best.
+def initialised(network: Network, source: str) -> Network:
+    """The network with every array that `source` has for it; the rest stays fresh, and is named.
+
+    `source` is the value of `config.init_from`: a weights file, or the workdir of any run, whose
+    newest checkpoint is read; "" is nothing.
+
+    Raises:
+        FileNotFoundError: if it is not there, or a folder without a checkpoint.
+        ValueError: if it is damaged, or nothing in it fits.
+    """
+    if not source:
+        return network
+    found = read_run(Path(source)) if Path(source).is_dir() else load_weights(Path(source))
+    network, report = _adopt(network, found)
+    lines = [line for _, adopted in report for line in account(adopted)]
+    if not any(adopted.used for _, adopted in report):
+        raise ValueError(
+            f"init_from={source}: nothing in it fits this network: {'; '.join(lines)}; "
+            "compare config.model with what it was made from"
+        )
+    print(f"Starting from {source}:")
+    for kind, adopted in report:
+        total = len(adopted.used) + len(adopted.missing) + len(adopted.wrong_shape)
+        print("; ".join([f"  {len(adopted.used)} of {total} {kind} used", *account(adopted)]))
+    return network
+
+
+def read_run(workdir: Path) -> Weights:
+    """What evaluation reads of a run's newest checkpoint, be it of this network or another.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is of another network or hand, damaged, or neither newest nor best.
+        ValueError: if all are damaged.
+    """
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{workdir}: neither a weights file nor the workdir of a run")
+    checkpoints = Checkpoints(folder, belongs_to={})
+    found = checkpoints.restore_anything()
+    checkpoints.close()
+    if found is None:
+        raise FileNotFoundError(f"{folder}: no finished checkpoint here")
+    step, state = found
+    params = state.get("mean_params") or state["params"]
+    return Weights(flatten(params), flatten(state["stats"]), {"step": str(step)})
+
+
+def _adopt(network: Network, found: Weights) -> tuple[Network, list[tuple[str, Adopted]]]:
+    params, of_params = adopt(network.params, found.params)
+    stats, of_stats = adopt(network.stats, found.stats)
+    report = [("parameters", of_params), ("BatchNorm statistics", of_stats)]
+    return network._replace(params=params, stats=stats), report
+
+
+def _state_of_file(network: Network, path: Path) -> TrainState:
+    if not path.is_file():
+        raise ValueError(
+            f"eval.checkpoint={str(path)!r} must be 'newest', 'best' or a weights file, "
+            "and there is no such file"
+        )
+    network, report = _adopt(network, load_weights(path))
+    lines = [f"{kind}: {line}" for kind, adopted in report for line in account(adopted)]
+    if lines:
+        raise ValueError(
+            f"{path} is not of this network, so its answers would be no one's: {'; '.join(lines)}; "
+            "use the config it was made for"
+        )
+    state = TrainState(jnp.zeros((), jnp.int32), network.params, network.stats, (), None)
+    return sharding.replicate(state, sharding.device_mesh())
+
+
+def trained_state(config: Config, network: Network, workdir: Path) -> TrainState:
+    """The state that `config.eval.checkpoint` names: newest, best, or in a weights file.
+
+    That of a file has step 0, as it does not go on from there.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is of another network or hand, damaged, or nothing of that name.
     """
     which = config.eval.checkpoint
     if which not in ("newest", "best"):
-        raise ValueError(f"eval.checkpoint={which!r} must be 'newest' or 'best'")
+        return _state_of_file(network, Path(which))
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise FileNotFoundError(

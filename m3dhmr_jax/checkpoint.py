@@ -9,9 +9,9 @@ import hashlib
 import json
 import logging as python_logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,7 +19,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-METRIC = "pa_mpvpe_mm"  # The smaller, the better.
+from m3dhmr_jax.weights import flatten
+
+Content = TypeVar("Content")
 
 
 class Checkpoints:
@@ -37,7 +39,7 @@ class Checkpoints:
             [
                 preservation_policy.LatestN(1),
                 preservation_policy.BestN(
-                    get_metric_fn=_metric,
+                    get_metric_fn=_error,
                     reverse=True,
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -47,19 +49,24 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep, best_fn=_metric, best_mode="min"
+                preservation_policy=keep, best_fn=_error, best_mode="min"
             ),
         )
 
-    def save(self, step: int, state: Any, scores: dict[str, float]) -> None:
-        """Starts to write; the arrays may be changed or given away when this returns."""
+    def save(
+        self, step: int, state: Any, scores: dict[str, float], error: float | None = None
+    ) -> None:
+        """Starts to write; the arrays may be changed or given away when this returns.
+
+        The smallest `error` makes the best checkpoint; None is for one that was not scored.
+        """
         meta = {"belongs_to": self.belongs_to, "sha256": digest(state), "scores": scores}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
             ),
-            metrics=scores,
+            metrics={} if error is None else {"error": error},
             force=True,
         )
 
@@ -74,7 +81,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The step with the smallest METRIC, or the newest where none was scored."""
+        """The step with the smallest error, or the newest where none was scored."""
         best = self._manager.best_step()
         return self.newest() if best is None else best
 
@@ -89,11 +96,27 @@ class Checkpoints:
         Raises:
             ValueError: if it belongs to another network or hand, or every checkpoint is damaged.
         """
+        found = self._newest_intact(lambda step: self._read(step, like), step)
+        if found is None:
+            return None
+        step, (state, meta) = found
+        return step, state, meta["scores"]
+
+    def restore_anything(self) -> tuple[int, dict[str, Any]] | None:
+        """The step and host arrays of the newest intact checkpoint, whatever they belong to.
+
+        The tree is one of dicts with string keys, whatever it was when it was saved.
+        """
+        return self._newest_intact(self._read_anything, None)
+
+    def _newest_intact(
+        self, read: Callable[[int], Content], newest: int | None
+    ) -> tuple[int, Content] | None:
         steps = sorted(self._manager.all_steps(), reverse=True)
-        steps = [s for s in steps if step is None or s <= step]
+        steps = [s for s in steps if newest is None or s <= newest]
         for candidate in steps:
             try:
-                state, meta = self._read(candidate, like)
+                content = read(candidate)
             except _DamagedError as damage:
                 logging.error(
                     "Checkpoint %d in %s is damaged (%s); trying an older one",
@@ -106,7 +129,7 @@ class Checkpoints:
                 logging.error(
                     "Going on from step %d; %d steps are lost", candidate, steps[0] - candidate
                 )
-            return candidate, state, meta["scores"]
+            return candidate, content
         if steps:
             raise ValueError(
                 f"{self.directory}: all checkpoints (steps {steps}) are damaged; "
@@ -114,25 +137,38 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+    def _read_meta(self, step: int) -> dict[str, Any]:
         with _damage_in_one_sentence():
-            meta = self._manager.restore(
-                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-            )["meta"]
-            found, sha256 = meta["belongs_to"], meta["sha256"]
-        differing = _differences(found, self.belongs_to)
+            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta = self._manager.restore(step, args=args)["meta"]
+            return {name: meta[name] for name in ("belongs_to", "sha256", "scores")}
+
+    def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        meta = self._read_meta(step)
+        differing = _differences(meta["belongs_to"], self.belongs_to)
         if differing:
             raise ValueError(
                 f"checkpoint {step} in {self.directory} belongs to another network or hand: "
                 f"{'; '.join(differing)}; use the config it was trained with or another workdir"
             )
+        return self._read_state(step, like, meta["sha256"]), meta
+
+    def _read_anything(self, step: int) -> dict[str, Any]:
+        meta = self._read_meta(step)
+        folder = self.directory / str(step) / "state"
+        with _damage_in_one_sentence(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            leaves = reader.metadata(folder).item_metadata.tree
+            # To the host: it may have been written on more devices than there are.
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), leaves)
+        return self._read_state(step, like, meta["sha256"])
+
+    def _read_state(self, step: int, like: Any, sha256: str) -> Any:
         with _damage_in_one_sentence():
-            state = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
-            )["state"]
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+            state = self._manager.restore(step, args=args)["state"]
         if digest(state) != sha256:
             raise _DamagedError("its arrays are not those that were written")
-        return state, meta
+        return state
 
 
 class _DamagedError(Exception):
@@ -153,8 +189,8 @@ def _damage_in_one_sentence() -> Iterator[None]:
         python_logging.disable(previous)
 
 
-def _metric(scores: dict[str, float] | None) -> float:
-    value = (scores or {}).get(METRIC, math.inf)
+def _error(metrics: dict[str, float] | None) -> float:
+    value = (metrics or {}).get("error", math.inf)
     return value if math.isfinite(value) else math.inf  # NaN would win every comparison.
 
 
@@ -170,10 +206,9 @@ def _differences(found: Any, expected: Any, name: str = "") -> list[str]:
 
 
 def digest(tree: Any) -> str:
-    """sha256 over all leaves: path, type, shape and bytes."""
+    """sha256 over all leaves by name: name, type, shape and bytes."""
     total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(jax.device_get(leaf))
-        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+    for name, array in sorted(flatten(tree).items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()

@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.camera import apply_affine
-from m3dhmr_jax.data.augment import eval_view
+from m3dhmr_jax.camera import apply_affine, project
+from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX, eval_view
 from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
 from m3dhmr_jax.root_recovery import recover_roots
 from m3dhmr_jax.types import MESH_UNIT_M, Batch, FloatArray, Prediction
@@ -29,7 +29,7 @@ class CameraHands(NamedTuple):
 
 def predict(
     eval_graphdef: Any, params: Any, stats: Any, image: Float[FloatArray, "b s s 3"]
-) -> Prediction:
+) -> Any:
     """The network's answer in use: a pure function of its arguments."""
     return nnx.merge(eval_graphdef, params, stats)(image)
 
@@ -66,6 +66,11 @@ def make_answer_step(
     return answer_step
 
 
+def hand_errors(hands: CameraHands, batch: Batch) -> SampleMetrics:
+    """What is kept of each hand for its scores."""
+    return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
+
+
 def make_eval_step(
     eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
 ) -> Callable[[Any, Any, Batch], SampleMetrics]:
@@ -74,7 +79,34 @@ def make_eval_step(
 
     @jax.jit
     def eval_step(params: Any, stats: Any, batch: Batch) -> SampleMetrics:
-        hands = answer_step(params, stats, batch)
-        return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
+        return hand_errors(answer_step(params, stats, batch), batch)
 
     return eval_step
+
+
+def landmarks_px(
+    xyz_m: Float[FloatArray, "b n 3"], intrinsics: Float[FloatArray, "b 3 3"]
+) -> Float[Array, "b n 2"]:
+    """Where landmarks are in their photos."""
+    return jax.vmap(project)(jnp.asarray(xyz_m), jnp.asarray(intrinsics))
+
+
+def landmark_errors_px(uv_px: Float[FloatArray, "b n 2"], batch: Batch) -> Float[Array, "b n"]:
+    """Distances to the true landmarks, in pixels of photos brought to FreiHAND's size."""
+    off_px = jnp.asarray(uv_px) - landmarks_px(batch.xyz_m, batch.intrinsics)
+    shorter_px = min(batch.image.shape[1:3])
+    return jnp.linalg.norm(off_px, axis=-1) * (FREIHAND_PHOTO_PX / shorter_px)
+
+
+def make_landmark_step(
+    eval_graphdef: Any, crop_px: int
+) -> Callable[[Any, Any, Batch], Float[Array, "b n 2"]]:
+    """`make_answer_step` for a network that finds landmarks only: their pixels in the photo."""
+
+    @jax.jit
+    def landmark_step(params: Any, stats: Any, batch: Batch) -> Float[Array, "b n 2"]:
+        view = eval_view(batch, crop_px)
+        uv_01 = predict(eval_graphdef, params, stats, view.image).uv_01
+        return jax.vmap(apply_affine)(uv_01 * crop_px, view.img_from_crop)
+
+    return landmark_step

@@ -3,18 +3,20 @@
 Vertices are in units of MESH_UNIT_M and relative to the root, landmarks are fractions of the crop
 side. An `..._errors` function answers one error per element, so that `mean_over` can average over
 whatever is valid; `two_view_terms` makes all terms of the paper from two views.
-Axes: b batch, v vertices, f faces, n landmarks, k and c any two axes of errors.
+Axes: b batch, v vertices, f faces, n landmarks, h w heatmap, k and c any two axes of errors.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from m3dhmr_jax import camera
-from m3dhmr_jax.types import FloatArray, Prediction, View
+from m3dhmr_jax.types import FloatArray, LandmarkPrediction, Prediction, View
 
 SHORTEST_EDGE = 1e-4  # 0.02 mm. The direction of a shorter edge fades out, so its slope is bounded.
 
@@ -105,6 +107,16 @@ def mean_over(
     return total_error / jnp.maximum(jnp.sum(everywhere), 1)
 
 
+def only_valid(preds: Any, valid: Bool[FloatArray, " b"], dtype: DTypeLike) -> Any:
+    """Predictions in the number type of the labels, and 0 where they are filler.
+
+    `mean_over` keeps filler out of the terms; this keeps its slope, maybe NaN, out as well.
+    """
+    return jax.tree.map(
+        lambda x: jnp.where(jnp.expand_dims(valid, range(1, x.ndim)), x, 0).astype(dtype), preds
+    )
+
+
 def two_view_terms(
     pred1: Prediction,
     view1: View,
@@ -121,15 +133,10 @@ def two_view_terms(
     """
     mask = jnp.asarray(valid)[:, None, None]
 
-    def only_valid(pred: Float[FloatArray, "b k c"]) -> Float[Array, "b k c"]:
-        # `mean_over` keeps filler out of the terms; this keeps its slope, maybe NaN, out as well.
-        return jnp.where(mask, pred, 0).astype(view1.verts.dtype)
-
     def both(first: Float[Array, "b k c"], second: Float[Array, "b k c"]) -> Float[Array, ""]:
         return (mean_over(first, mask) + mean_over(second, mask)) / 2
 
-    verts1, verts2 = only_valid(pred1.verts), only_valid(pred2.verts)
-    uv1_01, uv2_01 = only_valid(pred1.uv_01), only_valid(pred2.uv_01)
+    (verts1, uv1_01), (verts2, uv2_01) = only_valid((pred1, pred2), valid, view1.verts.dtype)
     true1, true2 = view1.verts, view2.verts
     turn_rad = jnp.subtract(view2.angle_rad, view1.angle_rad)
     in_photo = con2d_errors(uv1_01, uv2_01, view1.img_from_crop, view2.img_from_crop, crop_px)
@@ -140,6 +147,48 @@ def two_view_terms(
         "edge": both(edge_errors(verts1, true1, faces), edge_errors(verts2, true2, faces)),
         "con3d": mean_over(con3d_errors(verts1, verts2, turn_rad), mask),
         "con2d": mean_over(in_photo, mask),
+    }
+
+
+def gaussian_heatmaps(
+    uv_01: Float[FloatArray, "b n 2"], side: int, sigma_cells: float
+) -> Float[Array, "b h w n"]:
+    """A bell of height 1 around each landmark, on `side` times `side` cells.
+
+    Cell i has its centre at (i + 0.5) / side of the crop, as `soft_argmax` reads maps.
+    """
+    centres_01 = (jnp.arange(side) + 0.5) / side
+    off = (centres_01[None, :, None, None] - jnp.asarray(uv_01)[:, None]) * side / sigma_cells
+    across, down = jnp.moveaxis(jnp.exp(-(off**2) / 2), -1, 0)
+    return down[:, :, None] * across[:, None]
+
+
+def two_view_terms_2d(
+    pred1: LandmarkPrediction,
+    view1: View,
+    pred2: LandmarkPrediction,
+    view2: View,
+    valid: Bool[FloatArray, " b"],
+    sigma_cells: float,
+) -> dict[str, Float[Array, ""]]:
+    """The terms of the 2D pre-training, averaged over two crops; filler counts nowhere.
+
+    `heatmap` is the mean squared error over all cells, `pose2d` that of `two_view_terms`.
+    """
+    mask = jnp.asarray(valid)[:, None, None]
+    pred1, pred2 = only_valid((pred1, pred2), valid, view1.uv_01.dtype)
+
+    def heatmap(pred: LandmarkPrediction, view: View) -> Float[Array, ""]:
+        side = pred.heatmaps.shape[1]
+        off = jnp.asarray(pred.heatmaps) - gaussian_heatmaps(view.uv_01, side, sigma_cells)
+        return mean_over((off**2).reshape(len(off), side * side, -1), mask)
+
+    def pose2d(pred: LandmarkPrediction, view: View) -> Float[Array, ""]:
+        return mean_over(l1_errors(pred.uv_01, view.uv_01), mask)
+
+    return {
+        "heatmap": (heatmap(pred1, view1) + heatmap(pred2, view2)) / 2,
+        "pose2d": (pose2d(pred1, view1) + pose2d(pred2, view2)) / 2,
     }
 
 

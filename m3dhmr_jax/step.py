@@ -10,17 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from m3dhmr_jax import losses, optim
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
-from m3dhmr_jax.types import Batch, Prediction
+from m3dhmr_jax.types import Batch
 
-CONSISTENCY = ("con3d", "con2d")
 Terms = dict[str, Float[Array, ""]]
+TermsOf = Callable[..., Terms]  # Of (pred1, view1, pred2, view2, valid=...).
 
 
 class TrainState(NamedTuple):
@@ -39,14 +38,14 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The loss: weights of the terms; those of consistency count from a step on.
+    """The loss: weights of the terms; some of them count from a later step on.
 
     Raises:
         ValueError: if a weight is negative or not finite.
     """
 
     weights: Mapping[str, float]
-    consistency_from_step: int = 0
+    from_step: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for name, weight in self.weights.items():
@@ -57,9 +56,8 @@ class Objective:
                 )
 
     def total(self, terms: Terms, step: Int[Array, ""]) -> Float[Array, ""]:
-        on = step >= self.consistency_from_step
         counted = {
-            name: jnp.where(on, term, 0) if name in CONSISTENCY else term
+            name: jnp.where(step >= self.from_step.get(name, 0), term, 0)
             for name, term in terms.items()
         }
         return losses.total(counted, self.weights)
@@ -84,22 +82,24 @@ def first_state(
 
 def make_train_step(
     graphdef: Any,
-    faces: Int[np.ndarray, "f 3"],
+    terms_of: TermsOf,
     optimizer: optax.GradientTransformation,
     objective: Objective,
     augment: AugmentConfig,
     ema_decay: float,
 ) -> Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Terms]]:
-    """A function (state, batch, run's key) to (next state, loss terms); to be jitted once."""
+    """A function (state, batch, run's key) to (next state, loss terms); to be jitted once.
+
+    `terms_of(pred1, view1, pred2, view2, valid=...)` answers the loss terms of two views.
+    """
 
     def loss_fn(params: Any, stats: Any, step: Int[Array, ""], batch: Batch, key: Key[Array, ""]):
         view1, view2 = two_views(batch, key, step, augment)
         model = nnx.merge(graphdef, params, stats)
         # Both views in one pass: BatchNorm sees them together, and the device is better filled.
         both = model(jnp.concatenate([view1.image, view2.image]))
-        halves = (jnp.split(x, 2) for x in both)
-        pred1, pred2 = (Prediction(*half) for half in zip(*halves, strict=True))
-        terms = losses.two_view_terms(pred1, view1, pred2, view2, faces, batch.valid, augment.size)
+        pred1, pred2 = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], both) for i in range(2))
+        terms = terms_of(pred1, view1, pred2, view2, valid=batch.valid)
         new_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return objective.total(terms, step), (terms, new_stats)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,18 @@ from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import (
     Network,
     checkpoints_of,
-    create_network,
     create_optimizer,
+    initialised,
     load_hand,
 )
-from m3dhmr_jax.checkpoint import METRIC, Checkpoints
+from m3dhmr_jax.checkpoint import Checkpoints
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.data.dataset import open_dataset
-from m3dhmr_jax.evaluate.scoring import score_batches
-from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.inference import make_eval_step
+from m3dhmr_jax.evaluate.scoring import score_batches, shown
 from m3dhmr_jax.step import Objective, Terms, TrainState, first_state, make_train_step
-from m3dhmr_jax.types import Config
+from m3dhmr_jax.tasks import Task, create_task
+from m3dhmr_jax.types import Batch, Config
 
 
 def train(config: Config, workdir: Path) -> None:
@@ -44,17 +43,20 @@ def train(config: Config, workdir: Path) -> None:
     sharding.check_divides(config.batch_size, "batch_size")
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
     hand = load_hand(config)
-    network = create_network(config, hand)
+    task = create_task(config, hand)
+    checkpoints = checkpoints_of(workdir, task.network)
+    network = task.network
+    if checkpoints.newest() is None:
+        network = initialised(network, config.init_from)
     data = open_dataset(hand, **config.data.source)
     schedule = Schedule.of(config, pipeline.size(data, "train"))
     print(parameter_overview.get_parameter_overview(network.params))
 
     mesh = sharding.device_mesh()
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
-    checkpoints = checkpoints_of(workdir, network)
     state = create_state(config, network, optimizer, checkpoints, mesh)
-    train_step = create_step(config, network, hand, optimizer, schedule, mesh)
-    evaluate = create_evaluator(config, network, hand, data)
+    train_step = create_step(config, task, optimizer, schedule, mesh)
+    evaluate = create_evaluator(config, task, data)
     first, key = int(state.step), jax.random.key(config.seed)
     batches = pipeline.train_batches(
         data, config.batch_size, config.seed, start_step=first, **config.data.loader
@@ -68,8 +70,8 @@ def train(config: Config, workdir: Path) -> None:
                 log.settle()
                 log.check(step, state)
                 scores = evaluate(state) if scored else {}
-                log.scores(step, scores)
-                checkpoints.save(step, state, scores)
+                log.scores(step, scores, task.headline)
+                checkpoints.save(step, state, scores, scores.get(task.best_by))
     checkpoints.close()
     if batches.skipped:
         logging.warning("%d photos could not be read and were skipped", len(batches.skipped))
@@ -130,20 +132,21 @@ def create_state(
 
 def create_step(
     config: Config,
-    network: Network,
-    hand: HandModel,
+    task: Task,
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
     mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, Terms]]:
     """The jitted step; its first argument is consumed."""
-    consistency_from = round(config.loss.consistency_from_epoch * schedule.steps_per_epoch)
+    from_step = {
+        name: round(epoch * schedule.steps_per_epoch) for name, epoch in task.from_epoch.items()
+    }
     step = make_train_step(
-        network.graphdef,
-        hand.faces,
+        task.network.graphdef,
+        task.terms_of,
         optimizer,
-        Objective(dict(config.loss.weights), consistency_from),
-        AugmentConfig(size=network.image_size, **config.augment),
+        Objective(dict(config.loss.weights), from_step),
+        AugmentConfig(size=task.network.image_size, **config.augment),
         config.optim.ema_decay,
     )
     everywhere, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
@@ -156,14 +159,16 @@ def create_step(
 
 
 def create_evaluator(
-    config: Config, network: Network, hand: HandModel, data: Path
+    config: Config, task: Task, data: Path
 ) -> Callable[[TrainState], dict[str, float]]:
     """Scores a state on the test set."""
-    eval_step = make_eval_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
 
     def evaluate(state: TrainState) -> dict[str, float]:
+        def errors_of(batch: Batch) -> Any:
+            return task.errors_of(task.answer_step(state.eval_params, state.stats, batch), batch)
+
         batches = pipeline.eval_batches(data, config.eval.batch_size)
-        return score_batches(lambda b: eval_step(state.eval_params, state.stats, b), batches)
+        return score_batches(errors_of, batches, task.scores)
 
     return evaluate
 
@@ -246,11 +251,10 @@ class Log:
             f"step {step}: {what}; {good}. Lower optim.learning_rate, or compute in float32"
         )
 
-    def scores(self, step: int, scores: dict[str, float]) -> None:
-        """Writes the scores of a test set."""
+    def scores(self, step: int, scores: dict[str, float], headline: Iterable[str]) -> None:
+        """Writes the scores of a test set, and says those of the headline."""
         for name, value in scores.items():
             self._writer.add_scalar(f"eval/{name}", value, step)
         if scores:
-            shown = ("pa_mpjpe_mm", METRIC, "mpjpe_mm")
-            line = ", ".join(f"{name} {scores[name]:.2f}" for name in shown)
+            line = ", ".join(f"{name} {shown(name, scores[name])}" for name in headline)
             self._bar.write(f"step {step}: {line}")

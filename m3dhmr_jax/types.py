@@ -50,3 +50,10 @@ class Prediction(NamedTuple):
 
     verts: Float[FloatArray, "b v 3"]  # As View.verts.
     uv_01: Float[FloatArray, "b n 2"]  # As View.uv_01.
+
+
+class LandmarkPrediction(NamedTuple):
+    """What the network of the 2D pre-training answers for one crop."""
+
+    heatmaps: Float[FloatArray, "b h w n"]  # 1 in the cell of the landmark, 0 far from it.
+    uv_01: Float[FloatArray, "b n 2"]  # As View.uv_01.

@@ -5,7 +5,7 @@ as "params/backbone/stem/conv1/conv/kernel". The format holds numbers and nothin
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-SHOWN = 5  # Names of each kind in a report; the rest is counted.
+SHOWN = 8  # Names of each kind in a report; the rest is counted.
 Arrays = dict[str, np.ndarray]
 
 
@@ -135,14 +135,30 @@ def adopt(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, Adopted]:
 
 
 def account(adopted: Adopted) -> list[str]:
-    """What did not fit, a line for each kind there is, with some names and the count of all."""
+    """What did not fit, a line for each kind there is: how many, and which parts or tensors."""
     shapes = [f"{name} {offered} not {own}" for name, offered, own in adopted.wrong_shape]
+    common = [*adopted.used, *(name for name, _, _ in adopted.wrong_shape)]
+    missing = parts_of(adopted.missing, [*common, *adopted.unused])
+    unused = parts_of(adopted.unused, [*common, *adopted.missing])
     kinds = {
-        "missing in the file": list(adopted.missing),
-        "unused": list(adopted.unused),
-        "of another shape": shapes,
+        "missing there": (adopted.missing, missing),
+        "unused": (adopted.unused, unused),
+        "of another shape": (adopted.wrong_shape, shapes),
     }
-    return [f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds.items() if names]
+    return [f"{len(names)} {kind}: {_few(told)}" for kind, (names, told) in kinds.items() if names]
+
+
+def parts_of(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The shortest paths that lead to all of `names` and to none of the others."""
+    shared = {path for name in others for path in _paths_to(name)}
+    return list(
+        dict.fromkeys(next((p for p in _paths_to(name) if p not in shared), name) for name in names)
+    )
+
+
+def _paths_to(name: str) -> list[str]:
+    steps = name.split("/")
+    return ["/".join(steps[:depth]) for depth in range(1, len(steps) + 1)]
 
 
 def _few(names: list[str]) -> str:

@@ -4,9 +4,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from m3dhmr_jax.checkpoint import METRIC, Checkpoints, digest
+from m3dhmr_jax.checkpoint import Checkpoints, digest
+from m3dhmr_jax.step import TrainState
 
 BELONGS_TO = {"model": {"width": 64, "blocks": (2, 2, 2, 2)}, "hand": "0123"}
 
@@ -39,7 +41,8 @@ def state_at(step):
 def save_all(checkpoints, errors_mm):
     """Saves steps 1, 2, ... with their scores; None for a step that was not scored."""
     for step, error in enumerate(errors_mm, start=1):
-        checkpoints.save(step, state_at(step), {} if error is None else {METRIC: error})
+        scores = {} if error is None else {"pa_mpvpe_mm": error}
+        checkpoints.save(step, state_at(step), scores, error)
         checkpoints.wait()
 
 
@@ -72,7 +75,7 @@ def test_what_was_saved_comes_back_to_the_bit(open_checkpoints):
     step, state, scores = open_checkpoints().restore(state_at(0))
     assert step == 1
     assert_same_bits(state, state_at(1))
-    assert scores == {METRIC: 20.0}
+    assert scores == {"pa_mpvpe_mm": 20.0}
 
 
 def test_arrays_may_be_given_away_while_they_are_written(open_checkpoints):
@@ -87,8 +90,29 @@ def test_arrays_may_be_given_away_while_they_are_written(open_checkpoints):
 def test_an_empty_folder_has_no_checkpoint(open_checkpoints):
     checkpoints = open_checkpoints()
     assert checkpoints.restore(state_at(0)) is None
+    assert checkpoints.restore_anything() is None
     assert checkpoints.newest() is None
     assert checkpoints.best() is None
+
+
+def trained_state():
+    """As training saves it: named tuples, lists by number, nothing in places."""
+    params = {"blocks": {i: {"w": jnp.full(3, i, jnp.float32)} for i in range(11)}}
+    state = TrainState(jnp.array(5), params, {"mean": jnp.ones(2)}, None, None)
+    return state._replace(opt_state=optax.adam(1.0).init(params))
+
+
+def test_arrays_of_any_network_can_be_read_without_knowing_it(open_checkpoints):
+    state = trained_state()
+    checkpoints = open_checkpoints()
+    checkpoints.save(5, state, {})
+    checkpoints.wait()
+    step, found = open_checkpoints({"another": "network"}).restore_anything()
+    assert step == 5
+    assert digest(found) == digest(state)
+    assert found["mean_params"] is None
+    assert isinstance(found["params"]["blocks"]["10"]["w"], np.ndarray)
+    np.testing.assert_array_equal(found["params"]["blocks"]["10"]["w"], np.full(3, 10))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +181,7 @@ def test_damage_is_named_and_the_older_one_taken(open_checkpoints, tmp_path, cap
     assert len(said) == 2, said
     assert said[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is damaged (")
     assert said[1] == "Going on from step 1; 2 steps are lost"
+    assert open_checkpoints().restore_anything()[0] == 1
 
 
 def test_if_all_are_damaged_it_stops(open_checkpoints, tmp_path):
@@ -165,6 +190,8 @@ def test_if_all_are_damaged_it_stops(open_checkpoints, tmp_path):
     damage("truncated arrays", tmp_path, 2)
     with pytest.raises(ValueError, match=r"all checkpoints \(steps \[2, 1\]\) are damaged"):
         open_checkpoints().restore(state_at(0))
+    with pytest.raises(ValueError, match=r"all checkpoints \(steps \[2, 1\]\) are damaged"):
+        open_checkpoints().restore_anything()
 
 
 def test_a_run_that_goes_on_after_damage_can_save_again(open_checkpoints, tmp_path):
@@ -174,7 +201,7 @@ def test_a_run_that_goes_on_after_damage_can_save_again(open_checkpoints, tmp_pa
     checkpoints = open_checkpoints()
     assert checkpoints.restore(state_at(0))[0] == 1
     checkpoints.save(2, state_at(2), {})
-    checkpoints.save(3, state_at(3), {METRIC: 5.0})
+    checkpoints.save(3, state_at(3), {}, 5.0)
     checkpoints.wait()
     step, state, _ = open_checkpoints().restore(state_at(0))
     assert step == 3

@@ -89,7 +89,7 @@ def tiny_config():
 def run_main(tmp_path_factory):
     """Runs main.py with that config on twelve synthetic photos, rendered by the first to ask.
 
-    Takes a workdir and flags, and `code`, a program to run in the place of main.py.
+    Takes a workdir and flags; `code`, a program to run in the place of main.py; another config.
     """
     data = tmp_path_factory.mktemp("data")
     sizes = TINY | {
@@ -104,9 +104,9 @@ def run_main(tmp_path_factory):
     }
     common = [f"--config.{name}={value}" for name, value in sizes.items()]
 
-    def run(workdir, *flags, code=None):
+    def run(workdir, *flags, code=None, config="quickstart.py"):
         program = ["main.py"] if code is None else ["-c", code]
-        own = ["--config=configs/quickstart.py", *common, f"--workdir={workdir}", *flags]
+        own = [f"--config=configs/{config}", *common, f"--workdir={workdir}", *flags]
         return subprocess.run(
             [sys.executable, *program, *own], cwd=ROOT, capture_output=True, text=True, check=False
         )

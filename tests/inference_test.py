@@ -2,11 +2,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from m3dhmr_jax.data.augment import AugmentConfig, augmented_view, eval_view
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.inference import make_eval_step, predict, to_camera
-from m3dhmr_jax.types import Prediction
+from m3dhmr_jax.inference import (
+    landmark_errors_px,
+    landmarks_px,
+    make_eval_step,
+    make_landmark_step,
+    predict,
+    to_camera,
+)
+from m3dhmr_jax.types import LandmarkPrediction, Prediction
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +104,24 @@ def test_an_evaluation_step_scores_the_answer_in_camera_space(
     centred = np.asarray(hands.xyz_m) - np.asarray(hands.xyz_m)[:, :1]
     off_m = np.linalg.norm(centred - (hand_batch.xyz_m - hand_batch.xyz_m[:, :1]), axis=-1)
     np.testing.assert_allclose(errors.xyz_rel_m, off_m, rtol=1e-3, atol=1e-4)
+
+
+def test_landmark_errors_are_distances_in_photos_of_freihands_size(hand_batch):
+    """In a photo of half the size a pixel is worth two."""
+    true_px = landmarks_px(hand_batch.xyz_m, hand_batch.intrinsics)
+    off_px = landmark_errors_px(true_px + jnp.array([3.0, 4.0])[None, None], hand_batch)
+    np.testing.assert_allclose(off_px, np.full((4, 21), 5.0), atol=1e-3)
+    small = hand_batch._replace(image=hand_batch.image[:, ::2, ::2])
+    off_px = landmark_errors_px(true_px + jnp.array([3.0, 4.0])[None, None], small)
+    np.testing.assert_allclose(off_px, np.full((4, 21), 10.0), atol=1e-3)
+
+
+class MiddleOfTheCrop(nnx.Module):
+    def __call__(self, image):
+        b = len(image)
+        return LandmarkPrediction(jnp.zeros((b, 8, 8, 21)), jnp.full((b, 21, 2), 0.5))
+
+
+def test_the_middle_of_the_evaluation_crop_is_the_middle_of_the_photo(hand_batch):
+    uv_px = make_landmark_step(nnx.graphdef(MiddleOfTheCrop()), 64)({}, {}, hand_batch)
+    np.testing.assert_allclose(uv_px, np.full((4, 21, 2), 112.0), atol=1e-3)

@@ -1,13 +1,17 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from m3dhmr_jax import losses
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.step import CONSISTENCY, Objective, first_state, make_train_step
+from m3dhmr_jax.step import Objective, first_state, make_train_step
 
+CONSISTENCY = ("con3d", "con2d")
 TERMS = ("mesh", "pose2d", "normal", "edge", "con3d", "con2d")
 LOUD = {name: 1e3 if name in CONSISTENCY else 1.0 for name in TERMS}
 DECAY = 0.75
@@ -32,9 +36,11 @@ def train_step(tiny_network):
     """Consistency counts from the second step on, and then a thousandfold."""
     step = make_train_step(
         tiny_network.graphdef,
-        load_builtin().faces,
+        functools.partial(
+            losses.two_view_terms, faces=load_builtin().faces, crop_px=tiny_network.image_size
+        ),
         remembering_descent(),
-        Objective(LOUD, consistency_from_step=1),
+        Objective(LOUD, dict.fromkeys(CONSISTENCY, 1)),
         AugmentConfig(size=tiny_network.image_size),
         DECAY,
     )
@@ -128,14 +134,16 @@ def some_terms():
 
 
 def test_the_objective_is_the_weighted_sum_of_what_counts_yet():
-    objective = Objective(dict(zip(TERMS, (1.0, 0.5, 0.1, 0.0, 2.0, 1.0), strict=True)), 10)
+    objective = Objective(
+        dict(zip(TERMS, (1.0, 0.5, 0.1, 0.0, 2.0, 1.0), strict=True)), {"con3d": 10, "con2d": 10}
+    )
     early, late = (objective.total(some_terms(), jnp.array(step)) for step in (9, 10))
     np.testing.assert_allclose(early, 1 + 0.5 * 2 + 0.1 * 3, rtol=1e-6)
     np.testing.assert_allclose(late - early, 2 * 5 + 6, rtol=1e-6)
 
 
 def test_a_term_that_does_not_count_yet_cannot_spoil_the_loss():
-    objective = Objective(dict.fromkeys(TERMS, 1.0), 10)
+    objective = Objective(dict.fromkeys(TERMS, 1.0), {"con3d": 10})
     terms = some_terms() | {"con3d": jnp.array(jnp.nan)}
     assert jnp.isfinite(objective.total(terms, jnp.array(9)))
 

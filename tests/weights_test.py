@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from m3dhmr_jax.weights import account, adopt, flatten, load_weights, save_weights
+from m3dhmr_jax.weights import account, adopt, flatten, load_weights, parts_of, save_weights
 
 PARAMS = {
     "stem": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.array(0.5)},
@@ -62,7 +62,7 @@ def test_what_fits_is_taken_and_all_else_is_told():
     assert adopted == (("c/d",), ("a",), ("e",), (("b", (3, 2), (2, 3)),))
     assert not adopted.fits_exactly
     assert account(adopted) == [
-        "1 missing in the file: a",
+        "1 missing there: a",
         "1 unused: e",
         "1 of another shape: b (3, 2) not (2, 3)",
     ]
@@ -70,7 +70,13 @@ def test_what_fits_is_taken_and_all_else_is_told():
 
 def test_long_accounts_are_cut():
     _, adopted = adopt({}, {f"n{i}": np.zeros(1) for i in range(9)})
-    assert account(adopted) == ["9 unused: n0, n1, n2, n3, n4 and 4 more"]
+    assert account(adopted) == ["9 unused: n0, n1, n2, n3, n4, n5, n6, n7 and 1 more"]
+
+
+def test_whole_parts_are_named_as_one():
+    names = ["stem/a", "stem/b", "stack/0/a", "stack/0/b", "stack/1/a", "head/a"]
+    assert parts_of(names[2:], names[:2]) == ["stack", "head"]
+    assert parts_of(names[1:4], [names[0], *names[4:]]) == ["stem/b", "stack/0"]
 
 
 @pytest.mark.parametrize("left", [0, 4, 30, -1])

@@ -4,14 +4,14 @@ Axes: b batch.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from m3dhmr_jax.metrics import SampleMetrics, scores
+from m3dhmr_jax.metrics import scores
 from m3dhmr_jax.types import Batch
 
 SHOWN = {
@@ -24,30 +24,34 @@ SHOWN = {
 
 
 def score_batches(
-    errors_of: Callable[[Batch], SampleMetrics], batches: Iterable[Batch]
+    errors_of: Callable[[Batch], Any],
+    batches: Iterable[Batch],
+    scores: Callable[[Any, Any], dict[str, float]] = scores,
 ) -> dict[str, float]:
-    """Scores over all valid examples, each counted once."""
+    """`scores` of (errors, valid) over all batches: each valid example counts once."""
     results = [(jax.device_get(errors_of(batch)), np.asarray(batch.valid)) for batch in batches]
     samples, valid = zip(*results, strict=True)
     return scores(jax.tree.map(lambda *x: np.concatenate(x), *samples), np.concatenate(valid))
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The numbers that papers quote, a row per entry."""
+def shown(name: str, value: float) -> str:
+    """A score as it is printed: lengths to a hundredth, shares to a thousandth."""
+    return f"{value:.{2 if name.endswith(('_mm', '_px')) else 3}f}"
+
+
+def table(rows: Mapping[str, Mapping[str, float]], headline: Mapping[str, str] = SHOWN) -> str:
+    """The numbers that papers quote, a row per entry; `headline` says which, and their headings."""
 
     def line(name: str, cells: Iterable[str]) -> str:
         padded = (
-            f"{cell:>{max(len(t), 5)}}" for t, cell in zip(SHOWN.values(), cells, strict=True)
+            f"{cell:>{max(len(t), 5)}}" for t, cell in zip(headline.values(), cells, strict=True)
         )
         return f"| {name:24} | " + " | ".join(padded) + " |"
 
-    head = line("", SHOWN.values())
+    head = line("", headline.values())
     rule = "".join("|" if character == "|" else "-" for character in head)
     lines = [
-        line(
-            name.replace("_", " "),
-            (f"{row[key]:.{3 if key.startswith('f') else 2}f}" for key in SHOWN),
-        )
+        line(name.replace("_", " "), (shown(key, row[key]) for key in headline))
         for name, row in rows.items()
     ]
     return "\n".join([head, rule, *lines])

@@ -74,15 +74,43 @@ class Hourglass(nnx.Module):
         return HourglassFeatures(x, bottom)
 
 
+class FirstFeatures(NamedTuple):
+    top: Float[Array, "b h/4 w/4 c"]  # Of the first hourglass.
+    merged: Float[Array, "b h/4 w/4 c"]  # What a second one sees.
+
+
+class FirstStack(nnx.Module):
+    """One hourglass, and its answer merged with the stem's features: what is pre-trained in 2D."""
+
+    MAP_STRIDE = 4  # Pixels of the image per cell of a landmark's map.
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        width: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem = Stem(width, dtype=dtype, rngs=rngs)
+        self.stack1 = Hourglass(blocks, width, dtype=dtype, rngs=rngs)
+        self.remap = ConvNorm(width, width, dtype=dtype, rngs=rngs)
+        self.merge = ConvNorm(2 * width, width, dtype=dtype, rngs=rngs)
+
+    def first(self, image: Float[Array, "b h w 3"]) -> FirstFeatures:
+        stem = self.stem(image)
+        top = self.stack1(stem).top
+        remapped = nnx.relu(self.remap(top))
+        return FirstFeatures(top, nnx.relu(self.merge(jnp.concatenate([stem, remapped], axis=-1))))
+
+
 class BackboneFeatures(NamedTuple):
     encoding: Float[Array, "b h/32 w/32 e"]  # F^e of the paper.
     landmark_maps: Float[Array, "b y x n"]
 
 
-class StackedResNet(nnx.Module):
+class StackedResNet(FirstStack):
     """Two hourglasses; the second sees the stem's features beside the first one's answer."""
-
-    MAP_STRIDE = 4  # Pixels of the image per cell of a landmark's map.
 
     def __init__(
         self,
@@ -94,17 +122,11 @@ class StackedResNet(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.stem = Stem(width, dtype=dtype, rngs=rngs)
-        self.stack1 = Hourglass(blocks, width, dtype=dtype, rngs=rngs)
-        self.remap = ConvNorm(width, width, dtype=dtype, rngs=rngs)
-        self.merge = ConvNorm(2 * width, width, dtype=dtype, rngs=rngs)
+        super().__init__(blocks, width, dtype=dtype, rngs=rngs)
         self.stack2 = Hourglass(blocks, width, dtype=dtype, rngs=rngs)
         self.encode = nnx.Conv(8 * width, encoding, (1, 1), dtype=dtype, rngs=rngs)
         self.maps = nnx.Conv(width, landmarks, (1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> BackboneFeatures:
-        stem = self.stem(image)
-        first = nnx.relu(self.remap(self.stack1(stem).top))
-        merged = nnx.relu(self.merge(jnp.concatenate([stem, first], axis=-1)))
-        top, bottom = self.stack2(merged)
+        top, bottom = self.stack2(self.first(image).merged)
         return BackboneFeatures(self.encode(bottom), self.maps(top))

@@ -4,6 +4,7 @@ Axes: b batch, s crop side, n = 21 landmarks, v vertices.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,17 @@ def soft_argmax(maps: Float[Array, "b h w n"]) -> Float[Array, "b n 2"]:
     return jnp.stack([x, y], axis=-1)
 
 
+def landmark_reader(
+    config: ModelConfig, map_stride: int, rngs: nnx.Rngs
+) -> Callable[[Float[Array, "b h w n"]], Float[Array, "b n 2"]]:
+    """What `config.landmark_reader` names; a cell of a map is `map_stride` pixels of the image."""
+    if config.landmark_reader == "soft_argmax":
+        return soft_argmax
+    cells = (config.image_size // map_stride) ** 2
+    clipped = config.landmark_reader == "clipped_mlp"
+    return LandmarkMLP(cells, clipped, dtype=jnp.dtype(config.compute_type), rngs=rngs)
+
+
 class M3DHMR(nnx.Module):
     """The network of the paper's figure 2; with MobRecon's parts, MobRecon."""
 
@@ -130,13 +142,7 @@ class M3DHMR(nnx.Module):
             if config.backbone == "densestack"
             else StackedResNet(config.blocks, **sizes, dtype=dtype, rngs=rngs)
         )
-        cells = (config.image_size // self.backbone.MAP_STRIDE) ** 2
-        # Assigned once: NNX keeps what an attribute was first, a function or a module.
-        self.landmarks = (
-            soft_argmax
-            if config.landmark_reader == "soft_argmax"
-            else LandmarkMLP(cells, config.landmark_reader == "clipped_mlp", dtype=dtype, rngs=rngs)
-        )
+        self.landmarks = landmark_reader(config, self.backbone.MAP_STRIDE, rngs)
         self.decoder = MeshDecoder(
             N_JOINTS,
             config.encoding,

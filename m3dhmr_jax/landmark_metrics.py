@@ -1,0 +1,36 @@
+"""How well landmarks are found in photos.
+
+Axes: b samples, n landmarks.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from m3dhmr_jax.types import FloatArray
+
+NEAR_PX = 5.0
+
+
+def landmark_scores(
+    errors_px: Float[FloatArray, "b n"], valid: Bool[FloatArray, " b"]
+) -> dict[str, float]:
+    """Mean and median distance, and the share within NEAR_PX, over the landmarks of valid hands.
+
+    Raises:
+        ValueError: if no hand is valid, or a valid one's distance is not finite.
+    """
+    rows = np.flatnonzero(valid)
+    kept = np.asarray(errors_px, np.float64)[rows]
+    if not len(kept):
+        raise ValueError(f"no valid sample among {len(errors_px)}: there is nothing to score")
+    bad = rows[~np.isfinite(kept).all(axis=1)]
+    if len(bad):
+        raise ValueError(
+            f"sample {bad[0]} ({len(bad)} of {len(rows)}) has landmark errors that are not finite: "
+            "look for NaN or infinity in that prediction or its truth"
+        )
+    return {
+        "landmark_error_px": float(kept.mean()),
+        "landmark_median_px": float(np.median(kept)),
+        "pck_5px": float(np.mean(kept <= NEAR_PX)),
+    }
