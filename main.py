@@ -1,5 +1,6 @@
 """Trains, evaluates and uses a network: `python main.py --config=configs/quickstart.py`."""
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -8,21 +9,25 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from m3dhmr_jax.evaluate.run import evaluate
-from m3dhmr_jax.predict import predict_photos
+from m3dhmr_jax.predict import command
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.train import train
 
 MODES = ("train_and_evaluate", "train", "evaluate", "predict")
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; runs/<config's name> if none.")
-MODE = flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
-IMAGES = flags.DEFINE_multi_string("images", [], "Photos, or folders of photos, for predict.")
-OUT = flags.DEFINE_string("out", None, "Where predict writes; <workdir>/predict if none.")
+MODE = flags.DEFINE_enum(
+    "mode", "train_and_evaluate", MODES, "What to do; predict has more: m3dhmr_jax.predict --help."
+)
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """The arguments that are no flags; stops in one line at a flag or field that does not exist."""
+    """The arguments for predict; stops in one line at a flag or field that does not exist."""
+    flags.FLAGS.set_gnu_getopt(True)
     try:
-        return flags.FLAGS(arguments)
+        rest = flags.FLAGS(arguments, known_only=True)
+        if MODE.value != "predict" and rest[1:]:
+            raise flags.Error(f"Unknown argument {' '.join(rest[1:])}: only predict takes others")
     except flags.Error as error:
         first, *more = str(error).strip().splitlines()
         # What a config file refuses is the last line of a traceback.
@@ -35,6 +40,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(f"Error: unknown config field in {given}: {error}; see configs/resnet18.py")
     except OSError as error:
         sys.exit(f"Error: {error}")
+    return rest
 
 
 def run_name(config_file: str) -> str:
@@ -49,11 +55,12 @@ def main(arguments: list[str]) -> None:
     workdir = Path(WORKDIR.value or f"runs/{name}")
     if not flags.FLAGS["verbosity"].present:  # Libraries under this program tell of every file.
         logging.set_verbosity(logging.WARNING)
+    if MODE.value == "predict":
+        parser = command.make_parser("main.py --mode=predict", workdir / "predict")
+        options = parser.parse_intermixed_args(arguments[1:])
+        load = functools.partial(HandMeshPredictor.from_config, config, workdir)
+        sys.exit(command.run_command(options, load))
     try:
-        if MODE.value == "predict":
-            out = Path(OUT.value) if OUT.value else workdir / "predict"
-            predict_photos(config, workdir, [*IMAGES.value, *arguments[1:]], out)
-            return
         if MODE.value != "evaluate":
             train(config, workdir)
         if MODE.value != "train":

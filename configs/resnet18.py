@@ -88,7 +88,4 @@ def get_config() -> ConfigDict:
     config.eval.every_epochs = 1.0
     config.eval.save_predictions = False  # Of the test set, for submission; as eval/pred.zip.
     config.eval.checkpoint = "newest"  # Or "best", by PA-MPVPE, or a weights file.
-    config.predict = ConfigDict()
-    config.predict.batch_size = 8
-    config.predict.field_of_view_deg = 28.0  # Of the shorter side, where no camera is known.
     return config

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from m3dhmr_jax.camera import apply_affine, project
-from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX, eval_view
+from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX, eval_view, normalise
 from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
 from m3dhmr_jax.root_recovery import recover_roots
 from m3dhmr_jax.types import MESH_UNIT_M, Batch, FloatArray, Prediction
@@ -22,9 +22,11 @@ from m3dhmr_jax.types import MESH_UNIT_M, Batch, FloatArray, Prediction
 class CameraHands(NamedTuple):
     """Hands in front of the camera."""
 
-    uv_px: Float[Array, "b n 2"]  # Landmarks as the network sees them, pixels of the photo.
-    xyz_m: Float[Array, "b n 3"]  # Landmarks as regressed from the mesh.
-    verts_m: Float[Array, "b v 3"]
+    uv_px: Float[FloatArray, "b n 2"]  # Landmarks as the network sees them, pixels of the photo.
+    xyz_m: Float[FloatArray, "b n 3"]  # Landmarks as regressed from the mesh.
+    verts_m: Float[FloatArray, "b v 3"]
+    root_covariance_m2: Float[FloatArray, "b 3 3"]  # Of the place of the whole hand.
+    noise_px: Float[FloatArray, " b"]  # By which landmarks miss the mesh, those aside that mislead.
 
 
 def predict(
@@ -45,8 +47,32 @@ def to_camera(
     verts_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
     xyz_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m)
     uv_px = jax.vmap(apply_affine)(prediction.uv_01 * crop_px, jnp.asarray(img_from_crop))
-    root_m = recover_roots(xyz_m, uv_px, jnp.asarray(intrinsics)).t_m[:, None]
-    return CameraHands(uv_px, xyz_m + root_m, verts_m + root_m)
+    root = recover_roots(xyz_m, uv_px, jnp.asarray(intrinsics))
+    t_m = root.t_m[:, None]
+    return CameraHands(uv_px, xyz_m + t_m, verts_m + t_m, root.covariance_m2, root.noise_px)
+
+
+def make_crop_step(
+    eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
+) -> Callable[..., CameraHands]:
+    """A jitted function (params, stats, crops, img_from_crop, K of the photos) to hands.
+
+    For crops that were cut on the host: RGB, uint8, (b, s, s, 3).
+    """
+
+    @jax.jit
+    def crop_step(
+        params: Any,
+        stats: Any,
+        crops: UInt8[FloatArray, "b s s 3"],
+        img_from_crop: Float[FloatArray, "b 2 3"],
+        intrinsics: Float[FloatArray, "b 3 3"],
+    ) -> CameraHands:
+        image = jax.vmap(normalise)(crops.astype(jnp.float32) / 255)
+        prediction = predict(eval_graphdef, params, stats, image)
+        return to_camera(prediction, img_from_crop, intrinsics, joint_regressor, crop_px)
+
+    return crop_step
 
 
 def make_answer_step(

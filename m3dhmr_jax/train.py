@@ -24,6 +24,7 @@ from m3dhmr_jax.builders import (
     load_hand,
 )
 from m3dhmr_jax.checkpoint import Checkpoints
+from m3dhmr_jax.config_file import save_config
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.data.dataset import open_dataset
@@ -52,6 +53,7 @@ def train(config: Config, workdir: Path) -> None:
     schedule = Schedule.of(config, pipeline.size(data, "train"))
     print(parameter_overview.get_parameter_overview(network.params))
 
+    save_config(workdir, config)
     mesh = sharding.device_mesh()
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
     state = create_state(config, network, optimizer, checkpoints, mesh)

@@ -68,7 +68,6 @@ TINY = {
     "model.channels": (8, 8, 8, 4),
     "model.kernels": 2,
     "eval.batch_size": 4,
-    "predict.batch_size": 4,
 }
 
 

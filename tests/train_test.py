@@ -183,7 +183,6 @@ def test_a_dataset_of_another_hand_is_refused(run_main, trained, tmp_path):
             ["data.source.folder=nowhere/at/all", "no such folder", "unpack FreiHAND"],
         ),
         (["--mode=evaluate"], ["no checkpoint here", "train with the same"]),
-        (["--mode=predict", "--images=README.none"], ["README.none", "no such photo"]),
         (["--config=configs/none.py"], ["configs/none.py", "No such file"]),
     ],
 )

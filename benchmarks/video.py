@@ -1,0 +1,97 @@
+"""Predicts a video as a user does: speed of the whole way, and memory that must not grow.
+
+Run: python -m benchmarks.video --checkpoint runs/quickstart
+Makes videos of 5 s and 30 s, 640 x 480 px at 30 Hz, in which a synthetic photo of a hand glides
+over a background, predicts each with the command in a process of its own, and prints its frames per
+second from reading to writing, the wait for the first frame, and its peak memory.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from m3dhmr_jax.data.synthetic.recipe import QUICKSTART
+from m3dhmr_jax.data.synthetic.render import draw, photograph
+from m3dhmr_jax.data.synthetic.scene import make_kit, sample_scene
+from m3dhmr_jax.hand import load_builtin
+
+WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
+SECONDS = (5, 30)
+FEATHER_PX = 12
+FIRST_BOX = "image,x,y,width,height\n{name},245,165,150,150\n"  # About the hand in frame 0.
+
+
+def synthetic_photo(seed: int) -> UInt8[np.ndarray, "h w 3"]:
+    """One photo of the quickstart's kind."""
+    kit, rng = make_kit(load_builtin()), np.random.default_rng(seed)
+    scene = sample_scene(rng, kit, QUICKSTART)
+    return photograph(rng, scene, kit, draw(scene, kit.surface))[0]
+
+
+def frames(seconds: int, seed: int = 0) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """The photo on its way: it circles, comes nearer, goes away and turns, four times a minute."""
+    photo = synthetic_photo(seed)
+    side = len(photo)
+    rim = np.minimum.outer(*[np.minimum(np.arange(side), np.arange(side)[::-1])] * 2)
+    card = np.dstack([photo, np.clip(255 * rim / FEATHER_PX, 0, 255)]).astype(np.float32)
+    background = cv2.resize(cv2.GaussianBlur(photo, (0, 0), 25), (WIDTH, HEIGHT))
+    for i in range(seconds * RATE_HZ):
+        turn = 2 * np.pi * i / (15 * RATE_HZ)
+        middle = WIDTH / 2 + 90 * np.sin(turn), HEIGHT / 2 + 40 * np.sin(2 * turn)
+        matrix = cv2.getRotationMatrix2D(
+            (side / 2, side / 2), 10 * np.sin(turn), 1.25 + 0.25 * np.sin(3 * turn)
+        )
+        matrix[:, 2] += np.array(middle) - side / 2
+        moved = cv2.warpAffine(card, matrix, (WIDTH, HEIGHT))
+        share = moved[..., 3:] / 255
+        yield np.clip(moved[..., :3] * share + background * (1 - share), 0, 255).astype(np.uint8)
+
+
+def write_video(path: Path, seconds: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), RATE_HZ, (WIDTH, HEIGHT))
+    for frame in frames(seconds):
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def measure(command: list[str]) -> str:
+    """What a command prints of its speed, and its peak memory."""
+    code = "import sys, resource, runpy; sys.argv = sys.argv[1:]\n"
+    code += "try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
+    code += "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+    )
+    (speed,) = re.findall(r".*frames/s.*", result.stdout)
+    (peak_mb,) = re.findall(r"^peak (\d+)$", result.stdout, re.MULTILINE)
+    return f"{speed}; at most {peak_mb} MB"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.video", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="workdir of a run, or a weights file")
+    parser.add_argument("--keep", type=Path, help="folder to keep videos and results in")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for seconds in SECONDS:
+            video = folder / f"hand_{seconds}s.mp4"
+            write_video(video, seconds)
+            boxes = folder / "boxes.csv"
+            boxes.write_text(FIRST_BOX.format(name=video.name))
+            command = ["m3dhmr_jax.predict", "--checkpoint", options.checkpoint, str(video)]
+            command += ["--boxes", str(boxes), "--smooth", "--out", str(folder / f"{seconds}s")]
+            print(f"{seconds} s of video: {measure(command)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

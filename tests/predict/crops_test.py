@@ -1,0 +1,128 @@
+import cv2
+import numpy as np
+import pytest
+
+from m3dhmr_jax.camera import apply_affine, invert_affine, project
+from m3dhmr_jax.data.augment import crop_from_box, eval_view, warp
+from m3dhmr_jax.predict.crops import (
+    BOX_SCALE,
+    box_of_mesh,
+    check_boxes,
+    crop,
+    crop_matrix,
+    mirrored_boxes,
+    square_of_photo,
+    squares_around,
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def blotches(rng, height, width):
+    coarse = rng.integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def whole(photo, size):
+    height, width, _ = photo.shape
+    return crop_matrix(square_of_photo(width, height)[0], size)
+
+
+def test_a_photo_of_freihands_size_is_cropped_as_in_evaluation(rng, hand_batch):
+    photo = blotches(rng, 224, 224)
+    matrix = whole(photo, 128)
+    view = eval_view(hand_batch._replace(image=photo[None].repeat(4, 0)), 128)
+    np.testing.assert_allclose(
+        invert_affine(matrix.astype(np.float32)), view.img_from_crop[0], atol=0.01
+    )
+    got = crop(photo, matrix, 128) / 255
+    np.testing.assert_allclose(2 * got - 1, view.image[0], atol=0.025)
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 60), (60, 100), (225, 225), (90, 90)])
+def test_other_photos_are_cropped_to_the_square_around_them(rng, height, width):
+    matrix = whole(blotches(rng, height, width), 64).astype(np.float32)
+    side = max(height, width)
+    corner = [(width - side - 1) / 2, (height - side - 1) / 2]
+    ends = np.array([corner, [(width - 1) / 2, (height - 1) / 2]])
+    np.testing.assert_allclose(
+        apply_affine(ends.astype(np.float32), matrix), [[-0.5, -0.5], [31.5, 31.5]], atol=1e-4
+    )
+
+
+def test_boxes_are_cropped_as_in_training_to_half_a_pixel():
+    box_px = np.array([[10.0, 20.0, 60.0, 50.0]])
+    matrix = crop_matrix(squares_around(box_px)[0], 128)
+    centre, side = np.array([40.0, 45.0], np.float32), np.full(2, 60 * BOX_SCALE, np.float32)
+    want = crop_from_box(centre, side, np.full(2, 128, np.float32), 0.0)
+    np.testing.assert_allclose(matrix[:, :2], np.asarray(want)[:, :2], rtol=1e-5)
+    np.testing.assert_allclose(matrix[:, 2], np.asarray(want)[:, 2], atol=0.5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 60), (110, 120)])
+def test_crops_on_the_host_are_those_of_the_device(rng, height, width):
+    """Where nothing is shrunk twofold; OpenCV reads at 32nds of a pixel."""
+    photo = blotches(rng, height, width)
+    matrix = whole(photo, 64)
+    want = warp(photo, matrix.astype(np.float32), 64)
+    np.testing.assert_allclose(crop(photo, matrix, 64) / 255, want, atol=0.025)
+
+
+@pytest.mark.parametrize("square", [(-30.0, 10.0, 90.0), (300.3, 200.7, 610.0), (5.0, -400.0, 1e3)])
+def test_every_square_shows_its_part_of_the_photo(rng, square):
+    """Also over the photo's edges, and shrunk, where it is the mean of what a pixel covers."""
+    x, y, side = square
+    coarse = rng.integers(0, 256, (4, 5, 3), np.uint8)
+    photo = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+    matrix = crop_matrix(np.array([x, y, side, side]), 64)
+    want, got = warp(photo, matrix.astype(np.float32), 64), crop(photo, matrix, 64) / 255
+    across = np.arange(64) * side / 64
+    at_px = np.stack(np.meshgrid(x + across, y + across), axis=-1)
+    within_px = np.minimum(at_px, [639, 479] - at_px).min(axis=-1)
+    inside, outside = within_px > 2 * side / 64, within_px < -2 * side / 64 - 1
+    np.testing.assert_allclose(got[inside], np.asarray(want)[inside], atol=0.03)
+    assert not got[outside].any()
+
+
+def test_crops_of_large_photos_are_smoothed_first():
+    """Single pixels of a chequered photo would come out as anything from black to white."""
+    board = (np.indices((2000, 1500)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    got = crop(board, whole(board, 64), 64) / 255
+    np.testing.assert_allclose(got[2:-2, 12:-12], 0.5, atol=0.05)
+    assert (got[:, :6] == 0).all()
+
+
+@pytest.mark.parametrize("side", [40.0, 200.5, 900.0])
+def test_a_mirrored_view_is_cropped_as_a_mirrored_copy(rng, side):
+    photo = blotches(rng, 480, 641)
+    squares_px = mirrored_boxes(np.array([[30.0, 40.0, side, side]]), 641)
+    np.testing.assert_allclose(squares_px[0], [641 - 30 - side, 40, side, side])
+    matrix = crop_matrix(squares_px[0], 64)
+    copy = np.ascontiguousarray(photo[:, ::-1])
+    np.testing.assert_array_equal(crop(photo[:, ::-1], matrix, 64), crop(copy, matrix, 64))
+
+
+def test_boxes_without_a_place_in_the_photo_are_refused():
+    good = [3.0, 4.0, 5.0, 6.0]
+    check_boxes(np.array([good, [-4.0, 0.0, 5.0, 6.0]]), 100, 50)
+    for bad, words in {
+        (3.0, 4.0, 0.0, 6.0): "box 1, .* has no area",
+        (30.0, 40.0, 10.0, -4.0): "has no area.*not the lower right corner",
+        (100.0, 4.0, 5.0, 6.0): "lies outside the photo of 100 x 50 px",
+        (3.0, -9.0, 5.0, 6.0): "lies outside",
+        (np.nan, 4.0, 5.0, 6.0): "finite",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            check_boxes(np.array([good, bad]), 100, 50)
+
+
+def test_the_box_of_a_mesh_is_where_it_is_seen(rng):
+    k = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    verts_m = rng.uniform([-0.1, -0.1, 0.4], [0.1, 0.1, 0.6], (50, 3))
+    seen_px = np.asarray(project(verts_m, k))
+    x, y, w, h = box_of_mesh(verts_m, k)
+    np.testing.assert_allclose([x - 0.5, y - 0.5], seen_px.min(axis=0), rtol=1e-5)
+    np.testing.assert_allclose([x + w - 0.5, y + h - 0.5], seen_px.max(axis=0), rtol=1e-5)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.predict.predictor import PredictedHands
+from m3dhmr_jax.predict.smoothing import HandSmoother, one_euro
+
+
+def filtered(values, rate_hz=30.0, resting_hz=1.5, hz_per_speed=20.0):
+    state, out = None, []
+    for value in values:
+        state = one_euro(state, value, 1 / rate_hz, resting_hz, hz_per_speed)
+        out.append(state.points)
+    return np.array(out)
+
+
+def test_what_rests_trembles_less():
+    noise = np.random.default_rng(0).normal(scale=0.002, size=(300, 5, 3))
+    assert filtered(noise)[30:].std() < 0.5 * noise.std()
+
+
+def test_a_constant_stays_and_a_step_is_followed():
+    np.testing.assert_array_equal(filtered(np.full((9, 1, 3), 0.3)), 0.3)
+    step = np.concatenate([np.zeros((5, 1, 3)), np.ones((60, 1, 3))])
+    out = filtered(step)
+    assert (np.diff(out[:, 0, 0]) >= 0).all()
+    np.testing.assert_allclose(out[-1], 1, atol=1e-3)
+
+
+def test_what_moves_lags_less_than_behind_a_plain_filter():
+    ramp = np.linspace(0, 1, 60)[:, None, None] * np.array([0.0, 1.0, 0.0])
+    assert np.abs(filtered(ramp) - ramp)[-1].max() < 0.015
+    assert np.abs(filtered(ramp, hz_per_speed=0.0) - ramp)[-1].max() > 0.03
+
+
+def test_matches_the_formula():
+    """Of the paper, for one number, written out."""
+    a, b, dt = 0.2, 0.5, 0.1
+    rate = 2 * np.pi * 1.0 * dt
+    velocity = rate / (1 + rate) * (b - a) / dt
+    rate = 2 * np.pi * (1.5 + 20 * velocity) * dt
+    want = a + rate / (1 + rate) * (b - a)
+    np.testing.assert_allclose(filtered(np.array([[[a]], [[b]]]), 10.0)[-1, 0, 0], want)
+
+
+@pytest.fixture
+def hands():
+    hand, rng = load_builtin(), np.random.default_rng(0)
+    vertices_m = hand.vertices + np.array([[[0, 0, 0.5]], [[0.1, 0, 0.7]]])
+    joints_m = hand.joint_regressor @ vertices_m
+    return PredictedHands(
+        vertices_m=vertices_m.astype(np.float32),
+        joints_m=joints_m.astype(np.float32),
+        landmarks_px=rng.uniform(100, 300, (2, 21, 2)).astype(np.float32),
+        root_m=joints_m[:, 0].astype(np.float32),
+        root_covariance_m2=np.zeros((2, 3, 3), np.float32),
+        noise_px=np.ones(2, np.float32),
+        faces=np.stack([hand.faces, hand.faces[:, ::-1]]),
+        is_left=np.array([False, True]),
+        square_px=np.array([[90.0, 90, 220, 220]] * 2),
+        intrinsics=np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]),
+        camera_is_assumed=True,
+    )
+
+
+def noisy(hands, rng):
+    shift = rng.normal(scale=0.003, size=(2, 1, 3)).astype(np.float32)
+    vertices_m = (
+        hands.vertices_m + shift + rng.normal(scale=0.001, size=(2, 778, 3)).astype(np.float32)
+    )
+    joints_m = np.einsum("nv,kvc->knc", load_builtin().joint_regressor, vertices_m).astype(
+        np.float32
+    )
+    landmarks_px = hands.landmarks_px + rng.normal(scale=2, size=(2, 21, 2)).astype(np.float32)
+    return hands._replace(
+        vertices_m=vertices_m, joints_m=joints_m, root_m=joints_m[:, 0], landmarks_px=landmarks_px
+    )
+
+
+def test_hands_are_steadied_and_stay_whole(hands):
+    smooth, rng = HandSmoother(load_builtin().joint_regressor), np.random.default_rng(1)
+    seen = [noisy(hands, rng) for _ in range(120)]
+    out = [smooth(each, i / 30) for i, each in enumerate(seen)]
+    for name in ("root_m", "vertices_m", "landmarks_px"):
+        before, after = (
+            np.std([getattr(h, name) for h in rows[30:]], axis=0).mean() for rows in (seen, out)
+        )
+        assert after < 0.7 * before, name
+    regressor = load_builtin().joint_regressor
+    np.testing.assert_allclose(
+        np.einsum("nv,kvc->knc", regressor, out[-1].vertices_m), out[-1].joints_m, atol=1e-5
+    )
+
+
+def test_the_past_is_forgotten_with_a_hand_and_when_time_goes_back(hands):
+    smooth = HandSmoother(load_builtin().joint_regressor)
+    smooth(hands, 0.0)
+    moved = hands._replace(vertices_m=hands.vertices_m + 1, root_m=hands.root_m + 1)
+    np.testing.assert_allclose(smooth(moved, 0.0).root_m, moved.root_m, atol=1e-5)
+    one = type(hands)(*(x[:1] if np.ndim(x) and len(x) == 2 else x for x in hands))
+    np.testing.assert_allclose(smooth(one, 0.1).vertices_m, one.vertices_m, atol=1e-6)
+    none = type(hands)(*(x[:0] if np.ndim(x) and len(x) == 2 else x for x in hands))
+    assert smooth(none, 0.2).vertices_m.shape == (0, 778, 3)
+    np.testing.assert_allclose(smooth(hands, 0.3).vertices_m, hands.vertices_m, atol=1e-6)
