@@ -164,6 +164,8 @@ def initialised(network: Network, source: str) -> Network:
     for kind, adopted in report:
         total = len(adopted.used) + len(adopted.missing) + len(adopted.wrong_shape)
         print("; ".join([f"  {len(adopted.used)} of {total} {kind} used", *account(adopted)]))
+    for line in _other_tables(network, found):
+        print(f"  {line}")
     return network
 
 
@@ -194,14 +196,24 @@ def _adopt(network: Network, found: Weights) -> tuple[Network, list[tuple[str, A
     return network._replace(params=params, stats=stats), report
 
 
+def _other_tables(network: Network, found: Weights) -> list[str]:
+    """A line if the weights say that they fit other mesh tables than the network's."""
+    theirs, own = found.metadata.get("tables"), network.belongs_to.get("tables")
+    if theirs in (None, own):
+        return []
+    return [f"it was made for the mesh tables {theirs}, but those of model.tables here are {own}"]
+
+
 def _state_of_file(network: Network, path: Path) -> TrainState:
     if not path.is_file():
         raise ValueError(
             f"eval.checkpoint={str(path)!r} must be 'newest', 'best' or a weights file, "
             "and there is no such file"
         )
-    network, report = _adopt(network, load_weights(path))
+    found = load_weights(path)
+    network, report = _adopt(network, found)
     lines = [f"{kind}: {line}" for kind, adopted in report for line in account(adopted)]
+    lines += _other_tables(network, found)
     if lines:
         raise ValueError(
             f"{path} is not of this network, so its answers would be no one's: {'; '.join(lines)}; "

@@ -144,6 +144,22 @@ def test_a_weights_file_that_does_not_fit_exactly_is_no_state(
             trained_state(config, tiny_network, tmp_path)
 
 
+def test_weights_for_other_mesh_tables_are_told_from_those_for_these(
+    tiny_network, tiny_config, tmp_path, capsys
+):
+    config = tiny_config(**{"eval.checkpoint": str(tmp_path / "w")})
+    arrays = tiny_network.params, tiny_network.stats
+    save_weights(tmp_path / "w", *arrays, {"tables": tiny_network.belongs_to["tables"]})
+    trained_state(config, tiny_network, tmp_path)
+    initialised(tiny_network, str(tmp_path / "w"))
+    assert "mesh tables" not in capsys.readouterr().out
+    save_weights(tmp_path / "w", *arrays, {"tables": "0123"})
+    with pytest.raises(ValueError, match="w is not of this network.*made for the mesh tables 0123"):
+        trained_state(config, tiny_network, tmp_path)
+    initialised(tiny_network, str(tmp_path / "w"))
+    assert "made for the mesh tables 0123" in capsys.readouterr().out
+
+
 def test_a_checkpoint_of_no_such_name_is_refused(tiny_network, tiny_config, tmp_path):
     config = tiny_config(**{"eval.checkpoint": "nwest"})
     with pytest.raises(ValueError, match="'nwest' must be 'newest', 'best' or a weights file"):
