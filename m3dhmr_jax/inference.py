@@ -16,7 +16,7 @@ from m3dhmr_jax.camera import apply_affine, project
 from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX, eval_view, normalise
 from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
 from m3dhmr_jax.root_recovery import recover_roots
-from m3dhmr_jax.types import MESH_UNIT_M, Batch, FloatArray, Prediction
+from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, Prediction
 
 
 class CameraHands(NamedTuple):
@@ -47,9 +47,23 @@ def to_camera(
     verts_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
     xyz_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m)
     uv_px = jax.vmap(apply_affine)(prediction.uv_01 * crop_px, jnp.asarray(img_from_crop))
-    root = recover_roots(xyz_m, uv_px, jnp.asarray(intrinsics))
+    return place(uv_px, xyz_m, verts_m, intrinsics)
+
+
+def place(
+    uv_px: Float[FloatArray, "b n 2"],
+    xyz_m: Float[FloatArray, "b n 3"],
+    verts_m: Float[FloatArray, "b v 3"],
+    intrinsics: Float[FloatArray, "b 3 3"],
+) -> CameraHands:
+    """Hands where these cameras see their landmarks, wherever they stood before."""
+    before_m = xyz_m[:, ROOT, None]
+    xyz_m, verts_m = jnp.asarray(xyz_m) - before_m, jnp.asarray(verts_m) - before_m
+    root = recover_roots(xyz_m, jnp.asarray(uv_px), jnp.asarray(intrinsics))
     t_m = root.t_m[:, None]
-    return CameraHands(uv_px, xyz_m + t_m, verts_m + t_m, root.covariance_m2, root.noise_px)
+    return CameraHands(
+        jnp.asarray(uv_px), xyz_m + t_m, verts_m + t_m, root.covariance_m2, root.noise_px
+    )
 
 
 def make_crop_step(

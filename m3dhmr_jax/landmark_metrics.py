@@ -12,14 +12,14 @@ NEAR_PX = 5.0
 
 
 def landmark_scores(
-    errors_px: Float[FloatArray, "b n"], valid: Bool[FloatArray, " b"]
+    errors_px: Float[FloatArray, "b n"], valid: Bool[FloatArray, " b"] | None = None
 ) -> dict[str, float]:
     """Mean and median distance, and the share within NEAR_PX, over the landmarks of valid hands.
 
     Raises:
         ValueError: if no hand is valid, or a valid one's distance is not finite.
     """
-    rows = np.flatnonzero(valid)
+    rows = np.arange(len(errors_px)) if valid is None else np.flatnonzero(valid)
     kept = np.asarray(errors_px, np.float64)[rows]
     if not len(kept):
         raise ValueError(f"no valid sample among {len(errors_px)}: there is nothing to score")

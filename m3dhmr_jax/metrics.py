@@ -150,23 +150,42 @@ def _kept(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None) -> Sampl
     return kept
 
 
+def _distance_scores(name: str, errors_m: Float[np.ndarray, "b p"]) -> dict[str, float]:
+    span = PCK_THRESHOLDS_M[-1] - PCK_THRESHOLDS_M[0]
+    return {
+        f"{name}_mean3d": float(errors_m.mean()),
+        f"{name}_median3d": float(np.median(errors_m, axis=0).mean()),
+        f"{name}_auc3d": float(np.trapezoid(pck(errors_m), PCK_THRESHOLDS_M) / span),
+    }
+
+
+def camera_scores(
+    xyz_m: Float[FloatArray, "b n"], mesh_m: Float[FloatArray, "b v"]
+) -> dict[str, float]:
+    """Scores of distances in camera space, under the official script's keys; metres.
+
+    `xyz_mean3d` and `mesh_mean3d` are what others call MPJPE and MPVPE in camera space.
+    `root_mm` is the wrist's mean distance from its true place, in millimetres.
+    """
+    xyz_m, mesh_m = np.asarray(xyz_m, np.float64), np.asarray(mesh_m, np.float64)
+    root_mm = 1000 * float(xyz_m[:, ROOT].mean())
+    return _distance_scores("xyz", xyz_m) | _distance_scores("mesh", mesh_m) | {"root_mm": root_mm}
+
+
 def scores(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None = None) -> dict[str, float]:
     """The numbers of the official script under its keys (metres), and those that papers quote.
 
     The latter are `mpjpe_mm` and `mpvpe_mm` (root-relative), `pa_mpjpe_mm`, `pa_mpvpe_mm`, `f_5`
-    and `f_15` (aligned). Samples that are not `valid` count nowhere.
+    and `f_15` (aligned); `root_mm` is the wrist's error in camera space. Samples that are not
+    `valid` count nowhere.
 
     Raises:
         ValueError: if no sample is valid, or a valid one has NaN or infinity, which is named.
     """
     kept = _kept(samples, valid)
-    result = {}
-    for name, curve in pck_curves(samples, valid).items():
-        errors_m = getattr(kept, f"{name}_m").astype(np.float64)
-        span = PCK_THRESHOLDS_M[-1] - PCK_THRESHOLDS_M[0]
-        result[f"{name}_mean3d"] = errors_m.mean()
-        result[f"{name}_median3d"] = np.median(errors_m, axis=0).mean()
-        result[f"{name}_auc3d"] = np.trapezoid(curve, PCK_THRESHOLDS_M) / span
+    result = camera_scores(kept.xyz_m, kept.mesh_m)
+    for name in ("xyz_al", "mesh_al"):
+        result |= _distance_scores(name, np.asarray(getattr(kept, f"{name}_m"), np.float64))
     vertices = kept.mesh_m.shape[1]
     for name, matched in (("f_score", kept.matched), ("f_al_score", kept.matched_al)):
         result[f"{name}_5"], result[f"{name}_15"] = f_scores(matched, vertices).mean(axis=0)

@@ -31,7 +31,7 @@ class Task(NamedTuple):
     from_epoch: Mapping[str, float]  # Terms that count from a later epoch on.
     answer_step: Callable[[Any, Any, Batch], Any]  # (params, stats, batch) to answers in photos.
     errors_of: Callable[[Any, Batch], Any]  # Of each example's answer.
-    scores: Callable[[Any, Any], dict[str, float]]  # (errors, valid) to named numbers.
+    scores: Callable[[Any], dict[str, float]]  # Errors of all examples to named numbers.
     headline: Mapping[str, str]  # The scores that papers quote, and how they are called there.
     best_by: str  # The score whose smallest value makes the best checkpoint.
     constant_guess: tuple[str, Callable[[Path], Callable[[Batch], Any]]]  # Its name and errors.

@@ -257,3 +257,13 @@ def test_official_files_get_their_official_scores(reference):
     for name in set(result) & set(want):
         tolerance = official_tolerance(name, verts)
         np.testing.assert_allclose(result[name], want[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_camera_scores_are_the_unaligned_ones_and_the_roots_error():
+    rng = np.random.default_rng(0)
+    xyz_m, mesh_m = rng.uniform(0, 0.1, (5, 21)), rng.uniform(0, 0.1, (5, 778))
+    got = metrics.camera_scores(xyz_m, mesh_m)
+    assert got["root_mm"] == pytest.approx(1000 * xyz_m[:, 0].mean())
+    assert got["xyz_mean3d"] == pytest.approx(xyz_m.mean())
+    assert got["mesh_median3d"] == pytest.approx(np.median(mesh_m, axis=0).mean())
+    assert got["mesh_auc3d"] == pytest.approx(np.clip(1 - mesh_m / 0.05, 0, 1).mean(), abs=5e-3)

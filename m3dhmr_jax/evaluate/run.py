@@ -2,18 +2,28 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import load_hand, trained_state
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.dataset import open_dataset
+from m3dhmr_jax.evaluate.focal_noise import HOW, CameraErrors, errors_with_wrong_focal
 from m3dhmr_jax.evaluate.official import Hands, write_predictions
-from m3dhmr_jax.evaluate.scoring import score_batches, table, write_json
+from m3dhmr_jax.evaluate.reporting import about, write_report
+from m3dhmr_jax.evaluate.scoring import gather, table, write_json
+from m3dhmr_jax.metrics import camera_scores
+from m3dhmr_jax.report.page import Entry
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.types import Batch, Config
+
+
+class Judged(NamedTuple):
+    """All that is kept of each photo, about 100 MB of a set of FreiHAND's size."""
+
+    answer: Any  # As the task's answer step gives it.
+    errors: Any
+    wrong_focal: CameraErrors | None  # Of hands in camera space.
 
 
 def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
@@ -31,29 +41,33 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     task = create_task(config, hand)
     state = trained_state(config, task.network, workdir)
     data = open_dataset(hand, **config.data.source)
-    answers: list[Hands] = []
+    meshes = config.task == "mesh"
 
-    def errors_of(batch: Batch) -> Any:
+    def judged(batch: Batch) -> Judged:
         answer = task.answer_step(state.eval_params, state.stats, batch)
-        if config.eval.save_predictions:
-            answers.append(
-                Hands(*(np.asarray(x)[batch.valid] for x in (answer.xyz_m, answer.verts_m)))
-            )
-        return task.errors_of(answer, batch)
+        wrong_focal = errors_with_wrong_focal(answer, batch) if meshes else None
+        return Judged(answer, task.errors_of(answer, batch), wrong_focal)
 
     def test_batches() -> Iterator[Batch]:
         return pipeline.eval_batches(data, config.eval.batch_size)
 
     guess, errors_of_guess = task.constant_guess
-    rows = {
-        "model": score_batches(errors_of, test_batches(), task.scores),
-        guess: score_batches(errors_of_guess(data), test_batches(), task.scores),
-    }
-    source = {"checkpoint": config.eval.checkpoint, "step": int(state.step)}
-    write_json(workdir / "eval" / "scores.json", source | rows)
+    model, constant = gather(judged, test_batches()), gather(errors_of_guess(data), test_batches())
+    rows = {"model": task.scores(model.errors), guess: task.scores(constant)}
+    content = {"checkpoint": config.eval.checkpoint, "step": int(state.step)} | rows
+    if meshes:
+        noisy = camera_scores(*model.wrong_focal)
+        content |= {"model_with_wrong_focal": noisy, "wrong_focal": HOW}
+    write_json(workdir / "eval" / "scores.json", content)
     print(table(rows, task.headline))
+    if meshes:
+        path = workdir / "eval" / "report.html"
+        network = Entry(rows["model"], model.errors)
+        page = (network, Entry(rows[guess], constant), noisy, model.answer)
+        write_report(path, *page, hand, data, about(config, data, int(state.step)))
+        print(f"Report: {path}")
     if config.eval.save_predictions:
-        joined = Hands(*map(np.concatenate, zip(*answers, strict=True)))
-        zipped = write_predictions(workdir / "eval" / "pred.json", joined)
+        hands = Hands(model.answer.xyz_m, model.answer.verts_m)
+        zipped = write_predictions(workdir / "eval" / "pred.json", hands)
         print(f"Predictions for submission: {zipped}")
     return rows

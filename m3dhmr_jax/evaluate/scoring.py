@@ -23,15 +23,22 @@ SHOWN = {
 }
 
 
+def gather(rows_of: Callable[[Batch], Any], batches: Iterable[Batch]) -> Any:
+    """What `rows_of` gives for each valid example, once, in order, on the host."""
+    kept = []
+    for batch in batches:
+        valid, rows = np.asarray(batch.valid), jax.device_get(rows_of(batch))
+        kept.append(jax.tree.map(lambda leaf, valid=valid: leaf[valid], rows))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
+
+
 def score_batches(
     errors_of: Callable[[Batch], Any],
     batches: Iterable[Batch],
-    scores: Callable[[Any, Any], dict[str, float]] = scores,
+    scores: Callable[[Any], dict[str, float]] = scores,
 ) -> dict[str, float]:
-    """`scores` of (errors, valid) over all batches: each valid example counts once."""
-    results = [(jax.device_get(errors_of(batch)), np.asarray(batch.valid)) for batch in batches]
-    samples, valid = zip(*results, strict=True)
-    return scores(jax.tree.map(lambda *x: np.concatenate(x), *samples), np.concatenate(valid))
+    """`scores` of the errors over all batches: each valid example counts once."""
+    return scores(gather(errors_of, batches))
 
 
 def shown(name: str, value: float) -> str:

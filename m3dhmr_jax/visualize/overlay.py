@@ -73,11 +73,13 @@ def draw_answer(
     intrinsics: Float[np.ndarray, "3 3"],
     panel_px: int = 448,
     stacked: bool = False,
+    in_views: Sequence[SeenHand] = (),
 ) -> UInt8[np.ndarray, "a b 3"]:
     """Landmarks, meshes on the photo, and the views, as panels `panel_px` high.
 
-    `stacked` puts the views below the photos, not beside them. Landmarks and K are of the photo
-    as given; a photo without hands is shown as it is.
+    `stacked` puts the views below the photos, not beside them; `in_views` are further hands, such
+    as the true ones, that only the views show. Landmarks and K are of the photo as given; a photo
+    without hands is shown as it is.
 
     Raises:
         ValueError: if all hands lie behind the camera or landmarks are not 21 finite points.
@@ -88,7 +90,7 @@ def draw_answer(
     photos = [draw_landmarks(large, hands), gap, draw_meshes(large, hands, large_k)]
     photos = np.concatenate(photos, axis=1)
     width = photos.shape[1] if stacked else panel_px * 3 // 2
-    views = draw_views(hands, intrinsics, photo_size, width, panel_px)
+    views = draw_views([*hands, *in_views], intrinsics, photo_size, width, panel_px)
     if stacked:
         return np.concatenate([photos, np.full((GAP_PX, width, 3), 255, np.uint8), views])
     return np.concatenate([photos, gap, views], axis=1)

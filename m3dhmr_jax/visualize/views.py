@@ -150,6 +150,6 @@ def draw_views(
         slopes = (ends - intrinsics[axis, 2]) / intrinsics[axis, axis]
         _draw_strip(picture, strip, hands, (float(slopes[0]), float(slopes[1])), per_m)
         name = ("from the side", "from above")[number]
-        write(picture, name, width - 8.0 - text_width(name, 13), strip.top + 18, 13, INK)
+        write(picture, name, 8.0, strip.top + 18, 13, INK)
     _ruler(picture, 2 * strip_px + GAP_PX + 2, hands, per_m)
     return picture

@@ -29,6 +29,21 @@ def test_a_finished_run_leaves_all_scores_beside_the_mean_hands(scored):
         assert all(np.isfinite(list(scores[row].values())))
     rows = {name: scores[name] for name in ("model", "mean_hand")}
     assert table(rows) in result.stdout
+    assert set(scores["model_with_wrong_focal"]) < set(scores["model"])
+    assert "seed" in scores["wrong_focal"]
+
+
+def test_a_finished_run_leaves_a_report_that_says_what_was_measured(trained, scored):
+    scores, result = scored
+    page = (trained[0] / "eval" / "report.html").read_text()
+    assert f"Report: {trained[0] / 'eval' / 'report.html'}" in result.stdout
+    assert "Trained on <strong>12 synthetic photos</strong>" in page
+    assert "tested on <strong>6 synthetic photos</strong>" in page
+    for row in ("model", "mean_hand"):
+        assert f"<td>{scores[row]['pa_mpjpe_mm']:.1f}</td>" in page
+    assert f"<td>{1000 * scores['model_with_wrong_focal']['xyz_mean3d']:.1f}</td>" in page
+    assert page.count("data:image/jpeg;base64,") == 6  # All of the six hands.
+    assert "<th>data.source.recipe</th><td>quickstart</td>" in page
 
 
 def test_evaluating_again_gives_the_same_numbers_at_any_batch_size(run_main, trained, tmp_path):
@@ -59,4 +74,5 @@ def test_saved_predictions_get_the_scores_that_were_reported(run_main, trained, 
         # One of six meshes' vertices may change sides of a threshold in float32.
         tolerance = 1 / (6 * 778) if name.startswith("f_") or "auc" in name else 1e-7
         tolerance *= 1000 if name.endswith("_mm") else 1
-        np.testing.assert_allclose(value, reported[name], 1e-5, tolerance, err_msg=name)
+        # After 24 steps hands are too flat to be aligned in float32 to more than four digits.
+        np.testing.assert_allclose(value, reported[name], 1e-4, tolerance, err_msg=name)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from m3dhmr_jax.evaluate.scoring import SHOWN, score_batches, table, write_json
+from m3dhmr_jax.evaluate.scoring import SHOWN, gather, score_batches, table, write_json
 from m3dhmr_jax.metrics import batch_metrics
 
 
@@ -16,6 +16,16 @@ def errors_of_shifted(batch):
         batch.xyz_m,
         batch.verts_m,
     )
+
+
+def test_every_valid_example_is_kept_once_and_in_order(hand_batch):
+    batches = [
+        hand_batch._replace(index=np.arange(i, i + 4, dtype=np.int32), valid=np.arange(4) < count)
+        for i, count in ((0, 4), (4, 2))
+    ]
+    kept = gather(lambda batch: {"index": batch.index, "xyz": batch.xyz_m}, batches)
+    np.testing.assert_array_equal(kept["index"], np.arange(6))
+    assert kept["xyz"].shape == (6, 21, 3)
 
 
 def test_every_valid_example_counts_once(hand_batch):
