@@ -1,0 +1,149 @@
+"""Every system of the README: built, trained for a step and evaluated, all of it small."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from benchmarks.systems import SYSTEMS, load_config, multiply_adds, size_of
+from m3dhmr_jax.builders import create_network
+from m3dhmr_jax.data.augment import AugmentConfig, eval_view
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.inference import predict, to_camera
+from m3dhmr_jax.metrics import batch_metrics
+from m3dhmr_jax.models import network as network_module
+from m3dhmr_jax.models.backbones import BackboneFeatures, ConvNorm, StackedResNet
+from m3dhmr_jax.step import Objective, TrainState, make_train_step
+
+NAMES = sorted({system.config for system in SYSTEMS})
+REDUCED = {
+    "model.width": 4,
+    "model.encoding": 8,
+    "model.channels": (8, 8, 8, 4),
+    "model.spiral_length": 2,
+    "model.roi_length": 2,
+    "model.roi_dilation": 1,
+}
+QUICK_TO_COMPILE = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": "True",
+}
+
+
+class Shallow(nnx.Module):
+    """In the place of the ResNets, which are much to compile and are trained in other tests."""
+
+    MAP_STRIDE = StackedResNet.MAP_STRIDE
+
+    def __init__(self, blocks, *, width, encoding, landmarks, dtype, rngs):
+        self.encode = ConvNorm(3, encoding, dtype=dtype, rngs=rngs)
+        self.maps = ConvNorm(3, landmarks, dtype=dtype, rngs=rngs)
+
+    def __call__(self, image):
+        return BackboneFeatures(self.encode(image[:, ::32, ::32]), self.maps(image[:, ::4, ::4]))
+
+
+def abstract(config):
+    """The network without its arrays, and the shapes of those."""
+    kept = []
+
+    def build():
+        kept.append(create_network(config, load_builtin()))
+        return kept[0].params, kept[0].stats
+
+    params, stats = jax.eval_shape(build)
+    return kept[0], params, stats
+
+
+@pytest.fixture(scope="module")
+def errors_of():
+    """The scores of a prediction: the same program for all systems of a crop size."""
+    regressor = load_builtin().joint_regressor
+
+    @jax.jit
+    def errors_of(prediction, view, batch):
+        crop_px = view.image.shape[1]
+        hands = to_camera(prediction, view.img_from_crop, batch.intrinsics, regressor, crop_px)
+        return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
+
+    return errors_of
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, errors_of, monkeypatch):
+    config = load_config(name)
+    config.update_from_flattened_dict(REDUCED)
+    monkeypatch.setattr(network_module, "StackedResNet", Shallow)
+    network, params, stats = abstract(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        # Biases well above zero: no part is asleep.
+        lambda x: jnp.asarray(rng.normal(0.5 * (x.ndim == 1), 0.2, x.shape), x.dtype),
+        params,
+    )
+    stats = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), stats)
+    optimizer = optax.sgd(1.0)
+    train_step = make_train_step(
+        network.graphdef,
+        load_builtin().faces,
+        optimizer,
+        Objective(dict(config.loss.weights)),
+        AugmentConfig(size=network.image_size),
+        ema_decay=0.0,
+    )
+
+    def step_and_answer(state, batch, key, image):
+        state, terms = train_step(state, batch, key)
+        return state, terms, predict(network.eval_graphdef, state.params, state.stats, image)
+
+    state = TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), None)
+    view = eval_view(hand_batch, network.image_size)
+    arguments = state, hand_batch, jax.random.key(0), view.image
+    program = jax.jit(step_and_answer).lower(*arguments)
+    after, terms, prediction = program.compile(compiler_options=QUICK_TO_COMPILE)(*arguments)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((after, terms)))
+    moved = jax.tree.map(lambda old, new: bool((old != new).any()), params, after.params)
+    assert all(jax.tree.leaves(moved)), moved
+    errors = errors_of(prediction, view, hand_batch)
+    assert errors.mesh_m.shape == (4, 778)
+    assert all(jnp.isfinite(x).all() for x in errors)
+
+
+HEADS = {
+    "configs/resnet18.py": {"kernel": (27, 32, 3), "bias": (3,)},
+    "configs/ablation.py:decoder=spiral,roi=false": {"kernel": (9, 32, 3), "bias": (3,)},
+    "configs/ablation.py:roi=false": {"kernel": (9, 32, 3), "bias": (3,)},
+    "configs/mobrecon.py:backbone=resnet18": {"depthwise": (9, 32), "pointwise": (32, 3)},
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_is_of_its_system(name):
+    _, params, _ = abstract(load_config(name))
+    assert {key: leaf.shape for key, leaf in params["decoder"]["head"].items()} == HEADS[name]
+
+
+def test_multiplications_are_counted_in_every_kind_of_step():
+    kernel, matrix = jnp.ones((3, 3, 2, 5)), jnp.ones((5, 7))
+
+    @jax.jit
+    def program(x):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=dimensions)
+        return 2.0 * jnp.einsum("bhwc,cd->bhwd", y, matrix)
+
+    traced = jax.make_jaxpr(program)(jnp.ones((1, 8, 8, 2)))
+    places = 4 * 4
+    assert multiply_adds(traced.jaxpr) == places * (3 * 3 * 2 * 5 + 5 * 7 + 7)
+
+
+def test_another_kernel_adds_its_parameters_and_nothing_else():
+    two = size_of(load_config("configs/ablation.py:kernels=2"))
+    _, params, _ = abstract(load_config("configs/ablation.py:kernels=4"))
+    widths = ((256, 256), (256, 128), (128, 64), (64, 32))
+    per_kernel = sum(9 * c + c + c * d + d + c // 2 + 1 for c, d in widths)
+    four = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert four - two.parameters == 2 * per_kernel
+    assert two.multiply_adds > two.parameters  # Convolutions use theirs at many places.
