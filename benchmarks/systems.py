@@ -60,7 +60,8 @@ SYSTEMS = (
     System(4, "M3DHMR, ResNet34", "configs/resnet34.py", (6.5, 6.6, 0.739, 0.980)),
 )
 HEADER = """| table | system | `--config=` | parameters, M | multiply-adds, G \
-| PJ mm, paper | PV mm, paper | F@5, paper | F@15, paper | PJ mm | PV mm | F@5 | F@15 |
+| PA-MPJPE mm, paper | PA-MPVPE mm, paper | F@5, paper | F@15, paper \
+| PA-MPJPE mm | PA-MPVPE mm | F@5 | F@15 |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 

@@ -61,7 +61,6 @@ def test_mobrecon_is_the_default_but_for_decoder_loss_and_backbone():
     common = {
         "model.mesh_operator": "dsconv",
         "model.roi": False,
-        "loss.weights.normal": 0.1,
         "loss.consistency_from_epoch": 5.0,
     }
     densestack = common | {

@@ -1,11 +1,17 @@
-"""The peers' weights, drawn by the rule that stands beside their numbers."""
+"""The peers' weights, drawn by the rule that stands beside their numbers, and put into ours."""
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+
+from m3dhmr_jax.convert.names import Rules, arranged, their_name
 
 
 def load_rule(path: Path) -> dict[str, Any]:
@@ -33,3 +39,37 @@ def _tensor(entry: dict[str, Any], prefix: str) -> np.ndarray:
     total = tensor.sum(dtype=np.float64)
     np.testing.assert_allclose(total, entry["sum"], atol=1e-3, err_msg=entry["name"])
     return tensor
+
+
+def fill(module: nnx.Module, tensors: dict[str, np.ndarray], rules: Rules) -> nnx.Module:
+    """An abstract module with the peer's tensors, each used; what has no name there stays empty."""
+    graphdef, state = nnx.split(module)
+    filled, used = [], set()
+    for path, leaf in nnx.to_flat_state(state):
+        ours = "/".join(map(str, path))
+        theirs = their_name(ours, rules)
+        if theirs in tensors:
+            used.add(theirs)
+            value = arranged(tensors[theirs], ours, leaf.shape)
+            assert value.shape == leaf.shape, theirs
+            leaf = leaf.replace(jnp.asarray(value))
+        filled.append((path, leaf))
+    assert used == tensors.keys()
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def run(function: Callable[..., Any], module: Any, *arrays: np.ndarray) -> Any:
+    """What `function` makes of a module, or a tuple of them, and arrays; compiled."""
+    graphdef, state = nnx.split(module)
+    return jax.jit(lambda state, *x: function(nnx.merge(graphdef, state), *x))(state, *arrays)
+
+
+def assert_matches(got: Any, want: np.ndarray, name: str) -> None:
+    """Within 1e-4 of the array's largest magnitude."""
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max(), err_msg=name)
+
+
+def load_outputs(path: Path) -> dict[str, np.ndarray]:
+    """A peer's arrays; maps with channels last."""
+    with np.load(path, allow_pickle=False) as file:
+        return {k: x.transpose(0, 2, 3, 1) if x.ndim == 4 else x for k, x in file.items()}

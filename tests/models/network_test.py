@@ -1,6 +1,3 @@
-import json
-import zlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +10,6 @@ from m3dhmr_jax.models.backbones import Hourglass, Stem
 from m3dhmr_jax.models.decoder import MeshDecoder
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig, soft_argmax
 
-RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 SMALL = ModelConfig(
     image_size=64, blocks=(1, 1, 1, 1), width=4, encoding=8, channels=(8, 8, 8, 4), kernels=2
 )
@@ -46,70 +42,6 @@ def resnet(blocks):
 def test_stem_and_stages_have_as_many_parameters_as_torchvision(blocks, torchvision):
     stem, hourglass = nnx.eval_shape(lambda: resnet(blocks))
     assert count(stem, *hourglass.stages) == torchvision
-
-
-def drawn(entry):
-    """One tensor by the rule that stands beside the peer's numbers, in PyTorch's layout."""
-    rng = np.random.default_rng(zlib.crc32(entry["name"].encode()))
-    values = rng.normal(size=entry["shape"])
-    scaled = {
-        "weight": lambda: entry["s"] * values,
-        "bn_weight": lambda: 1 + entry["s"] * values,
-        "bias": lambda: 0.1 * values,
-        "bn_mean": lambda: 0.1 * values,
-        "bn_var": lambda: np.exp(entry["s"] * values),
-    }[entry["branch"]]()
-    tensor = scaled.astype(np.float32)
-    np.testing.assert_allclose(tensor.ravel()[0], entry["first"], rtol=1e-6)
-    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
-
-
-def load_torchvision(stem, stages, entries):
-    """Sets every parameter and statistic by its name in torchvision."""
-    for entry in entries:
-        if entry["branch"] == "skip":
-            continue
-        *place, kind, leaf = entry["name"].replace("downsample.", "downsample").split(".")
-        block = stages[int(place[0][-1]) - 1].layers[int(place[1])] if place else stem
-        conv_norm = {
-            "conv1": lambda b: (b.conv1, "conv"),
-            "conv2": lambda b: (b.conv2, "conv"),
-            "bn1": lambda b: (b.conv1, "norm"),
-            "bn2": lambda b: (b.conv2, "norm"),
-            "downsample0": lambda b: (b.downsample, "conv"),
-            "downsample1": lambda b: (b.downsample, "norm"),
-        }[kind](block)
-        part = getattr(*conv_norm)
-        name = {"running_mean": "mean", "running_var": "var", "bias": "bias"}.get(leaf)
-        name = name or {"conv": "kernel", "norm": "scale"}[conv_norm[1]]
-        variable, value = getattr(part, name), drawn(entry)
-        assert variable.shape == value.shape, entry["name"]
-        variable.set_value(jnp.asarray(value))
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("name", RESNETS)
-def test_stem_and_stages_match_torchvision(reference, name):
-    peer = np.load(reference / "resnet18_io.npz")
-    entries = json.loads((reference / "resnet_params.json").read_text())[name]
-    stem, hourglass = nnx.eval_shape(lambda: resnet(RESNETS[name]))
-    for module in (stem, hourglass):
-        module.eval()
-    load_torchvision(stem, hourglass.stages, entries)
-
-    @jax.jit
-    def outputs(image):
-        x = stem(image)
-        maps = [x]
-        for stage in hourglass.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
-
-    got = outputs(jnp.asarray(peer["images"].transpose(0, 2, 3, 1)))
-    for key, x in zip(["stem", *(f"{name}_layer{i}" for i in range(1, 5))], got, strict=True):
-        want = peer[key].transpose(0, 2, 3, 1)
-        np.testing.assert_allclose(x, want, atol=1e-4 * np.abs(want).max(), rtol=0, err_msg=key)
 
 
 def test_the_papers_network_answers_a_mesh_and_landmarks(tables):

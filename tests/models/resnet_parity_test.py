@@ -1,0 +1,50 @@
+import re
+
+import pytest
+from flax import nnx
+
+from m3dhmr_jax.convert.names import RESNET
+from m3dhmr_jax.models.backbones import StackedResNet
+from tests.peer_weights import assert_matches, draw, fill, load_outputs, load_rule, run
+
+
+class Holder(nnx.Module):
+    """A backbone where the network has it."""
+
+    def __init__(self, blocks, width):
+        self.backbone = StackedResNet(blocks, width, encoding=2, landmarks=1, rngs=nnx.Rngs(0))
+
+
+def blocks_of(tensors):
+    """Residual blocks per stage, counted in the names."""
+    found = {m.groups() for name in tensors if (m := re.match(r"layer(\d)\.(\d+)\.", name))}
+    stages = [int(stage) for stage, _ in found]
+    return tuple(stages.count(stage) for stage in sorted(set(stages)))
+
+
+def features(trunk, image):
+    stem, stages = trunk
+    x = stem(image)
+    maps = {"stem_relu_sample0": nnx.relu(stem.conv1(image))[:1], "stem": x}
+    for number, stage in enumerate(stages, start=1):
+        maps[f"layer{number}"] = x = stage(x)
+    return maps
+
+
+@pytest.mark.parity
+def test_stem_and_stages_match_torchvision(reference):
+    peer = load_outputs(reference / "resnet18_io.npz")
+    rule = load_rule(reference / "resnet_params.json")
+    image = peer.pop("images")
+    compared = set()
+    for name in (key for key, value in rule.items() if isinstance(value, list)):
+        tensors = draw(rule, name)
+        blocks, width = blocks_of(tensors), len(tensors["conv1.weight"])
+        holder = fill(nnx.eval_shape(lambda b=blocks, w=width: Holder(b, w)), tensors, RESNET)
+        holder.eval()
+        trunk = holder.backbone.stem, holder.backbone.stack1.stages
+        for key, x in run(features, trunk, image).items():
+            place = key if key in peer else f"{name}_{key}"
+            assert_matches(x, peer[place], place)
+            compared.add(place)
+    assert compared == peer.keys()
