@@ -45,7 +45,7 @@ def test_a_variant_reaches_the_config(parse):
             "decoder=foo must be one of dsc, dsconv, spiral",
         ),
         (["--config=configs/resnet34.py:decoder=dsc"], "takes 0 positional arguments"),
-        (["--config=configs/resnet18.py", "--colour=red"], "Unknown command line flag 'colour'"),
+        (["--config=configs/resnet18.py", "--colour=red"], "Unknown argument --colour=red"),
         (["--config=configs/resnet18.py", "--config.batch_size=x"], "--config.batch_size=x"),
         (["--config=configs/resnet18.py", "--config.model.colour=red"], "unknown config field"),
     ],

@@ -8,14 +8,13 @@ import pytest
 from flax import nnx
 
 from benchmarks.systems import SYSTEMS, load_config, multiply_adds, size_of
-from m3dhmr_jax.builders import create_network
 from m3dhmr_jax.data.augment import AugmentConfig, eval_view
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import predict, to_camera
-from m3dhmr_jax.metrics import batch_metrics
 from m3dhmr_jax.models import network as network_module
 from m3dhmr_jax.models.backbones import BackboneFeatures, ConvNorm, StackedResNet
 from m3dhmr_jax.step import Objective, TrainState, make_train_step
+from m3dhmr_jax.tasks import create_task
 
 NAMES = sorted({system.config for system in SYSTEMS})
 REDUCED = {
@@ -46,37 +45,36 @@ class Shallow(nnx.Module):
 
 
 def abstract(config):
-    """The network without its arrays, and the shapes of those."""
+    """The task without its network's arrays, and the shapes of those."""
     kept = []
 
     def build():
-        kept.append(create_network(config, load_builtin()))
-        return kept[0].params, kept[0].stats
+        kept.append(create_task(config, load_builtin()))
+        return kept[0].network.params, kept[0].network.stats
 
     params, stats = jax.eval_shape(build)
     return kept[0], params, stats
 
 
 @pytest.fixture(scope="module")
-def errors_of():
-    """The scores of a prediction: the same program for all systems of a crop size."""
+def to_hands():
+    """From predictions to hands in front of the camera: one program for all systems."""
     regressor = load_builtin().joint_regressor
 
     @jax.jit
-    def errors_of(prediction, view, batch):
+    def to_hands(prediction, view, batch):
         crop_px = view.image.shape[1]
-        hands = to_camera(prediction, view.img_from_crop, batch.intrinsics, regressor, crop_px)
-        return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
+        return to_camera(prediction, view.img_from_crop, batch.intrinsics, regressor, crop_px)
 
-    return errors_of
+    return to_hands
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, errors_of, monkeypatch):
+def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, to_hands, monkeypatch):
     config = load_config(name)
     config.update_from_flattened_dict(REDUCED)
     monkeypatch.setattr(network_module, "StackedResNet", Shallow)
-    network, params, stats = abstract(config)
+    task, params, stats = abstract(config)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         # Biases well above zero: no part is asleep.
@@ -84,31 +82,32 @@ def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, errors_of,
         params,
     )
     stats = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), stats)
-    optimizer = optax.sgd(1.0)
+    optimizer = optax.sign_sgd(1e-2)  # Moves whatever has a slope.
     train_step = make_train_step(
-        network.graphdef,
-        load_builtin().faces,
+        task.network.graphdef,
+        task.terms_of,
         optimizer,
         Objective(dict(config.loss.weights)),
-        AugmentConfig(size=network.image_size),
+        AugmentConfig(size=task.network.image_size),
         ema_decay=0.0,
     )
 
-    def step_and_answer(state, batch, key, image):
+    def step_and_predict(state, batch, key, image):
         state, terms = train_step(state, batch, key)
-        return state, terms, predict(network.eval_graphdef, state.params, state.stats, image)
+        return state, terms, predict(task.network.eval_graphdef, state.params, state.stats, image)
 
     state = TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), None)
-    view = eval_view(hand_batch, network.image_size)
+    view = eval_view(hand_batch, task.network.image_size)
     arguments = state, hand_batch, jax.random.key(0), view.image
-    program = jax.jit(step_and_answer).lower(*arguments)
+    program = jax.jit(step_and_predict).lower(*arguments)
     after, terms, prediction = program.compile(compiler_options=QUICK_TO_COMPILE)(*arguments)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((after, terms)))
     moved = jax.tree.map(lambda old, new: bool((old != new).any()), params, after.params)
     assert all(jax.tree.leaves(moved)), moved
-    errors = errors_of(prediction, view, hand_batch)
-    assert errors.mesh_m.shape == (4, 778)
-    assert all(jnp.isfinite(x).all() for x in errors)
+    hands = to_hands(prediction, view, hand_batch)
+    scored = task.scores(task.errors_of(hands, hand_batch), hand_batch.valid)
+    assert np.isfinite(list(scored.values())).all()
+    assert set(task.headline) <= set(scored)
 
 
 HEADS = {
