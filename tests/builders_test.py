@@ -154,7 +154,9 @@ def test_weights_for_other_mesh_tables_are_told_from_those_for_these(
     initialised(tiny_network, str(tmp_path / "w"))
     assert "mesh tables" not in capsys.readouterr().out
     save_weights(tmp_path / "w", *arrays, {"tables": "0123"})
-    with pytest.raises(ValueError, match=r"w is not of this network.*made for the mesh tables 0123"):
+    with pytest.raises(
+        ValueError, match=r"w is not of this network.*made for the mesh tables 0123"
+    ):
         trained_state(config, tiny_network, tmp_path)
     initialised(tiny_network, str(tmp_path / "w"))
     assert "made for the mesh tables 0123" in capsys.readouterr().out
