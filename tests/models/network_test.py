@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,9 +153,24 @@ def test_half_precision_still_answers_in_full(tables):
         ("encoding", 1, "encoding=1 must be at least 2"),
         ("kernels", 0, "kernels=0 must be at least 1"),
         ("compute_type", "float16", "compute_type='float16' must be one of"),
+        ("backbone", "vgg", "backbone='vgg' must be one of"),
+        ("mesh_operator", "gcn", "mesh_operator='gcn' must be one of"),
         ("landmark_reader", "argmax", "landmark_reader='argmax' must be one of"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(field, value, message):
     with pytest.raises(ValueError, match=f"model.{message}"):
         ModelConfig(**{field: value})
+
+
+def test_another_image_than_mobrecons_is_refused_to_its_backbone():
+    with pytest.raises(ValueError, match="image_size=64 must be 128"):
+        ModelConfig(backbone="densestack", image_size=64)
+
+
+def test_tables_that_do_not_fit_the_decoder_are_refused(tables):
+    with pytest.raises(ValueError, match=r"tables have 4 levels .* channels=\(8, 8\)"):
+        MeshDecoder(21, 8, (8, 8), tables, rngs=nnx.Rngs(0))
+    without = dataclasses.replace(tables, roi_spirals=None)
+    with pytest.raises(ValueError, match="no spirals inside the hand's regions"):
+        MeshDecoder(21, 8, (8, 8, 8, 4), without, rngs=nnx.Rngs(0))
