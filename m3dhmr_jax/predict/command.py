@@ -21,13 +21,7 @@ def make_parser(program: str, out: Path) -> argparse.ArgumentParser:
     add("--images", action="append", default=[], metavar="PHOTO", help="the same, as an option")
     add("--out", type=Path, default=out, metavar="FOLDER", help=f"of the results; {out} if none")
     add("--camera", type=int, metavar="N", help="number of a camera, 0 for the first")
-    add("--boxes", type=Path, metavar="FILE", help="CSV or JSON: image,x,y,width,height and, "
-        "if wanted, frame and handedness; without it, the whole picture is one hand")  # fmt: skip
-    add("--handedness", choices=SIDES, default="right", help="of hands of which no box says it")
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument("--K", metavar="K", help="fx,fy,cx,cy in pixels, nine numbers, or a .json")
-    camera.add_argument("--fov", type=float, metavar="DEG", help="field of view across the longer "
-        "side; without it and --K, what EXIF says, else 60 degrees")  # fmt: skip
+    add_view_options(parser)
     add("--track", action=argparse.BooleanOptionalAction, default=True,
         help="in videos, move boxes with the hands")  # fmt: skip
     add("--smooth", action="store_true", help="in videos, filter the answers (One-Euro)")
@@ -37,19 +31,37 @@ def make_parser(program: str, out: Path) -> argparse.ArgumentParser:
     return parser
 
 
-def wishes_of(options: argparse.Namespace) -> Wishes:
-    """Raises ValueError or FileNotFoundError if an option has a bad value."""
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Where hands are in the photos, and which camera took these."""
+    add = parser.add_argument
+    add("--boxes", type=Path, metavar="FILE", help="CSV or JSON: image,x,y,width,height and, "
+        "if wanted, frame and handedness; without it, the whole picture is one hand")  # fmt: skip
+    add("--handedness", choices=SIDES, default="right", help="of hands of which no box says it")
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument("--K", metavar="K", help="fx,fy,cx,cy in pixels, nine numbers, or a .json")
+    camera.add_argument("--fov", type=float, metavar="DEG", help="field of view across the longer "
+        "side; without it and --K, what EXIF says, else 60 degrees")  # fmt: skip
+
+
+def view_wishes(options: argparse.Namespace) -> Wishes:
+    """What `add_view_options` asked; raises ValueError or FileNotFoundError if a value is bad."""
     if options.fov is not None:
         intrinsics_from_field(options.fov, 1, 1)
-    if options.frames is not None and options.frames < 1:
-        raise ValueError(f"--frames {options.frames} must be at least 1")
     return Wishes(
-        images=[*options.images, *options.photos],
-        camera=options.camera,
         boxes=options.boxes,
         handedness=options.handedness,
         intrinsics=None if options.K is None else parse_intrinsics(options.K),
         field_deg=options.fov,
+    )
+
+
+def wishes_of(options: argparse.Namespace) -> Wishes:
+    """Raises ValueError or FileNotFoundError if an option has a bad value."""
+    if options.frames is not None and options.frames < 1:
+        raise ValueError(f"--frames {options.frames} must be at least 1")
+    return view_wishes(options)._replace(
+        images=[*options.images, *options.photos],
+        camera=options.camera,
         follows=options.track,
         smooths=options.smooth,
         mesh_kinds=None if options.meshes is None else _mesh_kinds(options.meshes),

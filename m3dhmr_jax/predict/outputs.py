@@ -103,7 +103,7 @@ class Results:
         self._mesh_kinds = mesh_kinds
         self._lines = (out / "hands.jsonl").open("wb")
         self._video: SteadyVideo | None = None
-        write_faces(out / "faces.json", faces)
+        (out / "faces.json").write_bytes(faces_as_json(faces))
 
     def __enter__(self) -> "Results":
         return self
@@ -144,10 +144,10 @@ class Results:
                 write_mesh(self._out / f"{hand_name}.{kind}", *mesh)
 
 
-def write_faces(path: Path, faces: Int[np.ndarray, "f 3"]) -> None:
-    """The triangles that belong to every "vertices_m" of hands.jsonl."""
+def faces_as_json(faces: Int[np.ndarray, "f 3"]) -> bytes:
+    """The triangles that belong to every "vertices_m"."""
     sides = {"right": faces.tolist(), "left": faces[:, ::-1].tolist()}
-    path.write_bytes(orjson.dumps(sides, option=orjson.OPT_APPEND_NEWLINE))
+    return orjson.dumps(sides, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class SteadyVideo:

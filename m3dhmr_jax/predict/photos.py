@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.predict.cameras import intrinsics_from_focal_35mm
 from m3dhmr_jax.predict.crops import Photo
@@ -57,7 +57,11 @@ def read_photo(path: Path) -> ReadPhoto:
         ValueError: if it is no image, or not 8-bit.
         OSError: if it cannot be read.
     """
-    content = np.fromfile(path, np.uint8)
+    return decode_photo(np.fromfile(path, np.uint8), str(path))
+
+
+def decode_photo(content: UInt8[np.ndarray, " n"], name: str) -> ReadPhoto:
+    """The same of a file's content; raises ValueError, with its `name`, if that is no photo."""
     try:
         pixels, kinds, metadata = cv2.imdecodeWithMetadata(
             content, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
@@ -65,13 +69,13 @@ def read_photo(path: Path) -> ReadPhoto:
     except cv2.error:  # An empty file.
         pixels, kinds, metadata = None, (), ()
     if pixels is None:
-        raise ValueError(f"{path}: not an image")
+        raise ValueError(f"{name}: not an image")
     try:
         image, note = as_photo(
             pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         )
     except (ValueError, cv2.error) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
     if not note and content[:2].tobytes() != JPEG_START and _has_alpha(content):
         note = "the image has an alpha channel: it is ignored"
     found = dict(zip(kinds, metadata, strict=True))
@@ -80,7 +84,7 @@ def read_photo(path: Path) -> ReadPhoto:
         focal_mm = focal_35mm(np.asarray(found[cv2.IMAGE_METADATA_EXIF]).tobytes())
     height, width = image.shape[:2]
     k = intrinsics_from_focal_35mm(float(focal_mm), width, height) if focal_mm else None
-    return ReadPhoto(image, k, f"{path}: {note}" if note else "")
+    return ReadPhoto(image, k, f"{name}: {note}" if note else "")
 
 
 def _has_alpha(content: np.ndarray) -> bool:

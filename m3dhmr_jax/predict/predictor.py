@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from m3dhmr_jax.builders import Network, create_network, load_hand, trained_state
+from m3dhmr_jax.checkpoint import digest
 from m3dhmr_jax.config_file import load_config
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_crop_step
@@ -91,6 +92,11 @@ class HandMeshPredictor:
         network = create_network(config, hand)
         state = trained_state(config, network, workdir)
         return cls(network, hand, state.eval_params, state.stats)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Tells answers of one training state from those of another."""
+        return digest(dict(zip(("params", "stats"), self._arrays, strict=True)))
 
     def __call__(
         self,

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from m3dhmr_jax.predict.boxes import TargetsOf, read_boxes
 from m3dhmr_jax.predict.cameras import assumed_intrinsics, intrinsics_from_field, misfit
+from m3dhmr_jax.predict.crops import Photo
 from m3dhmr_jax.predict.frames import Frame, Input, find_inputs, frames_of
 from m3dhmr_jax.predict.outputs import Results
 from m3dhmr_jax.predict.predictor import HandMeshPredictor, PredictedHands
@@ -123,10 +124,7 @@ class _Run:
 
     def _predict_frame(self, frame: Frame, tracker: Tracker) -> tuple[PredictedHands, str]:
         height, width, _ = frame.image.shape
-        k, camera = _camera(self._wishes, frame)
-        reason = misfit(k, width, height) if camera == "given" else ""
-        if reason:
-            raise ValueError(reason)
+        k, camera = camera_of(frame.image, frame.intrinsics, self._wishes)
         boxes_px, sides = tracker.look_at(frame.index)
         hands = self._predictor(frame.image, boxes_px, sides, k)
         tracker.saw(hands, width, height)
@@ -158,13 +156,22 @@ class _Run:
             raise IncompleteError(f"left out: {'; '.join(reasons[:10])}")
 
 
-def _camera(wishes: Wishes, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], str]:
-    """K of a frame, and whether it is given, told by EXIF, or assumed."""
-    height, width, _ = frame.image.shape
+def camera_of(
+    photo: Photo, told: Float[np.ndarray, "3 3"] | None, wishes: Wishes
+) -> tuple[Float[np.ndarray, "3 3"], str]:
+    """K of a photo, and whether it is given, told by EXIF, or assumed.
+
+    Raises:
+        ValueError: if the K that is wished is of a photo of another size.
+    """
+    height, width, _ = photo.shape
     if wishes.intrinsics is not None:
+        reason = misfit(wishes.intrinsics, width, height)
+        if reason:
+            raise ValueError(reason)
         return wishes.intrinsics, "given"
     if wishes.field_deg is not None:
         return intrinsics_from_field(wishes.field_deg, width, height), "given"
-    if frame.intrinsics is not None:
-        return frame.intrinsics, "exif"
+    if told is not None:
+        return told, "exif"
     return assumed_intrinsics(width, height), "assumed"
