@@ -8,6 +8,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from m3dhmr_jax import stopping
+from m3dhmr_jax.disk import full_disk_named
 from m3dhmr_jax.evaluate.run import evaluate
 from m3dhmr_jax.predict import command
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
@@ -50,6 +52,18 @@ def run_name(config_file: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
+    stopping.raise_at_sigterm()
+    try:
+        run(arguments)
+    except (ValueError, OSError, FloatingPointError) as error:
+        logging.debug("", exc_info=True)
+        sys.exit(f"Error: {error}")
+    except stopping.Stopped as stop:
+        print(f"Stopped {stop}", file=sys.stderr)
+        sys.exit(stopping.EXIT_CODE)
+
+
+def run(arguments: list[str]) -> None:
     config = CONFIG.value
     name = run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = Path(WORKDIR.value or f"runs/{name}")
@@ -60,14 +74,11 @@ def main(arguments: list[str]) -> None:
         options = parser.parse_intermixed_args(arguments[1:])
         load = functools.partial(HandMeshPredictor.from_config, config, workdir)
         sys.exit(command.run_command(options, load))
-    try:
+    with full_disk_named(workdir):
         if MODE.value != "evaluate":
             train(config, workdir)
         if MODE.value != "train":
             evaluate(config, workdir)
-    except (ValueError, OSError, FloatingPointError) as error:
-        logging.debug("", exc_info=True)
-        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
     config.optim.warmup_epochs = 0.0
     config.optim.clip_norm = 2.0  # The first steps are hundreds of times longer than the rest.
     config.optim.ema_decay = 0.0  # 0 evaluates the parameters themselves.
+    config.optim.skip_nonfinite = False  # True goes on past a batch that gives NaN or infinity.
 
     config.loss = ConfigDict()
     config.loss.weights = ConfigDict()

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging as python_logging
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from m3dhmr_jax.disk import DiskFullError, full_disk
 from m3dhmr_jax.weights import flatten
 
 Content = TypeVar("Content")
@@ -33,7 +35,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, belongs_to: dict[str, Any]):
+        python_logging.getLogger("absl").addFilter(_not_of_orbax)
         self.directory = directory.absolute()
+        self._being_saved: int | None = None
         self.belongs_to = json.loads(json.dumps(belongs_to))  # As it will be read back.
         keep = preservation_policy.AnyPreservationPolicy(
             [
@@ -59,23 +63,44 @@ class Checkpoints:
         """Starts to write; the arrays may be changed or given away when this returns.
 
         The smallest `error` makes the best checkpoint; None is for one that was not scored.
+
+        Raises:
+            OSError: if the one before could not be written, or this one cannot be begun.
         """
+        self.wait()
+        self._being_saved = step
         meta = {"belongs_to": self.belongs_to, "sha256": digest(state), "scores": scores}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-            metrics={} if error is None else {"error": error},
-            force=True,
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        metrics = {} if error is None else {"error": error}
+        with self._loss_named():
+            self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def wait(self) -> None:
-        """Returns when all is written."""
-        self._manager.wait_until_finished()
+        """Returns when all is written; raises OSError if it cannot be."""
+        with self._loss_named():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        """Waits, too."""
+        with self._loss_named():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _loss_named(self) -> Iterator[None]:
+        """Orbax writes in threads, and tells of their failures, of any kind, at the next call."""
+        try:
+            yield
+        except Exception as error:
+            step, reason = self._being_saved, full_disk(error)
+            shutil.rmtree(self.directory / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
+            self._manager.reload()
+            newest = self.newest()
+            kept = "there is none yet" if newest is None else f"the newest is that of step {newest}"
+            raise (DiskFullError if reason else OSError)(
+                f"{self.directory}: the checkpoint of step {step} could not be written "
+                f"({reason or _first_line(error)}); {kept}. Make it possible to write there, and "
+                "start the same command again: it goes on from the newest"
+            ) from error
 
     def newest(self) -> int | None:
         return self._manager.latest_step()
@@ -183,10 +208,19 @@ def _damage_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise _DamagedError(f"{type(error).__name__}: {lines[0][:160]}") from error
+        raise _DamagedError(_first_line(error)) from error
     finally:
         python_logging.disable(previous)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:160]}"
+
+
+def _not_of_orbax(record: python_logging.LogRecord) -> bool:
+    """Its threads log one fault in pages, several times; what it raises is said here instead."""
+    return "/orbax/" not in record.pathname
 
 
 def _error(metrics: dict[str, float] | None) -> float:

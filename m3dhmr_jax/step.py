@@ -4,6 +4,7 @@ Axes: b batch.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from m3dhmr_jax import losses, optim
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
@@ -20,6 +21,7 @@ from m3dhmr_jax.types import Batch
 
 Terms = dict[str, Float[Array, ""]]
 TermsOf = Callable[..., Terms]  # Of (pred1, view1, pred2, view2, valid=...).
+TrainStep = Callable[["TrainState", Batch, Key[Array, ""]], tuple["TrainState", Terms]]
 
 
 class TrainState(NamedTuple):
@@ -87,7 +89,7 @@ def make_train_step(
     objective: Objective,
     augment: AugmentConfig,
     ema_decay: float,
-) -> Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Terms]]:
+) -> TrainStep:
     """A function (state, batch, run's key) to (next state, loss terms); to be jitted once.
 
     `terms_of(pred1, view1, pred2, view2, valid=...)` answers the loss terms of two views.
@@ -117,3 +119,25 @@ def make_train_step(
         return TrainState(state.step + 1, params, stats, opt_state, mean_params), terms
 
     return train_step
+
+
+@jax.jit
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no leaf holds NaN or infinity."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def skipping_nonfinite(train_step: TrainStep) -> TrainStep:
+    """That step, but a batch with a loss term or a next state that is not finite changes nothing.
+
+    Only the step is counted, so that the order of the data stays. A further term, `skipped`, is 1
+    for such a batch and 0 for others.
+    """
+
+    def step(state: TrainState, batch: Batch, key: Key[Array, ""]) -> tuple[TrainState, Terms]:
+        following, terms = train_step(state, batch, key)
+        finite = all_finite((terms, following))
+        kept = jax.tree.map(functools.partial(jnp.where, finite), following, state)
+        return kept._replace(step=following.step), terms | {"skipped": 1.0 - finite}
+
+    return step

@@ -1,5 +1,6 @@
 """A training run, from nothing or from where it stopped."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
@@ -7,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-import tensorboardX
 import tqdm
 from absl import logging
 from clu import parameter_overview
-from jaxtyping import Array, Bool
 
 from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import (
@@ -29,9 +27,21 @@ from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.data.dataset import open_dataset
 from m3dhmr_jax.evaluate.scoring import score_batches, shown
-from m3dhmr_jax.step import Objective, Terms, TrainState, first_state, make_train_step
+from m3dhmr_jax.events import Events
+from m3dhmr_jax.step import (
+    Objective,
+    Terms,
+    TrainState,
+    all_finite,
+    first_state,
+    make_train_step,
+    skipping_nonfinite,
+)
+from m3dhmr_jax.stopping import SigtermNoted, Stopped
 from m3dhmr_jax.tasks import Task, create_task
 from m3dhmr_jax.types import Batch, Config
+
+MAX_SKIPPED_IN_A_ROW = 10  # More are no accident of a batch: the run itself is lost.
 
 
 def train(config: Config, workdir: Path) -> None:
@@ -40,6 +50,8 @@ def train(config: Config, workdir: Path) -> None:
     Raises:
         ValueError, TypeError, FileNotFoundError: for a bad field, dataset or checkpoint, named.
         FloatingPointError: if a loss term, or a parameter to be saved, is not finite.
+        OSError: if a checkpoint cannot be written.
+        Stopped: after SIGTERM, when the step under way is saved.
     """
     sharding.check_divides(config.batch_size, "batch_size")
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
@@ -63,20 +75,35 @@ def train(config: Config, workdir: Path) -> None:
     batches = pipeline.train_batches(
         data, config.batch_size, config.seed, start_step=first, **config.data.loader
     )
-    with Log(workdir, config, first, schedule, checkpoints) as log:
+    stopping = False
+    with (
+        SigtermNoted() as sigterm,
+        contextlib.closing(batches),
+        Log(workdir, config, first, schedule, checkpoints) as log,
+    ):
         for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
             state, terms = train_step(state, sharding.shard(batch, mesh), key)
             log.step(step, terms)
-            scored, saved = schedule.evaluates(step), schedule.saves(step)
+            stopping = sigterm.should_stop(step)
+            scored, saved = schedule.evaluates(step), schedule.saves(step) or stopping
             if scored or saved:
                 log.settle()
                 log.check(step, state)
                 scores = evaluate(state) if scored else {}
                 log.scores(step, scores, task.headline)
                 checkpoints.save(step, state, scores, scores.get(task.best_by))
-    checkpoints.close()
+            if stopping:
+                break
+        checkpoints.close()
     if batches.skipped:
         logging.warning("%d photos could not be read and were skipped", len(batches.skipped))
+    if log.skipped:
+        logging.warning("%d batches were not finite and were skipped", log.skipped)
+    if stopping:
+        raise Stopped(
+            f"by SIGTERM after step {int(state.step)} of {schedule.steps}, which is saved in "
+            f"{checkpoints.directory}; the same command goes on from there"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +178,8 @@ def create_step(
         AugmentConfig(size=task.network.image_size, **config.augment),
         config.optim.ema_decay,
     )
+    if config.optim.skip_nonfinite:
+        step = skipping_nonfinite(step)
     everywhere, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
     return jax.jit(
         step,
@@ -175,12 +204,6 @@ def create_evaluator(
     return evaluate
 
 
-@jax.jit
-def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether no leaf holds NaN or infinity."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
 class Log:
     """Progress line, TensorBoard events, and the watch over the loss.
 
@@ -195,7 +218,7 @@ class Log:
         schedule: Schedule,
         checkpoints: Checkpoints,
     ):
-        self._writer = tensorboardX.SummaryWriter(str(workdir / "events"))
+        self._writer = Events(workdir / "events")
         self._every = config.log_every_steps
         self._checkpoints = checkpoints
         self._batch_size = config.batch_size
@@ -207,6 +230,8 @@ class Log:
             dynamic_ncols=True,
         )
         self._pending: tuple[int, Any] | None = None
+        self.skipped = 0  # Batches, since this start of the run.
+        self._skipped_in_a_row = 0
 
     def __enter__(self) -> "Log":
         return self
@@ -227,6 +252,10 @@ class Log:
         step, terms = self._pending
         self._pending = None
         values = {name: float(term) for name, term in jax.device_get(terms).items()}
+        if values.pop("skipped", 0):
+            self._skip(step, values)
+            return
+        self._skipped_in_a_row = 0
         if not all(map(math.isfinite, values.values())):
             raise self._not_finite(step, f"a loss term is not finite: {values}")
         self._bar.update(self._batch_size)
@@ -237,12 +266,23 @@ class Log:
             for name, value in values.items():
                 self._writer.add_scalar(f"train/{name}", value, step)
 
+    def _skip(self, step: int, values: dict[str, float]) -> None:
+        logging.warning("Step %d: a batch that is not finite was skipped: %s", step, values)
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        self._bar.update(self._batch_size)
+        self._writer.add_scalar("train/skipped", self.skipped, step)
+        if self._skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+            what = f"{MAX_SKIPPED_IN_A_ROW} batches in a row are not finite, the last with {values}"
+            raise self._not_finite(step, what)
+
     def check(self, step: int, state: TrainState) -> None:
         """Raises FloatingPointError if a parameter is not finite: a finite loss may do that."""
         if not all_finite((state.params, state.stats)):
             raise self._not_finite(step, "the loss is finite, but parameters or statistics are not")
 
     def _not_finite(self, step: int, what: str) -> FloatingPointError:
+        self._checkpoints.wait()
         newest = self._checkpoints.newest()
         good = (
             "there is no checkpoint yet"

@@ -1,5 +1,6 @@
 import logging
 import math
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -182,6 +183,36 @@ def test_damage_is_named_and_the_older_one_taken(open_checkpoints, tmp_path, cap
     assert said[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is damaged (")
     assert said[1] == "Going on from step 1; 2 steps are lost"
     assert open_checkpoints().restore_anything()[0] == 1
+
+
+@pytest.fixture
+def no_room():
+    """From when it is called, no file may grow beyond a few bytes: a quota without a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("found_out", ["save", "wait", "close"])
+def test_what_cannot_be_written_is_said_at_the_next_call(
+    open_checkpoints, tmp_path, no_room, found_out, caplog
+):
+    checkpoints = open_checkpoints()
+    save_all(checkpoints, [10.0])
+    no_room()
+    checkpoints.save(2, state_at(2), {})
+    next_call = {
+        "save": lambda: checkpoints.save(3, state_at(3), {}),
+        "wait": checkpoints.wait,
+        "close": checkpoints.close,
+    }
+    with pytest.raises(OSError, match="the checkpoint of step 2 could not be written") as refusal:
+        next_call[found_out]()
+    assert "(File too large); the newest is that of step 1" in str(refusal.value)
+    assert str(tmp_path / "checkpoints") in str(refusal.value)
+    assert not caplog.records
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+    assert_same_bits(open_checkpoints().restore(state_at(0))[1], state_at(1))
 
 
 def test_if_all_are_damaged_it_stops(open_checkpoints, tmp_path):

@@ -103,14 +103,24 @@ def run_main(tmp_path_factory):
     }
     common = [f"--config.{name}={value}" for name, value in sizes.items()]
 
-    def run(workdir, *flags, code=None, config="quickstart.py"):
+    def command(workdir, *flags, code=None, config="quickstart.py"):
         program = ["main.py"] if code is None else ["-c", code]
         own = [f"--config=configs/{config}", *common, f"--workdir={workdir}", *flags]
+        return [sys.executable, *program, *own]
+
+    def run(*args, **options):
         return subprocess.run(
-            [sys.executable, *program, *own], cwd=ROOT, capture_output=True, text=True, check=False
+            command(*args, **options), cwd=ROOT, capture_output=True, text=True, check=False
         )
 
-    run.data = data
+    def start(workdir, *flags):
+        """Only starts it; what it says goes to a file, `said`, as nobody empties a pipe."""
+        with (workdir.parent / f"{workdir.name}.said").open("w+") as said:
+            process = subprocess.Popen(command(workdir, *flags), cwd=ROOT, stderr=said, stdout=said)
+        process.said = Path(said.name)
+        return process
+
+    run.data, run.start = data, start
     return run
 
 

@@ -9,7 +9,7 @@ import pytest
 from m3dhmr_jax import losses
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.step import Objective, first_state, make_train_step
+from m3dhmr_jax.step import Objective, first_state, make_train_step, skipping_nonfinite
 
 CONSISTENCY = ("con3d", "con2d")
 TERMS = ("mesh", "pose2d", "normal", "edge", "con3d", "con2d")
@@ -115,6 +115,34 @@ def test_labels_of_examples_that_are_not_valid_change_nothing(train_step, start,
     spoilt_xyz[2], spoilt_verts[2] = np.nan, 1e6
     spoilt = batch._replace(xyz_m=spoilt_xyz, verts_m=spoilt_verts)
     assert_same_bits(train_step(start, spoilt, KEY), train_step(start, batch, KEY))
+
+
+def test_a_batch_that_is_not_finite_may_be_skipped(train_step, start, hand_batch, after):
+    """Nothing of it stays but the count of steps; every other batch is learned as ever."""
+    step = skipping_nonfinite(train_step)
+    spoilt_m = hand_batch.verts_m.copy()
+    spoilt_m[1, 5] = np.nan
+    state, terms = step(start, hand_batch._replace(verts_m=spoilt_m), KEY)
+    assert state.step == 1
+    assert_same_bits(state._replace(step=start.step), start)
+    assert terms["skipped"] == 1
+    assert jnp.isnan(terms["mesh"])
+    state, terms = step(start, hand_batch, KEY)
+    assert_same_bits(state, after[0])
+    assert terms.pop("skipped") == 0
+    assert_same_bits(terms, after[1])
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_too(start, hand_batch):
+    """The terms are finite, the next parameters are not."""
+
+    def overflowing(state, batch, key):
+        params = jax.tree.map(lambda leaf: leaf / 0, state.params)
+        return state._replace(step=state.step + 1, params=params), {"mesh": jnp.ones(())}
+
+    state, terms = skipping_nonfinite(overflowing)(start, hand_batch, KEY)
+    assert terms["skipped"] == 1
+    assert_same_bits(state._replace(step=start.step), start)
 
 
 def test_without_a_decay_there_is_no_running_mean(tiny_network):

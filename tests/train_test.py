@@ -1,4 +1,6 @@
+import itertools
 import json
+import re
 import shutil
 import signal
 
@@ -9,6 +11,7 @@ import pytest
 from m3dhmr_jax.checkpoint import Checkpoints
 from m3dhmr_jax.step import TrainState
 from m3dhmr_jax.train import Log, Schedule
+from tests.faults import is_stopped, wait_until
 
 STEPS = 24
 
@@ -27,33 +30,7 @@ def killed_in_step(at):
 
     train.Log.step = step
 
-def killed_while_saving(at):
-    go_on = checkpoint.Checkpoints.save
-
-    def save(self, step, *content):
-        go_on(self, step, *content)
-        if step == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoint.Checkpoints.save = save
-
-{how}({at})
-runpy.run_path("main.py", run_name="__main__")
-"""
-
-SPOILT = """
-import itertools, runpy
-import numpy as np
-from m3dhmr_jax import sharding
-
-shard, steps = sharding.shard, itertools.count(13)
-
-def shard_nan_in_step_14(batch, mesh):
-    if next(steps) == 14:
-        batch = batch._replace(verts_m=np.full_like(batch.verts_m, np.nan))
-    return shard(batch, mesh)
-
-sharding.shard = shard_nan_in_step_14
+killed_in_step(15)
 runpy.run_path("main.py", run_name="__main__")
 """
 
@@ -74,13 +51,27 @@ def refused(result, *words):
     return True
 
 
+def kill_while_it_saves(process, checkpoints):
+    """Halts it when it writes a checkpoint; kills it if that is still so then."""
+    while True:
+        wait_until(lambda: list(checkpoints.glob("*.orbax-checkpoint-tmp")), process)
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(process.pid), process)
+        if list(checkpoints.glob("*.orbax-checkpoint-tmp")):
+            break
+        process.send_signal(signal.SIGCONT)
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture(scope="module")
 def interrupted(run_main, tmp_path_factory):
-    """A run that was killed while it saved step 6, and again in step 15, after it saved step 12."""
+    """A run that was killed while it saved, and again in step 15, after it saved step 12."""
     workdir = tmp_path_factory.mktemp("interrupted")
-    for how, at in (("killed_while_saving", 6), ("killed_in_step", 15)):
-        result = run_main(workdir, "--mode=train", code=KILLED.format(how=how, at=at))
-        assert result.returncode == -signal.SIGKILL, result.stderr
+    kill_while_it_saves(run_main.start(workdir, "--mode=train"), workdir / "checkpoints")
+    assert list((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
+    result = run_main(workdir, "--mode=train", code=KILLED)
+    assert result.returncode == -signal.SIGKILL, result.stderr
     return workdir
 
 
@@ -112,12 +103,68 @@ def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert meta(workdir, STEPS)["scores"] == meta(trained[0], STEPS)["scores"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(run_main, interrupted, copy_of):
+def test_a_run_with_a_damaged_newest_checkpoint_says_what_is_lost_and_goes_on(
+    run_main, trained, interrupted, copy_of
+):
     workdir = copy_of(interrupted)
-    result = run_main(workdir, "--mode=train", code=SPOILT)
-    assert refused(result, "step 14: a loss term is not finite", "'mesh': nan", "rate")
+    newest = workdir / "checkpoints" / str(STEPS)
+    shutil.copytree(trained[0] / "checkpoints" / str(STEPS), newest)
+    arrays = [path for path in newest.rglob("d/*") if path.is_file()]
+    largest = max(arrays, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    result = run_main(workdir, "--mode=train")
+    assert result.returncode == 0, result.stderr
+    assert f"Checkpoint {STEPS} in {workdir / 'checkpoints'} is damaged" in result.stderr
+    assert "Going on from step 12; 12 steps are lost" in result.stderr
+    assert meta(workdir, STEPS)["sha256"] == meta(trained[0], STEPS)["sha256"]
+
+
+@pytest.fixture
+def one_absurd_hand(run_main, trained, tmp_path):
+    """Flags for photos of which one has labels so large that its loss is infinite."""
+    folder = shutil.copytree(run_main.data / "photos", tmp_path / "photos")
+    path = folder / "training_verts.json"
+    verts_m = json.loads(path.read_text())
+    verts_m[5] = [[3e38, 0.0, 0.5]] * 778  # Finite, as the files must be; float32 ends at 3.4e38.
+    path.write_text(json.dumps(verts_m))
+    return (
+        "--mode=train",
+        f"--config.data.source.folder={folder}",
+        f"--config.data.source.prepared={tmp_path / 'prepared'}",
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_or_its_batch_is_skipped(
+    run_main, interrupted, one_absurd_hand, copy_of
+):
+    workdir = copy_of(interrupted)
+    result = run_main(workdir, *one_absurd_hand)
+    assert refused(result, "a loss term is not finite", "'mesh': inf", "learning_rate")
+    assert re.search(r"Error: step 1[345]: a loss", result.stderr)
     assert f"the last good checkpoint is step 12 in {workdir / 'checkpoints'}" in result.stderr
     assert steps_in(workdir)[-1] == 12
+
+    result = run_main(workdir, *one_absurd_hand, "--config.optim.skip_nonfinite=True")
+    assert result.returncode == 0, result.stderr
+    assert "Going on from step 12" in result.stdout
+    assert "4 batches were not finite and were skipped" in result.stderr  # Of epochs 5 to 8.
+    assert steps_in(workdir)[-1] == STEPS
+
+
+def test_skipping_ends_where_the_run_is_lost(tiny_config, tmp_path):
+    schedule = Schedule(steps=99, steps_per_epoch=33, save_every=33, evaluate_every=33)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
+    bad, good = {"mesh": jnp.nan, "skipped": 1.0}, {"mesh": 1.0, "skipped": 0.0}
+    with Log(tmp_path, tiny_config(), 0, schedule, checkpoints) as log:
+        steps = itertools.count(1)
+        for terms in [bad] * 9 + [good] + [bad] * 10:
+            log.step(next(steps), terms)
+        assert log.skipped == 18
+        with pytest.raises(FloatingPointError, match="step 20: 10 batches in a row are not finite"):
+            log.settle()
+    checkpoints.close()
 
 
 def test_parameters_that_are_not_finite_are_never_saved(tiny_config, tmp_path):

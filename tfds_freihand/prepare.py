@@ -1,16 +1,14 @@
 """Prepares a dataset once, and finds it again: `python -m tfds_freihand.prepare --folder F`."""
 
-import contextlib
-import fcntl
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.disk import full_disk_named, only_one
 from m3dhmr_jax.hand import HandModel, load_mano
 from tfds_freihand.freihand_dataset_builder import Builder
 
@@ -26,9 +24,10 @@ def prepare(folder: Path | None, data_dir: Path, hand: HandModel | None = None) 
         FileNotFoundError: if the folder lacks a file of the official layout.
         ValueError: if `data_dir` holds a dataset made from other content, or the folder's content
             is damaged.
+        DiskFullError: if there is no room in `data_dir`.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    with _only_one(data_dir / "freihand.lock"):
+    with only_one(data_dir / "freihand.lock"), full_disk_named(data_dir):
         builder = Builder(hand, data_dir=data_dir, file_format="array_record")
         target = Path(builder.data_dir)
         if target.is_dir():
@@ -56,14 +55,6 @@ def _refuse_other_content(builder: Builder, folder: Path) -> None:
             f"{builder.data_dir} was made from other content (fingerprint {recorded[:12]}) than "
             f"{folder} has now ({found[:12]}): delete the former or choose another data directory"
         )
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Waits while another process is inside; the lock ends with the process that holds it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def main(_) -> None:

@@ -7,7 +7,12 @@ import numpy as np
 
 from m3dhmr_jax.data import freihand, pipeline
 from m3dhmr_jax.data.synthetic.recipe import RECIPES
-from m3dhmr_jax.data.synthetic.writing import check_origin, origin_of, write_dataset
+from m3dhmr_jax.data.synthetic.writing import (
+    check_origin,
+    is_finished,
+    origin_of,
+    write_dataset,
+)
 from m3dhmr_jax.hand import HandModel
 from tfds_freihand.prepare import prepare
 
@@ -54,7 +59,7 @@ def _render_once(
     if recipe not in RECIPES:
         raise ValueError(f"data.source.recipe={recipe!r} must be one of {sorted(RECIPES)}")
     backgrounds, workers = 1, os.cpu_count() or 1
-    if (folder / "training_xyz.json").is_file():
+    if is_finished(folder):
         wanted = origin_of(n_train, n_test, seed, RECIPES[recipe], backgrounds, hand)
         check_origin(folder, wanted)
         return

@@ -8,6 +8,7 @@ Axes: b batch, h w image.
 
 import dataclasses
 import functools
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.data import workers as worker_processes
 from m3dhmr_jax.types import Batch
 
 PREFETCHED_BATCHES = 4
+STARTS = 3  # Of worker processes that die before they bring one batch.
 
 
 @functools.cache
@@ -55,19 +58,40 @@ def size(dataset_dir: Path, split: str) -> int:
 
 
 class TrainBatches(Iterator[Batch]):
-    """An endless stream of batches.
+    """An endless stream of batches, which outlives a worker process of its own.
 
     Attributes:
         skipped: the photos that could not be read so far, by index; their examples are in the
             batches with a black image and `valid` False.
     """
 
-    def __init__(self, batches: Iterator[Batch]):
-        self._batches = batches
+    def __init__(self, open_at: Callable[[int], grain.DatasetIterator[Batch]], start_step: int):
+        self._open_at = open_at
+        self._step = start_step  # Steps whose batches were handed out.
+        self._batches = open_at(start_step)
         self.skipped: set[int] = set()
 
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._batches.close()
+
+    def _next(self) -> Batch:
+        for _ in range(STARTS):
+            try:
+                return next(self._batches)
+            except RuntimeError as error:  # Grain's, for a worker that died.
+                logging.error("Loading starts anew at step %d: %s", self._step + 1, error)
+            self._batches.close()
+            self._batches = self._open_at(self._step)
+        raise ChildProcessError(
+            f"data.loader: no batch for step {self._step + 1} after {STARTS} starts. If the system "
+            "kills workers for memory, set fewer data.loader.workers; the same command goes on "
+            "from the last checkpoint"
+        )
+
     def __next__(self) -> Batch:
-        batch = next(self._batches)
+        batch = self._next()
+        self._step += 1
         for index in set(batch.index[~batch.valid].tolist()) - self.skipped:
             logging.warning("Skipped unreadable photo %s", freihand.image_name("train", index))
             self.skipped.add(index)
@@ -97,6 +121,7 @@ def train_batches(
     Raises:
         FileNotFoundError, ValueError: as `open_split`; for a batch that is larger than the split
             or cannot be shared out evenly; for an unreadable photo when its batch is drawn.
+        ChildProcessError: if workers die again and again, when a batch is drawn.
     """
     n = size(dataset_dir, "train")
     if not 1 <= batch_size <= n:
@@ -104,15 +129,29 @@ def train_batches(
     rows = _rows_of_process(batch_size, process_index, process_count)
     load = _Loader(dataset_dir, "train", rows, skip_unreadable)
     order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
-    batches = order.batch(batch_size, drop_remainder=True)[start_step:].map(load)
-    stream = batches.to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=PREFETCHED_BATCHES)
-    )
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Grain hands the flags on to its workers.
-            flags.FLAGS.mark_as_parsed()
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return TrainBatches(iter(stream))
+    batches = order.batch(batch_size, drop_remainder=True)
+    if workers and not flags.FLAGS.is_parsed():  # Grain hands the flags on to its workers.
+        flags.FLAGS.mark_as_parsed()
+
+    def open_at(step: int) -> grain.DatasetIterator[Batch]:
+        stream = (
+            batches[step:]
+            .map(load)
+            .to_iter_dataset(
+                grain.ReadOptions(num_threads=threads, prefetch_buffer_size=PREFETCHED_BATCHES)
+            )
+        )
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        return iter(stream.mp_prefetch(options, _start_worker) if workers else stream)
+
+    return TrainBatches(open_at, start_step)
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Workers load until the run ends: clusters send SIGTERM to all, and the run still saves."""
+    del index, count
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    worker_processes.end_with_parent()
 
 
 def eval_batches(

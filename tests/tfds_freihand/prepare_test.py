@@ -12,6 +12,8 @@ import simplejpeg
 import tensorflow_datasets as tfds
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.disk import DiskFullError
+from tests.faults import small_disk
 from tfds_freihand import freihand_dataset_builder
 from tfds_freihand.prepare import prepare
 
@@ -135,6 +137,15 @@ def test_a_killed_build_leaves_nothing_that_looks_complete(freihand_folder, data
     dataset_dir = prepare(freihand_folder, data_dir)
     assert len(records(dataset_dir, "train")) == 10
     assert list(dataset_dir.parent.iterdir()) == [dataset_dir]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(freihand_folder, data_dir):
+    with small_disk(data_dir, 60_000) as resize:
+        with pytest.raises(DiskFullError, match=rf"{data_dir}: No space left on device"):
+            prepare(freihand_folder, data_dir)
+        assert not list(data_dir.glob("freihand/*"))
+        resize(8_000_000)
+        assert len(records(prepare(freihand_folder, data_dir), "train")) == 10
 
 
 def test_a_photo_that_is_no_jpeg_is_stored_as_it_is(folder, data_dir):

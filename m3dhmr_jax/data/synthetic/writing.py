@@ -2,17 +2,20 @@
 
 `training/rgb/%08d.jpg` i belongs to annotation i mod n and `training/mask/%08d.jpg` exists for the
 first n; `evaluation/` likewise with one picture each. `training_{K,xyz,verts,scale}.json` and
-`evaluation_...` hold one row per annotation and are named so only when everything else is there:
-an interrupted run leaves `.partial` files and never looks finished. `synthetic.json` says what the
-set was made from; the official data has no such file.
+`evaluation_...` hold one row per annotation. `synthetic.json` says what the set was made from; the
+official data has no such file. It is the first to be written, as `synthetic.json.partial`, and gets
+its name when everything else is there: an interrupted run never looks finished, and the next one
+takes away what it left.
 """
 
 import contextlib
 import dataclasses
 import json
 import multiprocessing
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,15 @@ from m3dhmr_jax.data.synthetic.photo import encode_mask, encode_photo
 from m3dhmr_jax.data.synthetic.recipe import FULL, Recipe
 from m3dhmr_jax.data.synthetic.render import draw, mask_of, photograph
 from m3dhmr_jax.data.synthetic.scene import Kit, Scene, make_kit, sample_scene
+from m3dhmr_jax.data.workers import end_with_parent
+from m3dhmr_jax.disk import full_disk_named, only_one
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin
 
 SPLITS = ("training", "evaluation")
 ANNOTATIONS = ("K", "xyz", "verts", "scale")
 ORIGIN = "synthetic.json"
+UNFINISHED = ORIGIN + ".partial"
+LOCK = "synthetic.lock"  # Held by the process that writes.
 SCALE_BONE = (9, 10)  # FreiHAND's unit: the middle finger's proximal phalanx.
 METRE_DIGITS = 6
 CHUNK = 8
@@ -67,6 +74,7 @@ _worker: dict[str, Kit] = {}  # Of this process: jobs are many, and a hand is la
 
 def start_worker(hand: HandModel) -> None:
     """Prepares this process for the jobs of a hand."""
+    end_with_parent()
     cv2.setNumThreads(1)  # Workers share the cores already.
     _worker["kit"] = make_kit(hand)
 
@@ -90,7 +98,7 @@ def check_request(out: Path, n_train: int, n_test: int, seed: int, workers: int,
     """Refuses what cannot be made.
 
     Raises:
-        ValueError: for a bad number, or a folder that already holds (part of) a dataset.
+        ValueError: for a bad number, or a file in the place of the folder.
     """
     for name, value in (("train", n_train), ("test", n_test), ("seed", seed)):
         if value < 0:
@@ -107,28 +115,52 @@ def check_request(out: Path, n_train: int, n_test: int, seed: int, workers: int,
         )
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder for the dataset")
-    taken = [name for split in SPLITS for name in out.glob(f"{split}*")] if out.is_dir() else []
+
+
+def _refuse_taken(out: Path) -> None:
+    taken = [name for split in SPLITS for name in out.glob(f"{split}*")]
     if taken:
         raise ValueError(
             f"{out} already holds {taken[0].name}: remove the old dataset or choose another folder"
         )
 
 
-def _prepare_folders(out: Path, splits: list[str]) -> None:
+def _make_folder(folder: Path) -> None:
     try:
-        for split in splits:
-            for kind in ("rgb", "mask"):
-                (out / split / kind).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"cannot write the dataset to {out} ({error.strerror}): choose a folder you may write"
+            f"cannot write the dataset to {folder} ({error.strerror}): "
+            "choose a folder you may write"
         ) from error
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a whole set is there, synthetic or not."""
+    return (out / "training_xyz.json").is_file() and not (out / UNFINISHED).exists()
+
+
+def _remove_unfinished(out: Path) -> None:
+    """Takes away what a run left that was killed; the last to go is what says so."""
+    if not (out / UNFINISHED).exists():
+        return
+    for split in SPLITS:
+        shutil.rmtree(out / split, ignore_errors=True)
+        for path in out.glob(f"{split}_*.json*"):
+            path.unlink()
+    (out / UNFINISHED).unlink()
 
 
 def _results(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, str]]:
     """In order. The first example runs alone, so that loops are compiled once and then shared."""
-    yield pool.submit(make_example, jobs[0]).result()
-    yield from pool.map(make_example, jobs[1:], chunksize=CHUNK)
+    try:
+        yield pool.submit(make_example, jobs[0]).result()
+        yield from pool.map(make_example, jobs[1:], chunksize=CHUNK)
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"{jobs[0].out}: a process that rendered photos was killed, by the system if memory is "
+            "short; use fewer workers. The same command starts the set anew"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -216,8 +248,9 @@ def write_dataset(
         hand: the built-in one if None.
 
     Raises:
-        ValueError: as `check_request`, or if `out` cannot be written; nothing is written then.
-        OSError: if the disk fills up on the way; what is there does not look finished.
+        ValueError: as `check_request`, or if `out` cannot be written or holds (part of) a dataset;
+            nothing is written then.
+        DiskFullError, ChildProcessError: on the way; the next call starts anew, as after a kill.
     """
     out, hand = Path(out), hand or load_builtin()
     check_request(out, n_train, n_test, seed, workers, backgrounds)
@@ -226,17 +259,23 @@ def write_dataset(
         for split, count, versions in zip(SPLITS, (n_train, n_test), (backgrounds, 1), strict=True)
         if count
     ]
-    _prepare_folders(out, [split for split, _, _ in wanted])
     total = sum(count * versions for _, count, versions in wanted)
-    with (
-        _workers(workers, hand) as pool,
-        tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,
-    ):
-        for split, count, versions in wanted:
-            jobs = [Job(out, split, i, count, versions, seed, recipe) for i in range(count)]
-            _write_split(pool, jobs, bar)
     origin = origin_of(n_train, n_test, seed, recipe, backgrounds, hand)
-    (out / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
-    for split, _, _ in wanted:
-        for kind in ANNOTATIONS:
-            _partial(out, split, kind).rename(out / f"{split}_{kind}.json")
+    _make_folder(out)
+    with only_one(out / LOCK), full_disk_named(out):
+        _remove_unfinished(out)
+        _refuse_taken(out)
+        (out / UNFINISHED).write_text(json.dumps(origin, indent=2) + "\n")
+        with (
+            _workers(workers, hand) as pool,
+            tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,
+        ):
+            for split, count, versions in wanted:
+                for kind in ("rgb", "mask"):
+                    _make_folder(out / split / kind)
+                jobs = [Job(out, split, i, count, versions, seed, recipe) for i in range(count)]
+                _write_split(pool, jobs, bar)
+        for split, _, _ in wanted:
+            for kind in ANNOTATIONS:
+                _partial(out, split, kind).rename(out / f"{split}_{kind}.json")
+        (out / UNFINISHED).rename(out / ORIGIN)

@@ -1,7 +1,9 @@
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
-from concurrent.futures import Executor
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from m3dhmr_jax.data.synthetic.render import draw, photograph
 from m3dhmr_jax.data.synthetic.scene import make_kit, sample_scene
 from m3dhmr_jax.data.synthetic.sheet import contact_sheet
 from m3dhmr_jax.hand import hand_id, load_builtin, load_mano
+from tests.faults import small_disk, wait_for_end, wait_until, workers_of
 
 N_TRAIN, N_TEST = 3, 1
 
@@ -38,7 +41,7 @@ def test_the_layout_is_freihands(dataset):
     names |= {f"training/mask/{i:08d}.jpg" for i in range(N_TRAIN)}
     names |= {"evaluation/rgb/00000000.jpg", "evaluation/mask/00000000.jpg"}
     names |= {f"{s}_{k}.json" for s in writing.SPLITS for k in writing.ANNOTATIONS}
-    names |= {writing.ORIGIN}
+    names |= {writing.ORIGIN, writing.LOCK}
     assert set(contents(dataset)) == names
 
 
@@ -93,19 +96,55 @@ def test_another_seed_gives_other_hands():
     assert len(set(draws)) == 5
 
 
-def test_an_interrupted_run_does_not_look_finished(tmp_path, monkeypatch):
-    class Dies(Executor):
-        def __init__(self, *_, **__): ...
+def start_rendering(out):
+    options = ("--out", out, "--train", "200", "--test", "0", "--seed", "3", "--workers", "1")
+    command = [sys.executable, "-m", "m3dhmr_jax.data.synthetic", *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-        def submit(self, *_):
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "ProcessPoolExecutor", Dies)
-    with pytest.raises(KeyboardInterrupt):
-        write_dataset(tmp_path / "set", 2, 0, 0, 1, QUICKSTART)
-    assert not list((tmp_path / "set").glob("*.json"))
-    with pytest.raises(ValueError, match="already holds"):
-        write_dataset(tmp_path / "set", 2, 0, 0, 1, QUICKSTART)
+def test_a_killed_run_takes_its_workers_along_and_is_started_anew_by_the_next(tmp_path, dataset):
+    out = tmp_path / "set"
+    process = start_rendering(out)
+    wait_until((out / "training/rgb/00000001.jpg").exists, process)
+    workers = workers_of(process)
+    assert workers
+    process.kill()
+    process.communicate()
+    assert not writing.is_finished(out)
+    assert not list(out.glob("*.json"))
+    wait_for_end(workers)
+    write_dataset(out, N_TRAIN, N_TEST, 3, 1, QUICKSTART, backgrounds=4)
+    assert contents(out) == contents(dataset)
+
+
+def test_a_set_whose_lists_are_only_partly_named_is_not_taken_for_whole(tmp_path, dataset):
+    """As a kill between two renames leaves it."""
+    out = shutil.copytree(dataset, tmp_path / "set")
+    (out / writing.ORIGIN).rename(out / writing.UNFINISHED)
+    (out / "evaluation_xyz.json").rename(out / "evaluation_xyz.json.partial")
+    assert not writing.is_finished(out)
+    write_dataset(out, N_TRAIN, N_TEST, 3, 1, QUICKSTART, backgrounds=4)
+    assert contents(out) == contents(dataset)
+
+
+def test_a_worker_that_is_killed_is_named(tmp_path):
+    process = start_rendering(tmp_path / "set")
+    wait_until((tmp_path / "set/training/rgb/00000001.jpg").exists, process)
+    for pid in workers_of(process):
+        os.kill(pid, signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 2
+    assert f"error: {tmp_path / 'set'}: a process that rendered photos was killed" in said
+    assert not writing.is_finished(tmp_path / "set")
+
+
+def test_a_full_disk_is_named_and_does_not_look_finished(tmp_path, capsys):
+    out = tmp_path / "set"
+    options = ["--out", str(out), "--train", "9", "--test", "1", "--workers", "1"]
+    with small_disk(out, 80_000):
+        assert main(options) == 2
+        assert f"error: {out}: No space left on device" in capsys.readouterr().err
+        assert not writing.is_finished(out)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""Runs of main.py that meet real faults: what is kept, what is said, and with what bits it ends."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.faults import ignores_sigterm, small_disk, wait_for_end, wait_until, workers_of
+
+STEPS = 24
+
+
+def steps_in(workdir):
+    return sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
+
+
+def digest_of(workdir):
+    meta = workdir / "checkpoints" / str(STEPS) / "meta" / "metadata"
+    return json.loads(meta.read_text())["sha256"]
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return tmp_path / "run"
+
+
+def test_a_run_outlives_its_loader_and_sigterm_saves_it(run_main, trained, workdir):
+    """A worker is killed, then all processes get SIGTERM; the rest is learned by a second start."""
+    slow = "--config.eval.every_epochs=0.34"  # An evaluation after each step: the run is no race.
+    process = run_main.start(workdir, "--mode=train", "--config.data.loader.workers=1", slow)
+    wait_until(lambda: steps_in(workdir), process)
+    for worker in workers_of(process):
+        os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: "Loading starts anew at step" in process.said.read_text(), process)
+    wait_until(lambda: any(map(ignores_sigterm, workers_of(process))), process)
+    workers = workers_of(process)
+    for pid in (*workers, process.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    wait_for_end(workers)
+    step, said = steps_in(workdir)[-1], process.said.read_text()
+    assert step < STEPS
+    assert f"Stopped by SIGTERM after step {step} of {STEPS}, which is saved in {workdir}" in said
+    assert "Traceback" not in said
+    result = run_main(workdir, "--mode=train")
+    assert f"Going on from step {step}" in result.stdout
+    assert digest_of(workdir) == digest_of(trained[0])
+
+
+def test_sigterm_while_data_are_made_ends_all_processes(run_main, tmp_path, workdir):
+    process = run_main.start(
+        workdir,
+        f"--config.data.source.folder={tmp_path / 'photos'}",
+        f"--config.data.source.prepared={tmp_path / 'prepared'}",
+        "--config.data.source.synthetic_train=5000",
+    )
+    wait_until((tmp_path / "photos/training/rgb/00000001.jpg").exists, process)
+    workers = workers_of(process)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    said = process.said.read_text()
+    assert "Stopped by SIGTERM; nothing half-written" in said
+    assert "Traceback" not in said
+    assert workers
+    wait_for_end(workers)
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(run_main, trained, workdir):
+    """There is room for one checkpoint, but not for the next one beside it."""
+    files = [p for p in (trained[0] / "checkpoints" / str(STEPS)).rglob("*") if p.is_file()]
+    one = sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
+    with small_disk(workdir, one * 3 // 2) as resize:
+        result = run_main(workdir, "--mode=train")
+        assert result.returncode == 1
+        last_line = result.stderr.strip().splitlines()[-1]
+        assert last_line.startswith(
+            f"Error: {workdir / 'checkpoints'}: the checkpoint of step 12 could not be written "
+            "(No space left on device); the newest is that of step 6"
+        )
+        assert "Traceback" not in result.stderr
+        assert steps_in(workdir) == [6]
+        resize(10 * one)
+        result = run_main(workdir, "--mode=train")
+        assert result.returncode == 0, result.stderr
+        assert "Going on from step 6" in result.stdout
+        assert digest_of(workdir) == digest_of(trained[0])
