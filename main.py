@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from m3dhmr_jax import stopping
+from m3dhmr_jax import processes, stopping
 from m3dhmr_jax.disk import full_disk_named
 from m3dhmr_jax.evaluate.run import evaluate
 from m3dhmr_jax.predict import command
@@ -21,6 +21,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; runs/<confi
 MODE = flags.DEFINE_enum(
     "mode", "train_and_evaluate", MODES, "What to do; predict has more: m3dhmr_jax.predict --help."
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "One run in several processes: host:port of the first. SLURM etc. know."
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "How many there are.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0 on.")
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
@@ -30,6 +35,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
         rest = flags.FLAGS(arguments, known_only=True)
         if MODE.value != "predict" and rest[1:]:
             raise flags.Error(f"Unknown argument {' '.join(rest[1:])}: only predict takes others")
+        if MODE.value == "predict" and any(f.present for f in (COORDINATOR, PROCESSES, PROCESS)):
+            raise flags.Error("--mode=predict runs in one process: it takes no --coordinator etc.")
     except flags.Error as error:
         first, *more = str(error).strip().splitlines()
         # What a config file refuses is the last line of a traceback.
@@ -75,10 +82,12 @@ def run(arguments: list[str]) -> None:
         load = functools.partial(HandMeshPredictor.from_config, config, workdir)
         sys.exit(command.run_command(options, load))
     with full_disk_named(workdir):
+        processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         if MODE.value != "evaluate":
             train(config, workdir)
         if MODE.value != "train":
             evaluate(config, workdir)
+        processes.wait_for_all("the end")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from m3dhmr_jax import processes
 from m3dhmr_jax.disk import DiskFullError, full_disk
 from m3dhmr_jax.weights import flatten
 
@@ -92,7 +93,8 @@ class Checkpoints:
             yield
         except Exception as error:
             step, reason = self._being_saved, full_disk(error)
-            shutil.rmtree(self.directory / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
+            if processes.is_first():
+                shutil.rmtree(self.directory / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
             self._manager.reload()
             newest = self.newest()
             kept = "there is none yet" if newest is None else f"the newest is that of step {newest}"
@@ -140,21 +142,24 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         steps = [s for s in steps if newest is None or s <= newest]
         for candidate in steps:
+            damage, content = None, None
             try:
                 content = read(candidate)
-            except _DamagedError as damage:
+            except _DamagedError as found:
+                damage = found
+            if processes.any_of_them(damage is not None):
                 logging.error(
                     "Checkpoint %d in %s is damaged (%s); trying an older one",
                     candidate,
                     self.directory,
-                    damage,
+                    damage or "as another process reads it",
                 )
                 continue
             if candidate != steps[0]:
                 logging.error(
                     "Going on from step %d; %d steps are lost", candidate, steps[0] - candidate
                 )
-            return candidate, content
+            return candidate, cast(Content, content)
         if steps:
             raise ValueError(
                 f"{self.directory}: all checkpoints (steps {steps}) are damaged; "

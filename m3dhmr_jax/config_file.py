@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
+from m3dhmr_jax import processes
 from m3dhmr_jax.types import Config
 from m3dhmr_jax.weights import load_weights
 
@@ -13,11 +15,24 @@ NAME = "config.json"
 
 
 def save_config(workdir: Path, config: Config) -> None:
-    """Writes the config as JSON; all or nothing."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = workdir / (NAME + ".partial")
-    partial.write_text(config_text(config) + "\n")
-    partial.replace(workdir / NAME)
+    """Writes the config as JSON; all or nothing.
+
+    Raises:
+        ValueError: if another process does not find it there, or was started with another config.
+    """
+    text, file = config_text(config) + "\n", workdir / NAME
+    if processes.is_first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = workdir / (NAME + ".partial")
+        partial.write_text(text)
+        partial.replace(file)
+    processes.wait_for_all(f"{NAME} is written")
+    if not file.is_file() or file.read_text() != text:
+        raise ValueError(
+            f"process {jax.process_index()} does not find its own config in {file.absolute()}, "
+            "where the first one wrote it: start all processes with the same flags, and with a "
+            "--workdir that their hosts share"
+        )
 
 
 def config_text(config: Config) -> str:

@@ -10,19 +10,23 @@ from tensorboardX.summary import scalar
 
 
 class Events:
-    """Scalars over steps, in a new file of `folder`.
+    """Scalars over steps, in a new file of `folder`; None is for a process that only listens.
 
     Written at once. tensorboardX's own `SummaryWriter` writes in a thread that dies on a full disk,
     and then waits for it for ever.
     """
 
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path | None):
         self._folder = folder
-        self._writer = EventsWriter(str(folder / "events"))
+        self._writer = None
         self._lost = False
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
+        if self._writer is None:
+            return
         event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
         try:
             self._writer.write_event(event)
@@ -31,6 +35,8 @@ class Events:
             self._say_lost(error)
 
     def close(self) -> None:
+        if self._writer is None:
+            return
         try:
             self._writer.close()
         except OSError as error:

@@ -1,12 +1,16 @@
 """Where arrays live: the one place that knows about devices.
 
-Training is data-parallel over one axis. Parameters are on every device, batches are cut along b;
+All is data-parallel over one axis. Parameters are on every device, batches are cut along b;
 BatchNorm then sees the whole batch, as the program is that of one device.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from m3dhmr_jax.types import Batch
@@ -15,8 +19,21 @@ AXIS = "data"
 
 
 def device_mesh() -> Mesh:
-    """All devices of all processes in one row."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    """All devices in one row, those of a process side by side, as are its rows of a batch."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def connect() -> None:
+    """Opens the connections between all devices, while all processes are here.
+
+    Gloo gives up if one comes 30 s late for the first time, be it that it compiles for longer.
+    """
+    mesh = device_mesh()
+    ones = np.ones(jax.local_device_count())
+    rows = jax.make_array_from_process_local_data(by_example(mesh), ones)
+    jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(rows))
+    multihost_utils.sync_global_devices("connect")  # The same between the processes.
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -30,17 +47,19 @@ def by_example(mesh: Mesh) -> NamedSharding:
 def check_divides(batch_size: int, name: str) -> None:
     """Raises ValueError if the devices cannot share a batch evenly."""
     if batch_size < 1 or batch_size % jax.device_count():
+        several = f" of all {jax.process_count()} processes" if jax.process_count() > 1 else ""
         raise ValueError(
             f"{name}={batch_size} must be a positive multiple of {jax.device_count()}, the number "
-            "of devices: each takes the same number of examples"
+            f"of devices{several}: each takes the same number of examples"
         )
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts the same arrays on every device of every process."""
+    """Puts the first process's arrays on every device of every process."""
     place = replicated(mesh)
     return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index]), tree
+        lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index]),
+        multihost_utils.broadcast_one_to_all(tree),
     )
 
 
@@ -48,3 +67,26 @@ def shard(batch: Batch, mesh: Mesh) -> Batch:
     """Hands each device its rows; every process passes its own part of the batch."""
     place = by_example(mesh)
     return Batch(*(jax.make_array_from_process_local_data(place, x) for x in batch))
+
+
+def by_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Jits `function(batch, *weights)`, whose answer to an example does not look at others.
+
+    The batch is a sharded one, the weights are replicated. Each device answers for its rows.
+    """
+    rows, everywhere = PartitionSpec(AXIS), PartitionSpec()
+    mapped = jax.jit(
+        jax.shard_map(
+            lambda batch, weights: function(batch, *weights),
+            mesh=mesh,
+            in_specs=(rows, everywhere),
+            out_specs=rows,
+            check_vma=False,  # There is no sum over devices that could be forgotten.
+        )
+    )
+    return lambda batch, *weights: mapped(batch, weights)
+
+
+def to_host(tree: Any) -> Any:
+    """Sharded arrays as whole ones, on the host of every process."""
+    return multihost_utils.process_allgather(tree, tiled=True)

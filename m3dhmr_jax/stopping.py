@@ -2,6 +2,9 @@
 
 import signal
 
+import jax
+from jax.experimental import multihost_utils
+
 EXIT_CODE = 128 + signal.SIGTERM  # As shells say it: neither finished nor failed.
 
 
@@ -20,17 +23,21 @@ def raise_at_sigterm() -> None:
 
 
 class SigtermNoted:
-    """While it lasts, the first SIGTERM is only noted; a second one ends the program at once."""
+    """While it lasts, the first SIGTERM is only noted; a second one ends the program at once.
+
+    In a run of several processes jax notes it, and makes all of them stop after the same step.
+    """
 
     def __init__(self):
         self._noted = False
 
     def __enter__(self) -> "SigtermNoted":
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        if jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._noted:
+        if jax.process_count() == 1 and not self._noted:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: object) -> None:
@@ -38,6 +45,7 @@ class SigtermNoted:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def should_stop(self, step: int) -> bool:
-        """Whether the run shall end after `step`: the place for processes to agree on one."""
-        del step
+        """Whether the run shall end after `step`; every process must ask after every step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
         return self._noted

@@ -13,7 +13,7 @@ import tqdm
 from absl import logging
 from clu import parameter_overview
 
-from m3dhmr_jax import sharding
+from m3dhmr_jax import processes, sharding
 from m3dhmr_jax.builders import (
     Network,
     checkpoints_of,
@@ -70,10 +70,15 @@ def train(config: Config, workdir: Path) -> None:
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
     state = create_state(config, network, optimizer, checkpoints, mesh)
     train_step = create_step(config, task, optimizer, schedule, mesh)
-    evaluate = create_evaluator(config, task, data)
+    evaluate = create_evaluator(config, task, data, mesh)
     first, key = int(state.step), jax.random.key(config.seed)
     batches = pipeline.train_batches(
-        data, config.batch_size, config.seed, start_step=first, **config.data.loader
+        data,
+        config.batch_size,
+        config.seed,
+        start_step=first,
+        **processes.own_share(),
+        **config.data.loader,
     )
     stopping = False
     with (
@@ -190,16 +195,19 @@ def create_step(
 
 
 def create_evaluator(
-    config: Config, task: Task, data: Path
+    config: Config, task: Task, data: Path, mesh: jax.sharding.Mesh
 ) -> Callable[[TrainState], dict[str, float]]:
     """Scores a state on the test set."""
 
-    def evaluate(state: TrainState) -> dict[str, float]:
-        def errors_of(batch: Batch) -> Any:
-            return task.errors_of(task.answer_step(state.eval_params, state.stats, batch), batch)
+    def errors_of(batch: Batch, params: Any, stats: Any) -> Any:
+        return task.errors_of(task.answer_step(params, stats, batch), batch)
 
-        batches = pipeline.eval_batches(data, config.eval.batch_size)
-        return score_batches(errors_of, batches, task.scores)
+    judge = sharding.by_rows(errors_of, mesh)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        batches = pipeline.eval_batches(data, config.eval.batch_size, **processes.own_share())
+        weights = state.eval_params, state.stats
+        return score_batches(lambda batch: judge(batch, *weights), batches, task.scores)
 
     return evaluate
 
@@ -207,7 +215,8 @@ def create_evaluator(
 class Log:
     """Progress line, TensorBoard events, and the watch over the loss.
 
-    A step's terms are looked at while the next step runs, so the device never waits.
+    A step's terms are looked at while the next step runs, so the device never waits. Every process
+    watches, the first one shows and writes.
     """
 
     def __init__(
@@ -218,7 +227,8 @@ class Log:
         schedule: Schedule,
         checkpoints: Checkpoints,
     ):
-        self._writer = Events(workdir / "events")
+        first_process = processes.is_first()
+        self._writer = Events(workdir / "events" if first_process else None)
         self._every = config.log_every_steps
         self._checkpoints = checkpoints
         self._batch_size = config.batch_size
@@ -228,6 +238,7 @@ class Log:
             unit="img",
             mininterval=1,
             dynamic_ncols=True,
+            disable=not first_process,
         )
         self._pending: tuple[int, Any] | None = None
         self.skipped = 0  # Batches, since this start of the run.

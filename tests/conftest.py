@@ -2,9 +2,11 @@ import atexit
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -88,7 +90,8 @@ def tiny_config():
 def run_main(tmp_path_factory):
     """Runs main.py with that config on twelve synthetic photos, rendered by the first to ask.
 
-    Takes a workdir and flags; `code`, a program to run in the place of main.py; another config.
+    Takes a workdir and flags; `code`, a program to run in the place of main.py; another config;
+    `environment`, variables to add.
     """
     data = tmp_path_factory.mktemp("data")
     sizes = TINY | {
@@ -108,9 +111,14 @@ def run_main(tmp_path_factory):
         own = [f"--config=configs/{config}", *common, f"--workdir={workdir}", *flags]
         return [sys.executable, *program, *own]
 
-    def run(*args, **options):
+    def run(*args, environment=None, **options):
         return subprocess.run(
-            command(*args, **options), cwd=ROOT, capture_output=True, text=True, check=False
+            command(*args, **options),
+            cwd=ROOT,
+            env=os.environ | (environment or {}),
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def start(workdir, *flags):
@@ -121,6 +129,24 @@ def run_main(tmp_path_factory):
         return process
 
     run.data, run.start = data, start
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_two_processes():
+    """Calls `start(index, coordinator, environment)` for both processes of a run at once.
+
+    Each has two devices. The answers, in order.
+    """
+
+    def run(start):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+        environment = {"JAX_NUM_CPU_DEVICES": "2"}
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda i: start(i, coordinator, environment), range(2)))
+
     return run
 
 

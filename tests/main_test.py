@@ -46,6 +46,11 @@ def test_a_variant_reaches_the_config(parse):
         ),
         (["--config=configs/resnet34.py:decoder=dsc"], "takes 0 positional arguments"),
         (["--config=configs/resnet18.py", "--colour=red"], "Unknown argument --colour=red"),
+        (["--config=configs/resnet18.py", "--processes=two"], "--processes=two"),
+        (
+            ["--config=configs/resnet18.py", "--mode=predict", "--processes=2"],
+            "Error: --mode=predict runs in one process",
+        ),
         (["--config=configs/resnet18.py", "--config.batch_size=x"], "--config.batch_size=x"),
         (["--config=configs/resnet18.py", "--config.model.colour=red"], "unknown config field"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m3dhmr_jax import processes
 from m3dhmr_jax.data import freihand, pipeline
 from m3dhmr_jax.data.synthetic.recipe import RECIPES
 from m3dhmr_jax.data.synthetic.writing import (
@@ -19,6 +20,7 @@ from tfds_freihand.prepare import prepare
 RECORDS_LOOKED_AT = 32
 
 
+@processes.in_turns
 def open_dataset(
     hand: HandModel,
     *,

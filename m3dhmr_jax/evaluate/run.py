@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3dhmr_jax import sharding
+from m3dhmr_jax import processes, sharding
 from m3dhmr_jax.builders import load_hand, trained_state
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.data.dataset import open_dataset
@@ -41,19 +41,23 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     task = create_task(config, hand)
     state = trained_state(config, task.network, workdir)
     data = open_dataset(hand, **config.data.source)
-    meshes = config.task == "mesh"
+    mesh, meshes = sharding.device_mesh(), config.task == "mesh"
 
-    def judged(batch: Batch) -> Judged:
-        answer = task.answer_step(state.eval_params, state.stats, batch)
+    def judged(batch: Batch, params: Any, stats: Any) -> Judged:
+        answer = task.answer_step(params, stats, batch)
         wrong_focal = errors_with_wrong_focal(answer, batch) if meshes else None
         return Judged(answer, task.errors_of(answer, batch), wrong_focal)
 
     def test_batches() -> Iterator[Batch]:
-        return pipeline.eval_batches(data, config.eval.batch_size)
+        return pipeline.eval_batches(data, config.eval.batch_size, **processes.own_share())
 
+    judge, weights = sharding.by_rows(judged, mesh), (state.eval_params, state.stats)
+    model = gather(lambda batch: judge(batch, *weights), test_batches())
     guess, errors_of_guess = task.constant_guess
-    model, constant = gather(judged, test_batches()), gather(errors_of_guess(data), test_batches())
+    constant = gather(sharding.by_rows(errors_of_guess(data), mesh), test_batches())
     rows = {"model": task.scores(model.errors), guess: task.scores(constant)}
+    if not processes.is_first():
+        return rows
     content = {"checkpoint": config.eval.checkpoint, "step": int(state.step)} | rows
     if meshes:
         noisy = camera_scores(*model.wrong_focal)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from m3dhmr_jax import sharding
 from m3dhmr_jax.metrics import scores
 from m3dhmr_jax.types import Batch
 
@@ -24,10 +25,14 @@ SHOWN = {
 
 
 def gather(rows_of: Callable[[Batch], Any], batches: Iterable[Batch]) -> Any:
-    """What `rows_of` gives for each valid example, once, in order, on the host."""
-    kept = []
+    """What `rows_of` gives for each valid example, once, in order, on every host.
+
+    Each process passes its part of the batches; `rows_of` is called with the whole, sharded.
+    """
+    mesh, kept = sharding.device_mesh(), []
     for batch in batches:
-        valid, rows = np.asarray(batch.valid), jax.device_get(rows_of(batch))
+        batch = sharding.shard(batch, mesh)
+        valid, rows = sharding.to_host((batch.valid, rows_of(batch)))
         kept.append(jax.tree.map(lambda leaf, valid=valid: leaf[valid], rows))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 

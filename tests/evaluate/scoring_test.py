@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from m3dhmr_jax.metrics import batch_metrics
 
 def errors_of_shifted(batch):
     """Every example is off by as many millimetres as its index says."""
+    batch = jax.tree.map(np.asarray, batch)
     shift = np.float32(0.001) * batch.index[:, None, None].astype(np.float32)
     return batch_metrics(
         batch.xyz_m + shift * np.float32([1, 0, 0]),

@@ -1,0 +1,189 @@
+"""The same run on one device, on four, and in two processes of two devices each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from m3dhmr_jax.builders import read_run
+
+PRETRAIN = "pretrain2d.py:network=quickstart"  # Compiles in a fraction of a whole network's time.
+SIX_STEPS = (
+    "--config.epochs=2.0",
+    "--config.checkpoint_every_epochs=1.0",
+    "--config.eval.every_epochs=2.0",
+    "--config.data.source.synthetic_test=7",
+)
+
+STEPS = """
+import sys
+from pathlib import Path
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+from m3dhmr_jax import sharding
+from m3dhmr_jax.builders import create_optimizer, load_hand
+from m3dhmr_jax.data import pipeline
+from m3dhmr_jax.step import first_state
+from m3dhmr_jax.tasks import create_task
+from m3dhmr_jax.train import Schedule, create_step
+from m3dhmr_jax.weights import flatten
+from tests.conftest import TINY
+from configs import quickstart
+
+config = quickstart.get_config()
+config.update_from_flattened_dict(TINY)
+task = create_task(config, load_hand(config))
+optimizer = create_optimizer(config, 3)
+batch = next(pipeline.train_batches(Path(sys.argv[1]), 4, 0))
+for n in (1, 4):
+    mesh = Mesh(np.array(jax.devices()[:n]), (sharding.AXIS,), axis_types=(AxisType.Auto,))
+    state = first_state(task.network.params, task.network.stats, optimizer, 0.99)
+    state = sharding.replicate(state, mesh)
+    step = create_step(config, task, optimizer, Schedule(9, 3, 3, 3), mesh)
+    for _ in range(2):
+        state, _ = step(state, sharding.shard(batch, mesh), jax.random.key(0))
+    np.savez(f"{sys.argv[2]}/{n}.npz", **flatten(state.params))
+"""
+
+KILLED_IN_STEP_5 = """
+import os, runpy, signal, sys
+from m3dhmr_jax import processes, train
+
+processes.PATIENCE_S = 10
+go_on = train.Log.step
+
+def step(self, step, terms):
+    if step == 5:
+        self._checkpoints.wait()
+        if "--process=1" in sys.argv:
+            os.kill(os.getpid(), signal.SIGKILL)
+    go_on(self, step, terms)
+
+train.Log.step = step
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+SIGTERM_TO_THE_SECOND = """
+import os, runpy, signal, sys
+from m3dhmr_jax import train
+
+go_on = train.Log.step
+
+def step(self, step, terms):
+    if step == 2 and "--process=1" in sys.argv:
+        os.kill(os.getpid(), signal.SIGTERM)
+    go_on(self, step, terms)
+
+train.Log.step = step
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+def steps_in(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def alone(run_main, tmp_path_factory):
+    """The workdir of a run of one process with one device."""
+    workdir = tmp_path_factory.mktemp("alone")
+    result = run_main(workdir, *SIX_STEPS, config=PRETRAIN)
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def together(run_main, alone, in_two_processes, tmp_path_factory):
+    """That run in two processes, one of which is killed on the way, and started again."""
+    workdir = tmp_path_factory.mktemp("together")
+
+    def started(code=None):
+        def start(index, coordinator, environment):
+            place = (f"--coordinator={coordinator}", "--processes=2", f"--process={index}")
+            return run_main(
+                workdir, *SIX_STEPS, *place, config=PRETRAIN, code=code, environment=environment
+            )
+
+        return in_two_processes(start)
+
+    killed = started(KILLED_IN_STEP_5)
+    assert steps_in(workdir) == [3], killed[0].stderr
+    return workdir, killed, started()
+
+
+def test_one_device_and_four_take_the_same_steps(run_main, alone, tmp_path):
+    (dataset_dir,) = (run_main.data / "prepared").glob("freihand/*")
+    run = subprocess.run(
+        [sys.executable, "-c", STEPS, dataset_dir, tmp_path],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    one, four = (np.load(tmp_path / f"{n}.npz") for n in (1, 4))
+    for name in one:
+        np.testing.assert_allclose(four[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_a_killed_process_takes_the_other_with_it(together):
+    _, (survivor, killed), _ = together
+    assert killed.returncode == -signal.SIGKILL
+    assert survivor.returncode
+
+
+def test_a_resumed_run_of_two_processes_ends_as_that_of_one(together, alone):
+    """Not to the bit: sums over four devices have another order, and Adam's steps make the most
+    of the smallest slopes.
+    """
+    workdir, _, resumed = together
+    for result in resumed:
+        assert result.returncode == 0, result.stderr
+    assert "Going on from step 3" in resumed[0].stdout
+    assert "step 6: landmark_error_px" in resumed[0].stdout + resumed[0].stderr
+    assert resumed[1].stdout.count("step") == 0
+    assert steps_in(workdir)[-1] == 6
+    ours, theirs = read_run(workdir), read_run(alone)
+    for kind in ("params", "stats"):
+        for name, values in getattr(theirs, kind).items():
+            np.testing.assert_allclose(
+                getattr(ours, kind)[name], values, rtol=0, atol=1e-4, err_msg=name
+            )
+
+
+def test_scores_of_two_processes_are_those_of_one(together, alone):
+    """Seven test photos on four devices."""
+    ours, theirs = (
+        json.loads((workdir / "eval" / "scores.json").read_text())
+        for workdir in (together[0], alone)
+    )
+    assert ours["step"] == theirs["step"] == 6
+    for row in ("model", "mean_landmarks"):
+        for name, value in theirs[row].items():
+            np.testing.assert_allclose(ours[row][name], value, rtol=1e-3, err_msg=name)
+
+
+def test_sigterm_to_one_process_stops_all_after_the_same_step(run_main, in_two_processes, tmp_path):
+    long = [f"--config.{name}=9999.0" for name in ("epochs", "checkpoint_every_epochs")]
+    long.append("--config.eval.every_epochs=9999.0")
+
+    def start(index, coordinator, environment):
+        place = (f"--coordinator={coordinator}", "--processes=2", f"--process={index}")
+        return run_main(
+            tmp_path / "run",
+            *long,
+            *place,
+            config=PRETRAIN,
+            code=SIGTERM_TO_THE_SECOND,
+            environment=environment,
+        )
+
+    for result in in_two_processes(start):
+        assert result.returncode == 128 + signal.SIGTERM, result.stderr
+        (step,) = steps_in(tmp_path / "run")
+        assert f"Stopped by SIGTERM after step {step} of" in result.stderr
