@@ -36,7 +36,8 @@ def get_config() -> ConfigDict:
     config.model.roi_dilation = 2
     config.model.landmark_reader = "mlp"  # Or "clipped_mlp", MobRecon's, or "soft_argmax".
     config.model.tables = ""  # An .npz of m3dhmr_jax.mesh.tables_file; if none, made of the hand.
-    config.model.compute_type = "float32"
+    config.model.compute_type = "float32"  # Or "bfloat16": half the memory, fast on GPU and TPU.
+    config.model.remat = False  # True computes the residual blocks again, to save memory.
 
     # Fields of m3dhmr_jax.data.augment.AugmentConfig.
     config.augment = ConfigDict()
@@ -69,6 +70,7 @@ def get_config() -> ConfigDict:
     config.optim.drop_factor = 0.1
     config.optim.warmup_epochs = 0.0
     config.optim.clip_norm = 2.0  # The first steps are hundreds of times longer than the rest.
+    config.optim.accumulate_steps = 1  # Parts of a batch that take turns, to save memory.
     config.optim.ema_decay = 0.0  # 0 evaluates the parameters themselves.
     config.optim.skip_nonfinite = False  # True goes on past a batch that gives NaN or infinity.
 

@@ -81,6 +81,8 @@ def _as_data(
     model: nnx.Module, config: Config, model_config: ModelConfig, belongs_to: dict[str, Any]
 ) -> Network:
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    fields = dataclasses.asdict(model_config)
+    del fields["remat"]  # Changes no number: a run may go on with it or without.
     return Network(
         graphdef=graphdef,
         eval_graphdef=nnx.graphdef(nnx.view(model, use_running_average=True)),
@@ -90,7 +92,7 @@ def _as_data(
         belongs_to=belongs_to
         | {
             "task": config.task,
-            "model": dataclasses.asdict(model_config),
+            "model": fields,
             "optim.ema_decay > 0": config.optim.ema_decay > 0,
         },
     )

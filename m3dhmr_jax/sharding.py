@@ -18,6 +18,16 @@ from m3dhmr_jax.types import Batch
 AXIS = "data"
 
 
+def check_parts(batch_size: int, parts: int) -> None:
+    """Raises ValueError if a batch cannot be cut into `parts` that the devices share evenly."""
+    if parts < 1 or batch_size % (parts * jax.device_count()):
+        raise ValueError(
+            f"optim.accumulate_steps={parts} must be at least 1, and batch_size={batch_size} a "
+            f"multiple of it times {jax.device_count()}, the number of devices: each takes the "
+            "same number of examples of each part"
+        )
+
+
 def device_mesh() -> Mesh:
     """All devices in one row, those of a process side by side, as are its rows of a batch."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))

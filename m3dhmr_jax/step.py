@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from m3dhmr_jax import losses, optim
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
-from m3dhmr_jax.types import Batch
+from m3dhmr_jax.types import Batch, View
 
 Terms = dict[str, Float[Array, ""]]
 TermsOf = Callable[..., Terms]  # Of (pred1, view1, pred2, view2, valid=...).
@@ -82,6 +82,23 @@ def first_state(
     return TrainState(step, params, stats, optimizer.init(params), mean_params)
 
 
+class _Part(NamedTuple):
+    """What the network sees of a batch, or of a part of it."""
+
+    view1: View
+    view2: View
+    valid: Bool[Array, " b"]
+
+
+def _parts(whole: _Part, k: int) -> _Part:
+    """Cuts the rows into k parts of equal length, along a new first axis.
+
+    Part i is every k-th row from row i on: devices that hold neighbouring rows then have as many
+    rows of each part, and none are sent around.
+    """
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, k, *x.shape[1:]), 0, 1), whole)
+
+
 def make_train_step(
     graphdef: Any,
     terms_of: TermsOf,
@@ -89,28 +106,52 @@ def make_train_step(
     objective: Objective,
     augment: AugmentConfig,
     ema_decay: float,
+    accumulate_steps: int = 1,
 ) -> TrainStep:
     """A function (state, batch, run's key) to (next state, loss terms); to be jitted once.
 
-    `terms_of(pred1, view1, pred2, view2, valid=...)` answers the loss terms of two views.
+    `terms_of(pred1, view1, pred2, view2, valid=...)` answers the loss terms of two views, each a
+    mean over the valid examples.
+
+    With `accumulate_steps` k the batch goes through the network in k parts, one after the other,
+    for about a k-th of the memory. Crops, mean terms and mean gradients are those of the whole
+    batch, but BatchNorm normalises each part by itself and moves its running statistics k times.
     """
 
-    def loss_fn(params: Any, stats: Any, step: Int[Array, ""], batch: Batch, key: Key[Array, ""]):
-        view1, view2 = two_views(batch, key, step, augment)
+    def loss_fn(params: Any, stats: Any, step: Int[Array, ""], part: _Part):
         model = nnx.merge(graphdef, params, stats)
         # Both views in one pass: BatchNorm sees them together, and the device is better filled.
-        both = model(jnp.concatenate([view1.image, view2.image]))
+        both = model(jnp.concatenate([part.view1.image, part.view2.image]))
         pred1, pred2 = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], both) for i in range(2))
-        terms = terms_of(pred1, view1, pred2, view2, valid=batch.valid)
+        terms = terms_of(pred1, part.view1, pred2, part.view2, valid=part.valid)
         new_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return objective.total(terms, step), (terms, new_stats)
+
+    slope_of = jax.grad(loss_fn, has_aux=True)
+
+    def accumulated(params: Any, stats: Any, step: Int[Array, ""], whole: _Part):
+        n_valid = jnp.maximum(jnp.sum(whole.valid), 1)
+
+        def add(carry: tuple[Any, Any], part: _Part):
+            sums, stats = carry
+            grads, (terms, stats) = slope_of(params, stats, step, part)
+            share = jnp.sum(part.valid) / n_valid  # Terms are means over the valid examples.
+            sums = jax.tree.map(lambda sum_, x: sum_ + share * x, sums, (grads, terms))
+            return (sums, stats), None
+
+        parts = _parts(whole, accumulate_steps)
+        first = jax.tree.map(lambda x: x[0], parts)
+        grads, (terms, _) = jax.eval_shape(slope_of, params, stats, step, first)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, terms))
+        ((grads, terms), stats), _ = jax.lax.scan(add, (zeros, stats), parts)
+        return grads, (terms, stats)
 
     def train_step(
         state: TrainState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[TrainState, Terms]:
-        grads, (terms, stats) = jax.grad(loss_fn, has_aux=True)(
-            state.params, state.stats, state.step, batch, key
-        )
+        whole = _Part(*two_views(batch, key, state.step, augment), jnp.asarray(batch.valid))
+        slope = slope_of if accumulate_steps == 1 else accumulated
+        grads, (terms, stats) = slope(state.params, state.stats, state.step, whole)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         mean_params = state.mean_params

@@ -54,6 +54,7 @@ def train(config: Config, workdir: Path) -> None:
         Stopped: after SIGTERM, when the step under way is saved.
     """
     sharding.check_divides(config.batch_size, "batch_size")
+    sharding.check_parts(config.batch_size, config.optim.accumulate_steps)
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
     hand = load_hand(config)
     task = create_task(config, hand)
@@ -182,6 +183,7 @@ def create_step(
         Objective(dict(config.loss.weights), from_step),
         AugmentConfig(size=task.network.image_size, **config.augment),
         config.optim.ema_decay,
+        config.optim.accumulate_steps,
     )
     if config.optim.skip_nonfinite:
         step = skipping_nonfinite(step)
@@ -215,7 +217,8 @@ def create_evaluator(
 class Log:
     """Progress line, TensorBoard events, and the watch over the loss.
 
-    A step's terms are looked at while the next step runs, so the device never waits. Every process
+    A step's terms are looked at while the next step runs, so the device never waits: when they
+    arrive, the next batch is read and sent while that step is still being computed. Every process
     watches, the first one shows and writes.
     """
 

@@ -63,6 +63,15 @@ def test_a_batch_that_devices_cannot_share_evenly_is_refused(on_four_devices):
             sharding.check_divides(bad, "eval.batch_size")
 
 
+@pytest.mark.parametrize("parts", [0, -1, 3])
+def test_parts_that_a_batch_does_not_have_are_refused(parts):
+    n = 4 * jax.device_count()
+    with pytest.raises(ValueError, match=f"accumulate_steps={parts} must be .* batch_size={n}"):
+        sharding.check_parts(n, parts)
+    for good in (1, 2, 4):
+        sharding.check_parts(n, good)
+
+
 def test_replicated_arrays_keep_their_bits():
     tree = {"a": np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32), "n": np.int32(7)}
     copy = sharding.replicate(tree, sharding.device_mesh())

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from m3dhmr_jax import losses
 from m3dhmr_jax.data.augment import AugmentConfig
@@ -143,6 +144,52 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(start, hand_batch):
     state, terms = skipping_nonfinite(overflowing)(start, hand_batch, KEY)
     assert terms["skipped"] == 1
     assert_same_bits(state._replace(step=start.step), start)
+
+
+class Linear(nnx.Module):
+    """Landmarks as a linear map of the image's mean colour: nothing that looks across a batch."""
+
+    def __init__(self):
+        self.kernel = nnx.Param(jnp.linspace(-1.0, 1.0, 3 * 42).reshape(3, 42))
+        self.seen = nnx.BatchStat(jnp.zeros(()))
+
+    def __call__(self, image):
+        self.seen[...] = self.seen[...] + 1
+        return (image.mean(axis=(1, 2)) @ self.kernel[...]).reshape(-1, 21, 2)
+
+
+def linear_step(accumulate_steps, hand_batch):
+    def terms_of(pred1, view1, pred2, view2, valid):
+        errors = (losses.l1_errors(pred1, view1.uv_01), (pred1 - pred2) ** 2)
+        return {
+            name: losses.mean_over(x, valid[:, None, None])
+            for name, x in zip(("pose2d", "con2d"), errors, strict=True)
+        }
+
+    graphdef, params, stats = nnx.split(Linear(), nnx.Param, nnx.BatchStat)
+    step = make_train_step(
+        graphdef,
+        terms_of,
+        remembering_descent(),
+        Objective({"pose2d": 1.0, "con2d": 2.0}),
+        AugmentConfig(size=32),
+        0.0,
+        accumulate_steps,
+    )
+    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    return jax.jit(step)(first_state(params, stats, remembering_descent(), 0.0), hand_batch, KEY)
+
+
+@pytest.mark.parametrize("valid", [(1, 1, 1, 1), (1, 0, 1, 1), (0, 1, 0, 1), (0, 0, 0, 0)])
+def test_a_batch_in_parts_has_the_slope_of_the_whole(hand_batch, valid):
+    """Filler counts for nothing, wherever it falls: the third mask leaves the first part empty."""
+    batch = hand_batch._replace(valid=np.array(valid, bool))
+    whole, parts = linear_step(1, batch), linear_step(2, batch)
+    assert (size_of(whole[0].opt_state) > 0) == any(valid)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(close, parts[0].opt_state, whole[0].opt_state)
+    jax.tree.map(close, parts[1], whole[1])
+    assert (whole[0].stats["seen"], parts[0].stats["seen"]) == (1, 2)
 
 
 def test_without_a_decay_there_is_no_running_mean(tiny_network):

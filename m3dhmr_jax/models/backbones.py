@@ -24,9 +24,15 @@ class Stem(nnx.Module):
 
 
 class BasicBlock(nnx.Module):
-    """Two 3×3 convolutions around a shortcut (He et al.)."""
+    """Two 3×3 convolutions around a shortcut (He et al.).
 
-    def __init__(self, c: int, d: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    With `remat` only its input is kept for the gradient, and the rest is computed a second time.
+    """
+
+    def __init__(
+        self, c: int, d: int, stride: int, *, remat: bool, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        self.remat = remat
         self.conv1 = ConvNorm(c, d, 3, stride, dtype=dtype, rngs=rngs)
         self.conv2 = ConvNorm(d, d, 3, dtype=dtype, rngs=rngs)
         self.downsample = (
@@ -34,6 +40,9 @@ class BasicBlock(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
+        return nnx.remat(BasicBlock._computed)(self, x) if self.remat else self._computed(x)
+
+    def _computed(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
         shortcut = x if self.downsample is None else self.downsample(x)
         return nnx.relu(self.conv2(nnx.relu(self.conv1(x))) + shortcut)
 
@@ -46,14 +55,22 @@ class HourglassFeatures(NamedTuple):
 class Hourglass(nnx.Module):
     """The four ResNet stages, then back up with the stages' outputs added on the way."""
 
-    def __init__(self, blocks: tuple[int, ...], width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        width: int,
+        *,
+        remat: bool = False,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         widths = [width * 2**i for i in range(len(blocks))]
         stages, c = [], width
         for i, (d, count) in enumerate(zip(widths, blocks, strict=True)):
             stage = []
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                stage.append(BasicBlock(c, d, stride, dtype=dtype, rngs=rngs))
+                stage.append(BasicBlock(c, d, stride, remat=remat, dtype=dtype, rngs=rngs))
                 c = d
             stages.append(nnx.Sequential(*stage))
         self.stages = nnx.List(stages)
@@ -89,11 +106,12 @@ class FirstStack(nnx.Module):
         blocks: tuple[int, ...],
         width: int,
         *,
+        remat: bool = False,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.stem = Stem(width, dtype=dtype, rngs=rngs)
-        self.stack1 = Hourglass(blocks, width, dtype=dtype, rngs=rngs)
+        self.stack1 = Hourglass(blocks, width, remat=remat, dtype=dtype, rngs=rngs)
         self.remap = ConvNorm(width, width, dtype=dtype, rngs=rngs)
         self.merge = ConvNorm(2 * width, width, dtype=dtype, rngs=rngs)
 
@@ -119,11 +137,12 @@ class StackedResNet(FirstStack):
         encoding: int,
         landmarks: int,
         *,
+        remat: bool = False,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        super().__init__(blocks, width, dtype=dtype, rngs=rngs)
-        self.stack2 = Hourglass(blocks, width, dtype=dtype, rngs=rngs)
+        super().__init__(blocks, width, remat=remat, dtype=dtype, rngs=rngs)
+        self.stack2 = Hourglass(blocks, width, remat=remat, dtype=dtype, rngs=rngs)
         self.encode = nnx.Conv(8 * width, encoding, (1, 1), dtype=dtype, rngs=rngs)
         self.maps = nnx.Conv(width, landmarks, (1, 1), dtype=dtype, rngs=rngs)
 

@@ -44,6 +44,7 @@ class ModelConfig:
     roi_dilation: int = 2
     landmark_reader: str = "mlp"  # How a landmark is read from its map; one of LANDMARK_READERS.
     compute_type: str = "float32"
+    remat: bool = False  # Whether training computes residual blocks twice, to save memory.
 
     def __post_init__(self):
         if self.image_size % 32 or self.image_size <= 0:
@@ -55,6 +56,10 @@ class ModelConfig:
             raise ValueError(
                 f"model.image_size={self.image_size} must be {DENSESTACK_IMAGE_SIZE} with "
                 "model.backbone='densestack': MobRecon reads landmarks from maps of 16 by 16 cells"
+            )
+        if self.backbone == "densestack" and self.remat:
+            raise ValueError(
+                "model.remat=True needs model.backbone='resnet': it is about residual blocks"
             )
         if len(self.blocks) != 4:
             raise ValueError(
@@ -140,7 +145,7 @@ class M3DHMR(nnx.Module):
         self.backbone = (
             DenseStack(**sizes, dtype=dtype, rngs=rngs)
             if config.backbone == "densestack"
-            else StackedResNet(config.blocks, **sizes, dtype=dtype, rngs=rngs)
+            else StackedResNet(config.blocks, **sizes, remat=config.remat, dtype=dtype, rngs=rngs)
         )
         self.landmarks = landmark_reader(config, self.backbone.MAP_STRIDE, rngs)
         self.decoder = MeshDecoder(

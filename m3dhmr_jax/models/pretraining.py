@@ -33,7 +33,9 @@ class Pretrain2D(nnx.Module):
             )
         dtype = jnp.dtype(config.compute_type)
         self.dtype = dtype
-        self.backbone = FirstStack(config.blocks, config.width, dtype=dtype, rngs=rngs)
+        self.backbone = FirstStack(
+            config.blocks, config.width, remat=config.remat, dtype=dtype, rngs=rngs
+        )
         head = functools.partial(nnx.Conv, config.width, N_JOINTS, (1, 1), dtype=dtype, rngs=rngs)
         # Heatmaps are nearly empty: blank ones are a better start than noise.
         self.heatmap_head = head(kernel_init=nnx.initializers.normal(0.01))

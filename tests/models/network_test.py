@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,31 @@ def test_half_precision_still_answers_in_full(tables):
     assert answer.uv_01.dtype == jnp.float32
 
 
+def compiled_slope(remat):
+    """Bytes beside arguments and results, gradients and new statistics, of a deep first stage."""
+    module = Hourglass((3, 1), 8, remat=remat, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+
+    def loss(params, stats, x):
+        merged = nnx.merge(graphdef, params, stats)
+        total = jnp.mean(merged(x).top ** 2)
+        return total, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat))
+
+    arrays = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    x = jax.random.normal(jax.random.key(0), (16, 16, 16, 8))
+    slope = jax.jit(jax.grad(loss, has_aux=True)).lower(*arrays, x).compile()
+    memory = slope.memory_analysis()
+    assert memory is not None
+    return memory.temp_size_in_bytes, slope(*arrays, x)
+
+
+def test_computing_blocks_again_changes_memory_alone():
+    (kept_bytes, kept), (again_bytes, again) = compiled_slope(False), compiled_slope(True)
+    assert again_bytes < 0.9 * kept_bytes
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, again, kept)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -166,6 +192,11 @@ def test_sizes_that_make_no_network_are_refused(field, value, message):
 def test_another_image_than_mobrecons_is_refused_to_its_backbone():
     with pytest.raises(ValueError, match="image_size=64 must be 128"):
         ModelConfig(backbone="densestack", image_size=64)
+
+
+def test_blocks_are_not_computed_again_where_there_are_none():
+    with pytest.raises(ValueError, match="remat=True needs"):
+        ModelConfig(backbone="densestack", remat=True)
 
 
 def test_tables_that_do_not_fit_the_decoder_are_refused(tables):
