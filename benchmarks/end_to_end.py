@@ -1,0 +1,121 @@
+"""Examples per second of training as it runs: reading, sending, the step, and looking at its terms.
+
+    python -m benchmarks.end_to_end --photos=20000 --config=configs/resnet18.py --workers=12
+    python -m benchmarks.end_to_end --data=data/tfds/freihand/...  # A prepared set.
+
+Beside it stand its two halves alone, the loader and the step on one batch again and again: the
+slower one is what to work on. An example is one photo, of which the network sees two views. The
+last line says how long the paper's schedule, 38 epochs of 130,240 examples, takes at this rate.
+Photos are rendered first if no set is named, and read from files that the system has in memory.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags
+
+from benchmarks.measure import record, table, timing
+from benchmarks.systems import load_config
+from m3dhmr_jax import sharding
+from m3dhmr_jax.builders import create_optimizer, load_hand
+from m3dhmr_jax.data import pipeline
+from m3dhmr_jax.data.synthetic import FULL, write_dataset
+from m3dhmr_jax.step import first_state
+from m3dhmr_jax.tasks import create_task
+from m3dhmr_jax.train import Schedule, create_step
+from m3dhmr_jax.types import Config
+from tfds_freihand.prepare import prepare
+
+PAPER_EXAMPLES = 38 * 130_240
+CONFIG = flags.DEFINE_string("config", "configs/resnet18.py", "As of main.py.")
+DATA = flags.DEFINE_string("data", None, "A prepared set, a folder of dataset_info.json.")
+PHOTOS = flags.DEFINE_integer("photos", 2000, "To render, if there is no --data.")
+RENDERERS = flags.DEFINE_integer("renderers", 2, "Processes that render.")
+BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per step.")
+STEPS = flags.DEFINE_integer("steps", 20, "Steps per round, after a fifth of it to settle.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds.")
+THREADS = flags.DEFINE_integer("threads", 2, "config.data.loader.threads.")
+WORKERS = flags.DEFINE_integer("workers", 0, "config.data.loader.workers.")
+COMPUTE_TYPE = flags.DEFINE_string("compute_type", "float32", "config.model.compute_type.")
+
+
+def rounds_ms(one: Callable[[], object], steps: int, rounds: int) -> list[float]:
+    """Milliseconds of a call, in each round of many."""
+    for _ in range(max(steps // 5, 1)):
+        last = one()
+    times_ms = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(steps):
+            last = one()
+        jax.block_until_ready(last)
+        times_ms.append(1000 * (time.perf_counter() - start) / steps)
+    return times_ms
+
+
+def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds per batch: read alone, computed alone, and both as in a run."""
+    task = create_task(config, load_hand(config))
+    schedule = Schedule.of(config, pipeline.size(data, "train"))
+    mesh = sharding.device_mesh()
+    optimizer = create_optimizer(config, schedule.steps_per_epoch)
+    step = create_step(config, task, optimizer, schedule, mesh)
+    network, key = task.network, jax.random.key(config.seed)
+    state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    state = sharding.replicate(state, mesh)
+    batches = pipeline.train_batches(data, config.batch_size, config.seed, **config.data.loader)
+    batch = sharding.shard(next(batches), mesh)
+    pending = None
+
+    def trained(batch: object) -> object:
+        """A step; the terms of the one before are read while it runs, as the run's log does."""
+        nonlocal state, pending
+        state, terms = step(state, batch, key)
+        jax.device_get(pending)
+        pending = terms
+        return terms
+
+    calls = {
+        "end_to_end": lambda: trained(sharding.shard(next(batches), mesh)),
+        "step": lambda: trained(batch),
+        "loader": lambda: next(batches),
+    }
+    return {name: rounds_ms(call, steps, rounds) for name, call in calls.items()}
+
+
+def main(_) -> None:
+    config = load_config(CONFIG.value)
+    config.batch_size = BATCH.value
+    config.model.compute_type = COMPUTE_TYPE.value
+    config.data.loader.threads, config.data.loader.workers = THREADS.value, WORKERS.value
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        if DATA.value is None:
+            write_dataset(out / "photos", PHOTOS.value, 1, 0, RENDERERS.value, recipe=FULL)
+            data = prepare(out / "photos", out / "prepared")
+        else:
+            data = Path(DATA.value)
+        times_ms = measured(config, data, STEPS.value, ROUNDS.value)
+    timings = {name: timing(each) for name, each in times_ms.items()}
+    rates = {name: 1000 * config.batch_size / each.median_ms for name, each in timings.items()}
+    hours = PAPER_EXAMPLES / rates["end_to_end"] / 3600
+    rows = [[name, each.median_ms, rates[name]] for name, each in timings.items()]
+    print(table(["", f"ms per {config.batch_size}", "examples/s"], rows))
+    print(f"The paper's schedule at this rate: {hours:.2f} h")
+    record(
+        "end_to_end",
+        timings,
+        config=CONFIG.value,
+        batch_size=config.batch_size,
+        compute_type=config.model.compute_type,
+        loader={"threads": THREADS.value, "workers": WORKERS.value},
+        examples_per_s={name: round(rate, 1) for name, rate in rates.items()},
+        paper_schedule_h=round(hours, 2),
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,152 @@
+"""Examples per second of a training step, its memory, and how busy the device is.
+
+    python -m benchmarks.training_step
+    python -m benchmarks.training_step --compute_type=bfloat16 --batch_size=256 --steps=30
+
+The whole jitted step of a run, augmentation and optimizer included, on examples that lie on the
+device; an example is one photo, of which the network sees two views. Model FLOPs are those of the
+network forward and, twice as many, backward, not what is computed again to save memory.
+Utilisation is their share of what the device's data sheet promises for dense products in the
+compute type; for devices that are not in the list here it is left out. It needs no data set.
+"""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import app, flags
+
+from benchmarks.measure import peak_memory_mb, record, table, timing
+from benchmarks.systems import load_config, size_of
+from m3dhmr_jax import losses, optim, sharding
+from m3dhmr_jax.builders import create_network, load_hand
+from m3dhmr_jax.data.augment import AugmentConfig
+from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.step import Objective, first_state, make_train_step
+from m3dhmr_jax.types import Batch, Config
+
+CONFIG = flags.DEFINE_string("config", "configs/resnet18.py", "As of main.py; its task is 'mesh'.")
+BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per step.")
+STEPS = flags.DEFINE_integer("steps", 3, "Steps per round; they queue up, as in a run.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds that count, after one that does not.")
+COMPUTE_TYPE = flags.DEFINE_string("compute_type", "float32", "config.model.compute_type.")
+REMAT = flags.DEFINE_bool("remat", False, "config.model.remat.")
+ACCUMULATE = flags.DEFINE_integer("accumulate_steps", 1, "config.optim.accumulate_steps.")
+
+PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.
+    ("H100", "bfloat16"): 989.4,
+    ("H100", "float32"): 494.7,
+    ("H200", "bfloat16"): 989.4,
+    ("H200", "float32"): 494.7,
+}
+
+
+def peak_tflops(device_kind: str, compute_type: str) -> float | None:
+    """What one device promises, if it is known."""
+    for (name, of_type), tflops in PEAK_TFLOPS.items():
+        if name in device_kind and of_type == compute_type:
+            return tflops
+    return None
+
+
+def examples(hand: HandModel, n: int) -> Batch:
+    """The hand of rest in front of a camera, on noise."""
+    rng = np.random.default_rng(0)
+    place_m = np.array([0, 0, 0.6]) - hand.vertices.mean(axis=0)
+    verts_m = np.repeat((hand.vertices + place_m)[None], n, axis=0).astype(np.float32)
+    intrinsics = np.array([[450, 0, 112], [0, 450, 112], [0, 0, 1]], np.float32)
+    return Batch(
+        image=rng.integers(0, 256, (n, 224, 224, 3), np.uint8),
+        intrinsics=np.repeat(intrinsics[None], n, axis=0),
+        xyz_m=(hand.joint_regressor @ verts_m).astype(np.float32),
+        verts_m=verts_m,
+        bbox_px=np.repeat(np.array([[50, 50, 120, 120]], np.float32), n, axis=0),
+        index=np.arange(n, dtype=np.int32),
+        valid=np.ones(n, bool),
+    )
+
+
+def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], float | None]:
+    """Milliseconds of a step in each round; MB that the program needs, if the compiler says so."""
+    hand = load_hand(config)
+    network = create_network(config, hand)
+    optimizer = optim.adam(
+        optax.constant_schedule(config.optim.learning_rate), config.optim.clip_norm
+    )
+    step = make_train_step(
+        network.graphdef,
+        functools.partial(losses.two_view_terms, faces=hand.faces, crop_px=network.image_size),
+        optimizer,
+        Objective(dict(config.loss.weights)),
+        AugmentConfig(size=network.image_size, **config.augment),
+        config.optim.ema_decay,
+        config.optim.accumulate_steps,
+    )
+    mesh = sharding.device_mesh()
+    everywhere, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
+    state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    state, key = sharding.replicate(state, mesh), jax.random.key(0)
+    batch = sharding.shard(examples(hand, config.batch_size), mesh)
+    step = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, by_example, everywhere),
+        out_shardings=everywhere,
+    )
+    step = step.lower(state, batch, key).compile()
+    key = jax.device_put(key, everywhere)
+    times_ms = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        for _ in range(steps):
+            state, _ = step(state, batch, key)
+        jax.block_until_ready(state)
+        times_ms.append(1000 * (time.perf_counter() - start) / steps)
+    return times_ms[1:], program_mb(step.memory_analysis())
+
+
+def program_mb(memory: Any) -> float | None:
+    """Arguments, results and all between; results in the place of arguments count once."""
+    if memory is None:
+        return None
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return (memory.argument_size_in_bytes + results + memory.temp_size_in_bytes) / 1e6
+
+
+def main(_) -> None:
+    config = load_config(CONFIG.value)
+    config.batch_size = BATCH.value
+    config.model.compute_type = COMPUTE_TYPE.value
+    config.model.remat = REMAT.value
+    config.optim.accumulate_steps = ACCUMULATE.value
+    sharding.check_parts(config.batch_size, config.optim.accumulate_steps)
+    times_ms, needed_mb = measured(config, ROUNDS.value, STEPS.value)
+    step = timing(times_ms)
+    examples_per_s = 1000 * config.batch_size / step.median_ms
+    # Two views; backward is twice forward; a multiply-add is two operations.
+    example_gflop = 2 * 3 * 2 * size_of(config).multiply_adds / 1e9
+    tflops = example_gflop * examples_per_s / 1e3
+    peak = peak_tflops(jax.devices()[0].device_kind, config.model.compute_type)
+    utilisation = tflops / (peak * jax.device_count()) if peak else None
+    facts = {
+        "batch_size": config.batch_size,
+        "compute_type": config.model.compute_type,
+        "remat": config.model.remat,
+        "accumulate_steps": config.optim.accumulate_steps,
+        "examples_per_s": round(examples_per_s, 2),
+        "views_per_s": round(2 * examples_per_s, 2),
+        "program_mb": needed_mb and round(needed_mb),
+        "peak_mb": round(peak_memory_mb()),
+        "model_tflops": round(tflops, 3),
+        "model_flops_utilisation": utilisation and round(utilisation, 4),
+    }
+    rows = [["ms per step", step.median_ms], *([name, value] for name, value in facts.items())]
+    print(table([CONFIG.value, ""], rows))
+    record("training_step", {"step": step}, config=CONFIG.value, **facts)
+
+
+if __name__ == "__main__":
+    app.run(main)
