@@ -1,6 +1,7 @@
 """Can the network learn at all? Drives 32 photos to below 2 mm with configs/resnet18.py.
 
     python -m benchmarks.overfit --workdir=runs/overfit
+    python -m benchmarks.overfit --workdir=runs/more --start=runs/overfit/final.safetensors
 
 On the fixed evaluation crops of 32 photos of the full synthetic recipe, without chance, in two
 stages:
@@ -45,12 +46,16 @@ from tfds_freihand.prepare import prepare
 PHOTOS = 32
 GOAL_MM = 2.0
 BATCH = 8  # Photos per step, in both stages: steps count more than clean gradients.
-WHOLE_RATE, DECODER_RATE = 2e-3, 3e-3  # Above the config's, which is for 38 epochs.
+WHOLE_RATE = 2e-3  # Above the config's, which is for 38 epochs.
 WHOLE_WARMUP, DECODER_WARMUP = 50, 20
 LOOK_EVERY = 100
-WORKDIR = flags.DEFINE_string("workdir", "runs/overfit", "Weights of both stages; 1 is not redone.")
+WORKDIR = flags.DEFINE_string("workdir", "runs/overfit", "For the weights after each stage.")
+START = flags.DEFINE_string(
+    "start", None, "Weights for stage 2 to go on from, in place of stage 1."
+)
 WHOLE_STEPS = flags.DEFINE_integer("whole_steps", 200, "Steps of stage 1.")
 DECODER_STEPS = flags.DEFINE_integer("decoder_steps", 2400, "Steps of stage 2.")
+DECODER_RATE = flags.DEFINE_float("decoder_rate", 3e-3, "Highest rate of stage 2.")
 
 
 def photos() -> Batch:
@@ -110,8 +115,8 @@ def main(_) -> None:
         print(json.dumps(line), flush=True)
         return result["pa_mpvpe_mm"]
 
-    whole = workdir / "whole.safetensors"
-    if not whole.is_file():
+    start_of_decoder = START.value or str(workdir / "whole.safetensors")
+    if START.value is None:
         rate = optax.linear_schedule(0.0, WHOLE_RATE, WHOLE_WARMUP)
         optimizer = optim.adam(rate, config.optim.clip_norm)
 
@@ -132,8 +137,8 @@ def main(_) -> None:
             params, stats, opt_state, terms = whole_step(params, stats, opt_state, view)
             if step % LOOK_EVERY == 0 or step == WHOLE_STEPS.value:
                 look("whole", step, params, stats, terms)
-        save_weights(whole, params, stats, {"steps": str(WHOLE_STEPS.value)})
-    network = initialised(network, str(whole))
+        save_weights(Path(start_of_decoder), params, stats, {"steps": str(WHOLE_STEPS.value)})
+    network = initialised(network, start_of_decoder)
     params, stats = network.params, network.stats
 
     @jax.jit
@@ -145,7 +150,9 @@ def main(_) -> None:
 
     pose_features, uv_01 = seen(params, stats)
     decoder_graphdef, _ = nnx.split(nnx.merge(network.graphdef, params, stats).decoder)
-    rate = optax.warmup_cosine_decay_schedule(0, DECODER_RATE, DECODER_WARMUP, DECODER_STEPS.value)
+    rate = optax.warmup_cosine_decay_schedule(
+        0, DECODER_RATE.value, DECODER_WARMUP, DECODER_STEPS.value
+    )
     optimizer = optim.adam(rate, config.optim.clip_norm)
 
     def decoder_loss(decoder: Any, some: Array):

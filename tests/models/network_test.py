@@ -141,27 +141,26 @@ def test_half_precision_still_answers_in_full(tables):
     assert answer.uv_01.dtype == jnp.float32
 
 
-def compiled_slope(remat):
-    """Bytes beside arguments and results, gradients and new statistics, of a deep first stage."""
-    module = Hourglass((3, 1), 8, remat=remat, dtype=jnp.float32, rngs=nnx.Rngs(0))
+def slope_and_kept_bytes(remat):
+    """Gradients and statistics of a first stage, and the size of what is kept to compute them."""
+    module = Hourglass((2, 1), 4, remat=remat, dtype=jnp.float32, rngs=nnx.Rngs(0))
     graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 4))
 
-    def loss(params, stats, x):
+    def loss(params):
         merged = nnx.merge(graphdef, params, stats)
         total = jnp.mean(merged(x).top ** 2)
         return total, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat))
 
-    arrays = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-    x = jax.random.normal(jax.random.key(0), (16, 16, 16, 8))
-    slope = jax.jit(jax.grad(loss, has_aux=True)).lower(*arrays, x).compile()
-    memory = slope.memory_analysis()
-    assert memory is not None
-    return memory.temp_size_in_bytes, slope(*arrays, x)
+    backward = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], params)
+    kept_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+    return jax.jit(jax.grad(loss, has_aux=True))(params), kept_bytes
 
 
-def test_computing_blocks_again_changes_memory_alone():
-    (kept_bytes, kept), (again_bytes, again) = compiled_slope(False), compiled_slope(True)
-    assert again_bytes < 0.9 * kept_bytes
+def test_computing_blocks_again_keeps_less_for_the_same_numbers():
+    (kept, kept_bytes), (again, again_bytes) = map(slope_and_kept_bytes, (False, True))
+    assert again_bytes < 0.6 * kept_bytes
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, again, kept)
 
