@@ -9,13 +9,13 @@ last line says how long the paper's schedule, 38 epochs of 130,240 examples, tak
 Photos are rendered first if no set is named, and read from files that the system has in memory.
 """
 
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
-from absl import app, flags
 
 from benchmarks.measure import record, table, timing
 from benchmarks.systems import load_config
@@ -30,16 +30,6 @@ from m3dhmr_jax.types import Config
 from tfds_freihand.prepare import prepare
 
 PAPER_EXAMPLES = 38 * 130_240
-CONFIG = flags.DEFINE_string("config", "configs/resnet18.py", "As of main.py.")
-DATA = flags.DEFINE_string("data", None, "A prepared set, a folder of dataset_info.json.")
-PHOTOS = flags.DEFINE_integer("photos", 2000, "To render, if there is no --data.")
-RENDERERS = flags.DEFINE_integer("renderers", 2, "Processes that render.")
-BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per step.")
-STEPS = flags.DEFINE_integer("steps", 20, "Steps per round, after a fifth of it to settle.")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds.")
-THREADS = flags.DEFINE_integer("threads", 2, "config.data.loader.threads.")
-WORKERS = flags.DEFINE_integer("workers", 0, "config.data.loader.workers.")
-COMPUTE_TYPE = flags.DEFINE_string("compute_type", "float32", "config.model.compute_type.")
 
 
 def rounds_ms(one: Callable[[], object], steps: int, rounds: int) -> list[float]:
@@ -86,19 +76,37 @@ def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, l
     return {name: rounds_ms(call, steps, rounds) for name, call in calls.items()}
 
 
-def main(_) -> None:
-    config = load_config(CONFIG.value)
-    config.batch_size = BATCH.value
-    config.model.compute_type = COMPUTE_TYPE.value
-    config.data.loader.threads, config.data.loader.workers = THREADS.value, WORKERS.value
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/resnet18.py", help="As of main.py.")
+    parser.add_argument(
+        "--data", default=None, help="A prepared set, a folder of dataset_info.json."
+    )
+    parser.add_argument(
+        "--photos", type=int, default=2000, help="To render, if there is no --data."
+    )
+    parser.add_argument("--renderers", type=int, default=2, help="Processes that render.")
+    parser.add_argument("--batch_size", type=int, default=32, help="Examples per step.")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="Steps per round, after a fifth of it to settle."
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="Rounds.")
+    parser.add_argument("--threads", type=int, default=2, help="config.data.loader.threads.")
+    parser.add_argument("--workers", type=int, default=0, help="config.data.loader.workers.")
+    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type.")
+    args = parser.parse_args()
+    config = load_config(args.config)
+    config.batch_size = args.batch_size
+    config.model.compute_type = args.compute_type
+    config.data.loader.threads, config.data.loader.workers = args.threads, args.workers
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        if DATA.value is None:
-            write_dataset(out / "photos", PHOTOS.value, 1, 0, RENDERERS.value, recipe=FULL)
+        if args.data is None:
+            write_dataset(out / "photos", args.photos, 1, 0, args.renderers, recipe=FULL)
             data = prepare(out / "photos", out / "prepared")
         else:
-            data = Path(DATA.value)
-        times_ms = measured(config, data, STEPS.value, ROUNDS.value)
+            data = Path(args.data)
+        times_ms = measured(config, data, args.steps, args.rounds)
     timings = {name: timing(each) for name, each in times_ms.items()}
     rates = {name: 1000 * config.batch_size / each.median_ms for name, each in timings.items()}
     hours = PAPER_EXAMPLES / rates["end_to_end"] / 3600
@@ -108,14 +116,14 @@ def main(_) -> None:
     record(
         "end_to_end",
         timings,
-        config=CONFIG.value,
+        config=args.config,
         batch_size=config.batch_size,
         compute_type=config.model.compute_type,
-        loader={"threads": THREADS.value, "workers": WORKERS.value},
+        loader={"threads": args.threads, "workers": args.workers},
         examples_per_s={name: round(rate, 1) for name, rate in rates.items()},
         paper_schedule_h=round(hours, 2),
     )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

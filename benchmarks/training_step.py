@@ -10,6 +10,7 @@ Utilisation is their share of what the device's data sheet promises for dense pr
 compute type; for devices that are not in the list here it is left out. It needs no data set.
 """
 
+import argparse
 import functools
 import time
 from typing import Any
@@ -17,7 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from absl import app, flags
 
 from benchmarks.measure import peak_memory_mb, record, table, timing
 from benchmarks.systems import load_config, size_of
@@ -27,14 +27,6 @@ from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.step import Objective, first_state, make_train_step
 from m3dhmr_jax.types import Batch, Config
-
-CONFIG = flags.DEFINE_string("config", "configs/resnet18.py", "As of main.py; its task is 'mesh'.")
-BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per step.")
-STEPS = flags.DEFINE_integer("steps", 3, "Steps per round; they queue up, as in a run.")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds that count, after one that does not.")
-COMPUTE_TYPE = flags.DEFINE_string("compute_type", "float32", "config.model.compute_type.")
-REMAT = flags.DEFINE_bool("remat", False, "config.model.remat.")
-ACCUMULATE = flags.DEFINE_integer("accumulate_steps", 1, "config.optim.accumulate_steps.")
 
 PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.
     ("H100", "bfloat16"): 989.4,
@@ -116,14 +108,31 @@ def program_mb(memory: Any) -> float | None:
     return (memory.argument_size_in_bytes + results + memory.temp_size_in_bytes) / 1e6
 
 
-def main(_) -> None:
-    config = load_config(CONFIG.value)
-    config.batch_size = BATCH.value
-    config.model.compute_type = COMPUTE_TYPE.value
-    config.model.remat = REMAT.value
-    config.optim.accumulate_steps = ACCUMULATE.value
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config", default="configs/resnet18.py", help="As of main.py; its task is 'mesh'."
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="Examples per step.")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="Steps per round; they queue up, as in a run."
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="Rounds that count, after one that does not."
+    )
+    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type.")
+    parser.add_argument("--remat", action="store_true", help="config.model.remat.")
+    parser.add_argument(
+        "--accumulate_steps", type=int, default=1, help="config.optim.accumulate_steps."
+    )
+    args = parser.parse_args()
+    config = load_config(args.config)
+    config.batch_size = args.batch_size
+    config.model.compute_type = args.compute_type
+    config.model.remat = args.remat
+    config.optim.accumulate_steps = args.accumulate_steps
     sharding.check_parts(config.batch_size, config.optim.accumulate_steps)
-    times_ms, needed_mb = measured(config, ROUNDS.value, STEPS.value)
+    times_ms, needed_mb = measured(config, args.rounds, args.steps)
     step = timing(times_ms)
     examples_per_s = 1000 * config.batch_size / step.median_ms
     # Two views; backward is twice forward; a multiply-add is two operations.
@@ -144,9 +153,9 @@ def main(_) -> None:
         "model_flops_utilisation": utilisation and round(utilisation, 4),
     }
     rows = [["ms per step", step.median_ms], *([name, value] for name, value in facts.items())]
-    print(table([CONFIG.value, ""], rows))
-    record("training_step", {"step": step}, config=CONFIG.value, **facts)
+    print(table([args.config, ""], rows))
+    record("training_step", {"step": step}, config=args.config, **facts)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
