@@ -152,17 +152,27 @@ class DenseHourglass(nnx.Module):
         return DenseFeatures(last(x), bottom)
 
 
+class SqueezeNorm(ConvNorm):
+    """2×2 neighbours become channels, then across channels."""
+
+    def __init__(self, c: int, d: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        super().__init__(4 * c, d, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 d"]:
+        return super().__call__(space_to_depth(x))
+
+
 class DenseStem(nnx.Module):
     """To a quarter of the side: convolution with stride 2, then 2×2 neighbours as channels."""
 
     def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.conv1 = ConvNorm(3, width, 3, 2, dtype=dtype, rngs=rngs)
         self.unit = MobileUnit(width, 2 * width, dtype=dtype, rngs=rngs)
-        self.squeeze = ConvNorm(8 * width, 2 * width, dtype=dtype, rngs=rngs)
+        self.squeeze = SqueezeNorm(2 * width, 2 * width, dtype=dtype, rngs=rngs)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h/4 w/4 c"]:
         halved = self.unit(nnx.relu(self.conv1(image)))
-        return nnx.relu(self.squeeze(space_to_depth(halved)))
+        return nnx.relu(self.squeeze(halved))
 
 
 class DenseStack(nnx.Module):

@@ -15,9 +15,12 @@ from jaxtyping import Bool, Float, Int
 
 from m3dhmr_jax.builders import Network, create_network, load_hand, trained_state
 from m3dhmr_jax.checkpoint import digest
+
+from m3dhmr_jax.compilation_cache import keep_compiled
 from m3dhmr_jax.config_file import load_config
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_crop_step
+from m3dhmr_jax.models.folding import fold
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     check_intrinsics,
@@ -65,8 +68,9 @@ class HandMeshPredictor:
     def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
         self.hand = hand
         self._size = network.image_size
-        self._arrays = params, stats
-        self._step = make_crop_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
+        graphdef, folded = fold(network.eval_graphdef, params, stats)
+        self._arrays = folded, {}
+        self._step = make_crop_step(graphdef, hand.joint_regressor, network.image_size)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "HandMeshPredictor":
@@ -88,6 +92,7 @@ class HandMeshPredictor:
         Raises:
             FileNotFoundError, ValueError: as `trained_state`.
         """
+        keep_compiled()
         hand = load_hand(config)
         network = create_network(config, hand)
         state = trained_state(config, network, workdir)

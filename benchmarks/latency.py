@@ -1,0 +1,81 @@
+"""How long one hand takes: the network alone, and from a photo to a mesh in camera space.
+
+    python -m benchmarks.latency [--config=configs/resnet34.py]
+
+One line per config. `plain` is the network as it is trained, `jax.jit` of the unfolded module in
+evaluation mode; `network` is what the predictor runs. All configs are timed in turn in one
+process, beside the plain M3DHMR-ResNet18. The photo is of 640 x 480 px with one box and K.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from benchmarks.measure import interleaved, record, table
+from benchmarks.systems import load_config
+from m3dhmr_jax.builders import create_network
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.inference import predict
+from m3dhmr_jax.models.folding import fold
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
+
+YARDSTICK = "configs/resnet18.py"
+CONFIGS = (YARDSTICK, "configs/mobrecon.py:backbone=densestack")
+K = np.array([[600, 0, 320], [0, 600, 240], [0, 0, 1]], np.float32)
+
+
+def calls(name: str) -> dict[str, Callable[[], object]]:
+    """Plain network, network, and pipeline of a config, untrained, for one hand each."""
+    hand = load_builtin()
+    network = create_network(load_config(name), hand)
+    side, (params, stats) = network.image_size, (network.params, network.stats)
+    image = jax.random.normal(jax.random.key(0), (1, side, side, 3))
+    graphdef, folded = fold(network.eval_graphdef, params, stats)
+    plain = jax.jit(functools.partial(predict, network.eval_graphdef))
+    fast = jax.jit(functools.partial(predict, graphdef))
+    predictor = HandMeshPredictor(network, hand, params, stats)
+    photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    return {
+        "network_plain": functools.partial(plain, params, stats, image),
+        "network": functools.partial(fast, folded, {}, image),
+        "pipeline": functools.partial(predictor, photo, boxes=[[200, 150, 170, 180]], K=K),
+    }
+
+
+def main(configs: tuple[str, ...] = CONFIGS, rounds: int = 40) -> None:
+    names = dict.fromkeys((YARDSTICK, *configs))
+    functions = {(name, part): call for name in names for part, call in calls(name).items()}
+    keys = {f"{name} {part}": (name, part) for name, part in functions}
+    timings = interleaved({key: functions[pair] for key, pair in keys.items()}, rounds)
+    of_config = {
+        name: {keys[key][1]: t for key, t in timings.items() if keys[key][0] == name}
+        for name in names
+    }
+    yardstick_ms = of_config[YARDSTICK]["network_plain"].median_ms
+    rows = []
+    for name in configs:
+        plain, network, pipeline = (t.median_ms for t in of_config[name].values())
+        ratios = {
+            "network_to_plain": network / plain,
+            "network_to_plain_resnet18": network / yardstick_ms,
+            "pipeline_to_network": pipeline / network,
+        }
+        rows.append([name, plain, network, pipeline, *ratios.values()])
+        record(
+            "latency",
+            of_config[name],
+            config=name,
+            ratios={key: round(ratio, 3) for key, ratio in ratios.items()},
+        )
+    heads = ["config", "plain ms", "network ms", "pipeline ms", "network / plain"]
+    print(table([*heads, "network / plain ResNet18", "pipeline / network"], rows))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", action="append", help="a config of this repository, or several")
+    chosen = parser.parse_args().config
+    main(tuple(chosen or CONFIGS))
