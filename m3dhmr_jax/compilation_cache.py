@@ -12,7 +12,8 @@ def keep_compiled() -> None:
 
     JAX_COMPILATION_CACHE_DIR or `jax.config` set one; an empty one turns this off.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.read("jax_compilation_cache_dir"):
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     jax.config.update("jax_compilation_cache_dir", str(user_cache() / "m3dhmr_jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -119,7 +119,7 @@ KERNEL = (
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-def _combine(matrix: Sequence[Sequence[float]], parts: Sequence[Array]) -> list[Array]:
+def _combine(matrix: Sequence[Sequence[int]], parts: Sequence[Array]) -> list[Array]:
     """Sums of the parts, weighted by the rows, as additions that melt into one loop."""
     return [
         functools.reduce(operator.add, (a * x for a, x in zip(row, parts, strict=True) if a))
