@@ -16,7 +16,6 @@ SIX_STEPS = (
     "--config.epochs=2.0",
     "--config.checkpoint_every_epochs=1.0",
     "--config.eval.every_epochs=2.0",
-    "--config.data.source.synthetic_test=7",
 )
 
 STEPS = """
@@ -24,9 +23,10 @@ import sys
 from pathlib import Path
 import jax
 import numpy as np
+import optax
 from jax.sharding import AxisType, Mesh
 from m3dhmr_jax import sharding
-from m3dhmr_jax.builders import create_optimizer, load_hand
+from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.step import first_state
 from m3dhmr_jax.tasks import create_task
@@ -38,7 +38,8 @@ from configs import quickstart
 config = quickstart.get_config()
 config.update_from_flattened_dict(TINY)
 task = create_task(config, load_hand(config))
-optimizer = create_optimizer(config, 3)
+# Adam's first steps are as long for a slope that is nothing but rounding as for any other.
+optimizer = optax.chain(optax.clip_by_global_norm(2.0), optax.sgd(1e-2))
 batch = next(pipeline.train_batches(Path(sys.argv[1]), 4, 0))
 for n in (1, 4):
     mesh = Mesh(np.array(jax.devices()[:n]), (sharding.AXIS,), axis_types=(AxisType.Auto,))
@@ -157,7 +158,7 @@ def test_a_resumed_run_of_two_processes_ends_as_that_of_one(together, alone):
 
 
 def test_scores_of_two_processes_are_those_of_one(together, alone):
-    """Seven test photos on four devices."""
+    """Six test photos on four devices."""
     ours, theirs = (
         json.loads((workdir / "eval" / "scores.json").read_text())
         for workdir in (together[0], alone)

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 
 from m3dhmr_jax.builders import Network, create_network, load_hand, trained_state
 from m3dhmr_jax.checkpoint import digest
-
 from m3dhmr_jax.compilation_cache import keep_compiled
 from m3dhmr_jax.config_file import load_config
 from m3dhmr_jax.hand import HandModel
@@ -63,6 +62,9 @@ class HandMeshPredictor:
     """Finds the meshes of hands whose places in a photo are known.
 
     The network is compiled once for each of 1, 2, 4 and 8 hands, whatever the photo's size.
+
+    Attributes:
+        weights_sha256: tells answers of one training state from those of another.
     """
 
     def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
@@ -70,6 +72,8 @@ class HandMeshPredictor:
         self._size = network.image_size
         graphdef, folded = fold(network.eval_graphdef, params, stats)
         self._arrays = folded, {}
+        # Of what was trained: folded arrays differ from backend to backend.
+        self.weights_sha256 = digest({"params": params, "stats": stats})
         self._step = make_crop_step(graphdef, hand.joint_regressor, network.image_size)
 
     @classmethod
@@ -97,11 +101,6 @@ class HandMeshPredictor:
         network = create_network(config, hand)
         state = trained_state(config, network, workdir)
         return cls(network, hand, state.eval_params, state.stats)
-
-    @property
-    def weights_sha256(self) -> str:
-        """Tells answers of one training state from those of another."""
-        return digest(dict(zip(("params", "stats"), self._arrays, strict=True)))
 
     def __call__(
         self,
