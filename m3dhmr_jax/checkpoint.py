@@ -74,6 +74,8 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         metrics = {} if error is None else {"error": error}
         with self._loss_named():
+            if step in self._manager.all_steps():  # Found damaged, and reached again.
+                self._manager.delete(step)
             self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def wait(self) -> None:

@@ -285,7 +285,7 @@ class Log:
         self.skipped += 1
         self._skipped_in_a_row += 1
         self._bar.update(self._batch_size)
-        self._writer.add_scalar("train/skipped", self.skipped, step)
+        self._writer.add_scalar("train/skipped", float(self.skipped), step)
         if self._skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
             what = f"{MAX_SKIPPED_IN_A_ROW} batches in a row are not finite, the last with {values}"
             raise self._not_finite(step, what)

@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_or_its_batch_is_skipped(
 ):
     workdir = copy_of(interrupted)
     result = run_main(workdir, *one_absurd_hand)
-    assert refused(result, "a loss term is not finite", "'mesh': inf", "learning_rate")
+    assert refused(result, "a loss term is not finite", "learning_rate")
     assert re.search(r"Error: step 1[345]: a loss", result.stderr)
     assert f"the last good checkpoint is step 12 in {workdir / 'checkpoints'}" in result.stderr
     assert steps_in(workdir)[-1] == 12
@@ -156,7 +156,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_or_its_batch_is_skipped(
 def test_skipping_ends_where_the_run_is_lost(tiny_config, tmp_path):
     schedule = Schedule(steps=99, steps_per_epoch=33, save_every=33, evaluate_every=33)
     checkpoints = Checkpoints(tmp_path / "checkpoints", {})
-    bad, good = {"mesh": jnp.nan, "skipped": 1.0}, {"mesh": 1.0, "skipped": 0.0}
+    bad, good = (
+        {"mesh": jnp.array(x), "skipped": jnp.array(skipped)}
+        for x, skipped in ((jnp.nan, 1.0), (1.0, 0.0))
+    )
     with Log(tmp_path, tiny_config(), 0, schedule, checkpoints) as log:
         steps = itertools.count(1)
         for terms in [bad] * 9 + [good] + [bad] * 10:
