@@ -17,12 +17,10 @@ from m3dhmr_jax.predict.frames import Frame, Input
 from m3dhmr_jax.predict.predictor import SIDES, PredictedHands
 from m3dhmr_jax.visualize.hands import HAND_COLOURS, SeenHand
 from m3dhmr_jax.visualize.obj import write_obj
-from m3dhmr_jax.visualize.overlay import draw_answer, draw_meshes
-from m3dhmr_jax.visualize.skeleton import draw_skeleton
+from m3dhmr_jax.visualize.overlay import draw_answer, draw_landmarks, draw_meshes
 
 MESH_KINDS = ("obj", "ply", "glb")
 DECIMALS_M, DECIMALS_PX = 5, 2
-BONES_PER_SQUARE = 150  # Bones side by side that would fill the square around a hand.
 ONE_LINE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 # glTF's axes: x right, y up, z towards the viewer.
 GLTF_FROM_CAMERA = np.array([1.0, -1.0, -1.0])
@@ -36,11 +34,9 @@ def as_seen(hands: PredictedHands) -> list[SeenHand]:
 
 
 def annotated(photo: Photo, hands: PredictedHands) -> Photo:
-    """The photo with all meshes and skeletons on it, for video; thin bones on small hands."""
-    picture = draw_meshes(photo, as_seen(hands), hands.intrinsics, samples=1)
-    for uv_px, (*_, side) in zip(hands.landmarks_px, hands.square_px.tolist(), strict=True):
-        picture = draw_skeleton(picture, uv_px, width_px=max(side / BONES_PER_SQUARE, 1.0))
-    return picture
+    """The photo with all meshes and skeletons on it, for video."""
+    seen = as_seen(hands)
+    return draw_landmarks(draw_meshes(photo, seen, hands.intrinsics, samples=1), seen)
 
 
 def write_mesh(

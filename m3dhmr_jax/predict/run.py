@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def predict_files(load: Callable[[], HandMeshPredictor], wishes: Wishes, out: Pa
     inputs = find_inputs(wishes.images, wishes.camera)
     targets = _targets(wishes, inputs)
     predictor = load()
-    run = _Run(predictor, wishes, len(inputs))
+    run = _Run(predictor, wishes)
     with Results(out, predictor.hand.faces, wishes.mesh_kinds) as results, run.bar:
         try:
             for source in inputs:
@@ -80,10 +81,10 @@ def _targets(wishes: Wishes, inputs: Sequence[Input]) -> TargetsOf | None:
 class _Run:
     """Counts and clocks of one call."""
 
-    def __init__(self, predictor: HandMeshPredictor, wishes: Wishes, n_inputs: int):
-        self._predictor, self._wishes, self._n_inputs = predictor, wishes, n_inputs
+    def __init__(self, predictor: HandMeshPredictor, wishes: Wishes):
+        self._predictor, self._wishes = predictor, wishes
         self.bar = tqdm.tqdm(unit="frame", dynamic_ncols=True, mininterval=1)
-        self._problems: list[str] = []
+        self._left_out: Counter[str] = Counter()
         self._frames = self._hands = self._losses = 0
         self._start_s = self._first_s = time.monotonic()
 
@@ -91,14 +92,19 @@ class _Run:
         self.bar.write(text, file=sys.stderr)
 
     @contextlib.contextmanager
-    def telling_of(self, name: str) -> Iterator[None]:
-        """Turns an error about this input or frame into a line, and goes on."""
+    def telling_of(self, source: str) -> Iterator[None]:
+        """Turns an error about this input or one of its frames into a line, and goes on.
+
+        What all frames of a video have in common is told once.
+        """
         try:
             yield
         except (ValueError, OSError) as error:
             text = str(error)
-            self._problems.append(text if name in text else f"{name}: {text}")
-            self.say(f"left out: {self._problems[-1]}")
+            reason = text if source in text else f"{source}: {text}"
+            self._left_out[reason] += 1
+            if self._left_out[reason] == 1:
+                self.say(f"left out: {reason}")
 
     def predict_input(self, source: Input, targets: TargetsOf | None, results: Results) -> None:
         """All frames of one input."""
@@ -107,7 +113,7 @@ class _Run:
         tracker = Tracker(given, wishes.handedness, follows=wishes.follows and source.is_moving)
         smoother = HandSmoother(self._predictor.hand.joint_regressor) if wishes.smooths else None
         for frame in itertools.islice(frames_of(source, self.say), wishes.frames):
-            with self.telling_of(f"{source.source}, frame {frame.index}"):
+            with self.telling_of(source.source):
                 hands, camera = self._predict_frame(frame, tracker)
                 if smoother is not None and source.is_moving:
                     hands = smoother(hands, frame.time_s)
@@ -144,11 +150,12 @@ class _Run:
             )
         if self._losses:
             print(f"{self._losses} times a hand was lost and looked for where it was given")
-        if self._problems:
-            raise IncompleteError(
-                f"{len(self._problems)} things were left out, of {self._n_inputs} inputs: "
-                + "; ".join(self._problems[:10])
-            )
+        if self._left_out:
+            reasons = [
+                reason if times == 1 else f"{reason} ({times} frames)"
+                for reason, times in self._left_out.items()
+            ]
+            raise IncompleteError(f"left out: {'; '.join(reasons[:10])}")
 
 
 def _camera(wishes: Wishes, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], str]:

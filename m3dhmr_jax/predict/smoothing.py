@@ -50,7 +50,7 @@ def one_euro(
 
 
 class HandSmoother:
-    """Filters the hands of one video; starts anew when their number changes or a hand is lost."""
+    """Filters the hands of one video; starts anew when their number changes or time goes back."""
 
     def __init__(self, joint_regressor: Float[np.ndarray, "n v"]):
         self._regressor = joint_regressor

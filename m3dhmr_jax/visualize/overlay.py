@@ -16,7 +16,7 @@ from m3dhmr_jax.visualize.views import draw_views
 
 Photo = UInt8[np.ndarray, "h w 3"]
 GAP_PX = 6
-BONE_SHARE = 1 / 110  # Width of a bone as a share of the picture's height.
+BONE_OF_HAND, BONE_OF_PICTURE = 1 / 45, 1 / 90  # Width of a bone: of the hand's length, at most.
 
 
 def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.ndarray:
@@ -56,14 +56,15 @@ def draw_meshes(
 
 
 def draw_landmarks(photo: Photo, hands: Sequence[SeenHand]) -> Photo:
-    """The skeletons on the photo, nearer hands over farther ones.
+    """The skeletons on the photo, nearer hands over farther ones; thin bones on small hands.
 
     Raises:
         ValueError: if landmarks are not 21 finite points.
     """
-    width_px = max(photo.shape[0] * BONE_SHARE, 1.5)
     for hand in sorted(hands, key=lambda hand: -float(np.median(hand.verts_cam_m[:, 2]))):
-        photo = draw_skeleton(photo, hand.uv_px, width_px)
+        reach_px = float(np.ptp(hand.uv_px, axis=0).max())
+        width_px = min(reach_px * BONE_OF_HAND, photo.shape[0] * BONE_OF_PICTURE)
+        photo = draw_skeleton(photo, hand.uv_px, max(width_px, 1.0))
     return photo
 
 

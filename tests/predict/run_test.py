@@ -69,7 +69,7 @@ def sizes_of(path):
 
 def test_every_photo_gets_its_results_and_the_rest_is_named(load, photos, tmp_path, capsys):
     out = tmp_path / "out"
-    with pytest.raises(IncompleteError, match="2 things were left out, of 8 inputs") as error:
+    with pytest.raises(IncompleteError, match="left out: ") as error:
         predict_files(load, Wishes([str(photos)]), out)
     for words in ("text.jpg: not an image", "deep.png: the image is 16-bit"):
         assert words in str(error.value)
@@ -142,11 +142,35 @@ def test_a_video_is_followed_smoothed_and_drawn(load, video, tmp_path, capsys):
     assert not list(out.glob("*.obj"))
     assert "frames/s from reading to writing" in capsys.readouterr().out
 
-    def roughness(out):
-        roots_m = [line["hands"][0]["root_m"] for line in lines_of(out)[2:]]
-        return np.abs(np.diff(roots_m, n=2, axis=0)).mean()
+    seen_m, shown_m = (
+        np.array([line["hands"][0]["root_m"] for line in lines_of(tmp_path / name)[2:]])
+        for name in ("smooth False", "smooth True")
+    )
+    np.testing.assert_allclose(shown_m[0], seen_m[0], atol=1e-4)
+    wanted_m, moved_m = seen_m[1:] - shown_m[:-1], np.diff(shown_m, axis=0)
+    share = (moved_m * wanted_m).sum(axis=1) / (wanted_m**2).sum(axis=1)
+    assert (share > 0).all()  # Each frame moves the hand towards where it is seen,
+    assert (share < 0.999).all()  # but not all the way.
 
-    assert roughness(out) < roughness(tmp_path / "smooth False")
+
+def test_a_camera_is_read_until_enough_or_until_it_stops(load, video, tmp_path, monkeypatch):
+    """A video plays the camera."""
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: opened({0: str(video)}[number]))
+    predict_files(load, Wishes(camera=0, frames=3, smooths=True), tmp_path / "enough")
+    assert [line["frame"] for line in lines_of(tmp_path / "enough")] == [0, 1, 2]
+    with pytest.raises(IncompleteError, match="camera 0 stopped after 12 frames"):
+        predict_files(load, Wishes(camera=0), tmp_path / "stopped")
+    lines = lines_of(tmp_path / "stopped")
+    assert [(line["image"], len(line["hands"])) for line in lines] == [("camera 0", 1)] * 12
+    assert (tmp_path / "stopped" / "camera0_hands.mp4").stat().st_size > 500
+
+
+def test_what_all_frames_have_in_common_is_told_once(load, video, tmp_path, capsys):
+    k = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    with pytest.raises(IncompleteError, match=r"clip\.avi: K looks through .* \(12 frames\)"):
+        predict_files(load, Wishes([str(video)], intrinsics=k), tmp_path / "out")
+    assert capsys.readouterr().err.count("K looks through") == 1
 
 
 def test_what_cannot_be_used_is_left_out_and_the_rest_is_kept(load, photos, video, tmp_path):

@@ -77,6 +77,13 @@ def test_landmarks_of_nearer_hands_lie_on_top():
     np.testing.assert_array_equal(both[middle[1], middle[0]], alone[middle[1], middle[0]])
 
 
+def test_bones_are_as_thin_as_the_hand_is_small():
+    photo, large = PHOTO.repeat(5, 0).repeat(5, 1), seen()
+    small, large = (large._replace(uv_px=large.uv_px * zoom) for zoom in (1, 4))
+    drawn = [(draw_landmarks(photo, [hand]) != photo).any(-1).sum() for hand in (small, large)]
+    assert drawn[0] < drawn[1] / 6
+
+
 def test_a_photo_without_hands_is_shown_as_it_is():
     np.testing.assert_array_equal(draw_meshes(PHOTO, [], CAMERA), PHOTO)
     np.testing.assert_array_equal(draw_landmarks(PHOTO, []), PHOTO)
