@@ -107,6 +107,20 @@ class Browser:
                 raise TimeoutError(f"{script} is still not true; complaints: {self.complaints}")
             time.sleep(0.2)
 
+    def drag(self, selector: str, across_px: int) -> None:
+        """Presses the mouse in the middle of an element, moves it to the right, lets go."""
+        x, y = self.evaluate(
+            f"(() => {{const e = document.querySelector({selector!r}); e.scrollIntoView();"
+            "const b = e.getBoundingClientRect();"
+            "return [b.x + b.width / 2, b.y + b.height / 2]})()"
+        )
+        mouse = {"y": y, "button": "left", "buttons": 1, "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, **mouse)
+        for moved in range(0, across_px + 1, 10):
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + moved, **mouse)
+        mouse["buttons"] = 0
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x + across_px, **mouse)
+
     def screenshot(self, selector: str = "html") -> bytes:
         """PNG of one element, also where it lies outside the window."""
         box = self.evaluate(

@@ -67,6 +67,10 @@ def test_in_a_browser_all_charts_draw_without_a_complaint(page, browser, tmp_pat
     svgs = "[...document.querySelectorAll('.chart')].map((e) => !!e.querySelector('.main-svg'))"
     assert browser.evaluate(svgs) == [True] * 6
     assert len(colours_of(browser)) > 200  # The hand's surface.
+    eye = "document.querySelector('[data-chart=surface]').layout.scene.camera.eye.x"
+    before = browser.evaluate(eye)
+    browser.drag("[data-chart=surface]", across_px=100)
+    browser.wait_for(f"Math.abs({eye} - {before}) > 0.2")
     browser.evaluate("document.querySelector('input[value=\"camera space\"]').click()")
     browser.wait_for(
         "document.querySelector('[data-chart=surface]').data[0].cmax"
