@@ -16,7 +16,7 @@ from m3dhmr_jax.visualize.views import draw_views
 
 Photo = UInt8[np.ndarray, "h w 3"]
 GAP_PX = 6
-BONE_OF_HAND, BONE_OF_PICTURE = 1 / 45, 1 / 90  # Width of a bone: of the hand's length, at most.
+BONE_OF_HAND, BONE_OF_PICTURE = 1 / 55, 1 / 90  # Width of a bone: of the hand's length, at most.
 
 
 def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.ndarray:
