@@ -69,9 +69,31 @@ def distances(a: Float[Array, "p 3"], b: Float[Array, "p 3"]) -> Float[Array, " 
 def nearest_squared(points: Float[Array, "p 3"], others: Float[Array, "q 3"]) -> Float[Array, " p"]:
     """Squared distance of each point to the nearest of the others.
 
-    By explicit differences: |a|^2 + |b|^2 - 2ab loses the millimetres of hands a metre away. And
-    axis by axis: a sum over a last axis of three is five times slower on a CPU.
+    By explicit differences: |a|^2 + |b|^2 - 2ab loses the millimetres of hands a metre away.
     """
+    return jax.lax.platform_dependent(
+        points, others, cpu=_nearest_in_turn, default=_nearest_at_once
+    )
+
+
+def _nearest_in_turn(
+    points: Float[Array, "p 3"], others: Float[Array, "q 3"]
+) -> Float[Array, " p"]:
+    """One of the others after the other: on a CPU four times as fast as a minimum along an axis."""
+    x, y, z = points.T
+
+    def nearer(i: Int[Array, ""], nearest: Float[Array, " p"]) -> Float[Array, " p"]:
+        other = others[i]
+        squared = (x - other[0]) ** 2 + (y - other[1]) ** 2 + (z - other[2]) ** 2
+        return jnp.where(squared < nearest, squared, nearest)
+
+    return jax.lax.fori_loop(0, len(others), nearer, jnp.full(len(points), jnp.inf, points.dtype))
+
+
+def _nearest_at_once(
+    points: Float[Array, "p 3"], others: Float[Array, "q 3"]
+) -> Float[Array, " p"]:
+    """All pairs, axis by axis, for devices that compute many at a time."""
     columns = [others[:, None, axis] - points[None, :, axis] for axis in range(3)]
     return jnp.min(sum(column**2 for column in columns), axis=0)
 

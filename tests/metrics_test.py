@@ -74,8 +74,12 @@ def test_predictions_without_extent_end_in_the_centroid(hands, place):
     assert np.isfinite(list(metrics.scores(samples).values())).all()
 
 
-def test_nearest_distances_match_a_tree(hands):
-    squared = metrics.nearest_squared(jnp.asarray(hands[1][0]), jnp.asarray(hands[3][1]))
+@pytest.mark.parametrize(
+    "nearest",
+    [metrics.nearest_squared, metrics._nearest_in_turn, metrics._nearest_at_once],
+)
+def test_nearest_distances_match_a_tree(hands, nearest):
+    squared = nearest(jnp.asarray(hands[1][0]), jnp.asarray(hands[3][1]))
     want, _ = scipy.spatial.cKDTree(hands[3][1]).query(hands[1][0])
     np.testing.assert_allclose(np.sqrt(squared), want, rtol=1e-5)
 
