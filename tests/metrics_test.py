@@ -1,5 +1,3 @@
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +6,7 @@ import scipy.spatial
 
 from m3dhmr_jax import metrics
 
+NAMES = ("pred_xyz", "pred_verts", "gt_xyz", "gt_verts")
 CURVES = ("xyz", "xyz_al", "mesh", "mesh_al")
 PAIRS = (("xyz_m", "xyz_err"), ("mesh_m", "mesh_err"))
 PAIRS += (("xyz_al_m", "xyz_al_err"), ("mesh_al_m", "mesh_al_err"))
@@ -197,27 +196,10 @@ def peer(reference):
 
 @pytest.fixture(scope="module")
 def peer_samples(peer):
-    return metrics.batch_metrics(
-        peer["pred_xyz"], peer["pred_verts"], peer["gt_xyz"], peer["gt_verts"]
-    )
-
-
-def official_tolerance(name, verts):
-    if name.startswith("f_"):
-        return 1e-15  # Exact, but for the order of a float64 sum.
-    if name.endswith("auc3d"):
-        return 2 / verts[..., 0].size / 99  # Float32 may move two errors over a threshold.
-    return 1e-8
-
-
-@pytest.mark.parity
-def test_scores_match_the_official_script(peer, peer_samples):
-    result = metrics.scores(peer_samples)
-    official = [name for name in result if name in peer.files]
-    assert len(official) == 16
-    for name in official:
-        tolerance = official_tolerance(name, peer["gt_verts"])
-        np.testing.assert_allclose(result[name], peer[name], rtol=0, atol=tolerance, err_msg=name)
+    """In float64, as the official script computes."""
+    hands = [peer[name].astype(np.float64) for name in NAMES]
+    with jax.enable_x64(True):
+        return jax.device_get(metrics.batch_metrics(*hands))
 
 
 @pytest.mark.parity
@@ -235,32 +217,26 @@ def test_counts_of_matched_vertices_match_the_official_script_exactly(peer, peer
 @pytest.mark.parity
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_each_error_matches_the_official_script(peer, peer_samples, ours, theirs):
-    got = getattr(peer_samples, ours)
-    np.testing.assert_allclose(got, peer[f"sample_{theirs}"], rtol=0, atol=3e-7)
+    got, want = getattr(peer_samples, ours), peer[f"sample_{theirs}"]
+    np.testing.assert_allclose(got, want, rtol=np.finfo(want.dtype).eps, atol=1e-11)
 
 
 @pytest.mark.parity
-def test_curves_match_the_official_script_within_two_counts(peer, peer_samples):
+def test_curves_match_the_official_script(peer, peer_samples):
     np.testing.assert_allclose(metrics.PCK_THRESHOLDS_M, peer["pck_thresholds"], rtol=1e-15)
     curves = metrics.pck_curves(peer_samples)
     assert set(curves) == set(CURVES)
     for name, curve in curves.items():
-        count = 1 / peer["gt_xyz" if name.startswith("xyz") else "gt_verts"][..., 0].size
-        np.testing.assert_allclose(curve, peer[f"{name}_pck"], rtol=0, atol=2.01 * count)
+        np.testing.assert_allclose(curve, peer[f"{name}_pck"], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parity
-def test_official_files_get_their_official_scores(reference):
-    folder = reference / "freihand_eval_8"
-    want = json.loads((folder / "scores.json").read_text())
-    predicted = json.loads((folder / "res" / "pred.json").read_text())
-    lists = (folder / "ref" / f"evaluation_{name}.json" for name in ("xyz", "verts"))
-    truth = [json.loads(path.read_text()) for path in lists]
-    pred_xyz, pred_verts, xyz, verts = (np.array(x, np.float32) for x in (*predicted, *truth))
-    result = metrics.scores(metrics.batch_metrics(pred_xyz, pred_verts, xyz, verts))
-    for name in set(result) & set(want):
-        tolerance = official_tolerance(name, verts)
-        np.testing.assert_allclose(result[name], want[name], rtol=0, atol=tolerance, err_msg=name)
+def test_float32_moves_few_vertices_over_a_threshold(peer, peer_samples):
+    samples = metrics.batch_metrics(*(peer[name] for name in NAMES))
+    for name, got in samples._asdict().items():
+        counted = name.startswith("matched")
+        want = getattr(peer_samples, name)
+        np.testing.assert_allclose(got, want, rtol=0, atol=3 if counted else 3e-7)
 
 
 def test_camera_scores_are_the_unaligned_ones_and_the_roots_error():
