@@ -9,12 +9,15 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.ma
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: quickstart test lint types lock
+.PHONY: quickstart bench test lint types lock
 
 quickstart: .venv/ready  ## Data, training, pictures and scores: under a quarter of an hour.
 	$(RUN) main.py --config=configs/quickstart.py --mode=train
 	$(RUN) main.py --config=configs/quickstart.py --mode=predict --images data/quickstart/evaluation/rgb/0000000*.jpg
 	$(RUN) main.py --config=configs/quickstart.py --mode=evaluate
+
+bench: .venv/ready  ## Tables of what is fast here, CPU: about ten minutes; benchmarks/README.md.
+	$(RUN) -m benchmarks cpu
 
 test: .venv/ready  ## All tests; those that need the peers' numbers read REFERENCE_DIR.
 	$(RUN) -m pytest -n 2 --dist loadfile

@@ -5,18 +5,16 @@ Prints milliseconds per batch and their ratio; below 1 the jitted augmentation i
 The loop does the same work: warp, colour jitter, normalisation, stacking; no labels.
 """
 
-import time
-from collections.abc import Callable
-
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.measure import interleaved, record, table
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
 from m3dhmr_jax.types import Batch
 
-N_IMAGES, PHOTO_PX, REPEATS = 32, 224, 15
+N_IMAGES, PHOTO_PX = 32, 224
 
 
 def make_batch() -> Batch:
@@ -54,25 +52,19 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
     return np.stack(views)
 
 
-def median_ms(function: Callable[[], object]) -> float:
-    function()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
-
-
-def main() -> None:
+def main(*, rounds: int = 15) -> None:
     batch, config, rng = make_batch(), AugmentConfig(), np.random.default_rng(1)
     augment = jax.jit(lambda batch, key, step: two_views(batch, key, step, config))
     on_device, key = jax.tree.map(jnp.asarray, batch), jax.random.key(0)
-    ours = median_ms(lambda: augment(on_device, key, 1))
-    theirs = median_ms(lambda: opencv_views(np.asarray(batch.image), config, rng))
-    print(f"jitted on {jax.devices()[0].device_kind}: {ours:.1f} ms per {N_IMAGES} x 2 views")
-    print(f"OpenCV loop, {cv2.getNumThreads()} threads: {theirs:.1f} ms")
-    print(f"ratio {ours / theirs:.2f}")
+    functions = {
+        "jitted": lambda: augment(on_device, key, 1),
+        "opencv": lambda: opencv_views(np.asarray(batch.image), config, rng),
+    }
+    timings = interleaved(functions, rounds)
+    ours, theirs = timings["jitted"].median_ms, timings["opencv"].median_ms
+    rows = [["jitted", ours, ours / theirs], ["OpenCV loop", theirs, 1.0]]
+    print(table(["", f"ms per {N_IMAGES} x 2 views", "ratio"], rows))
+    record("augmentation", timings, opencv_threads=cv2.getNumThreads())
 
 
 if __name__ == "__main__":

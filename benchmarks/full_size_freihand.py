@@ -23,6 +23,7 @@ import numpy as np
 import simplejpeg
 from absl import app, flags
 
+from benchmarks.measure import record
 from m3dhmr_jax.data.mano_lists import posed_vertices_m
 from m3dhmr_jax.hand import HandModel, load_mano
 
@@ -134,6 +135,9 @@ def main(_) -> None:
         written = sum(p.stat().st_size for p in (Path(place) / "tfds").rglob("*") if p.is_file())
     print(f"prepared in {minutes:.1f} minutes (bar: {LIMIT_MINUTES}), {cpu_minutes:.1f} of CPU")
     print(f"peak memory {gigabytes:.2f} GB (bar: {LIMIT_GB}); {written / 1e9:.1f} GB written")
+    facts = {"minutes": minutes, "cpu_minutes": cpu_minutes, "peak_gb": gigabytes}
+    facts = {name: round(value, 2) for name, value in facts.items()}
+    record("full_size_freihand", {}, shrink=SHRINK.value, from_mano=bool(HAND.value), **facts)
 
 
 if __name__ == "__main__":

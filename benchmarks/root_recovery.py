@@ -8,17 +8,16 @@ with joints_rel, uv, K and t_true.
 
 import functools
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import jax
 import numpy as np
 from scipy.optimize import minimize
 
+from benchmarks.measure import interleaved, record, table
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.root_recovery import recover_roots
 
-N_PROBLEMS, BATCH, REPEATS = 64, 4096, 7
+N_PROBLEMS, BATCH = 64, 4096
 STARTS_AT_M = (0.0, 0.0, 0.6)
 NEAREST_M, FARTHEST_M = 0.05, 2.0
 ENOUGH_PX, LEAST_LANDMARKS, MOST_SOLVES = 2.0, 13, 5
@@ -64,36 +63,35 @@ def slsqp(points: np.ndarray, uv: np.ndarray, k: np.ndarray) -> np.ndarray:
     return t_m
 
 
-def quickest(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of the quickest of several runs."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def report(name: str, t_m: np.ndarray, true_m: np.ndarray, solves_per_s: float) -> None:
+def errors_mm(t_m: np.ndarray, true_m: np.ndarray) -> list[float]:
+    """Median, and what 95 % are below."""
     off_mm = 1000 * np.linalg.norm(t_m - true_m, axis=1)
-    print(
-        f"{name:14} median {np.median(off_mm):6.2f} mm, 95 % below {np.percentile(off_mm, 95):6.1f}"
-        f" mm, {solves_per_s:9.0f} solves/s"
-    )
+    return np.percentile(off_mm, [50, 95]).tolist()
 
 
-def main(problems: Mapping[str, np.ndarray]) -> None:
+def main(problems: Mapping[str, np.ndarray], *, rounds: int = 7) -> None:
     hands = [np.asarray(problems[name], np.float64) for name in ("joints_rel", "uv", "K")]
     single = [hand.astype(np.float32) for hand in hands]
-    n = len(hands[0])
+    n, true_m = len(hands[0]), problems["t_true"]
     many = [np.resize(hand, (BATCH, *hand.shape[1:])) for hand in single]
-    jax.block_until_ready(recover_roots(*many))
-    ours = BATCH / quickest(lambda: jax.block_until_ready(recover_roots(*many)), REPEATS)
-    peers = n / quickest(lambda: [slsqp(*hand) for hand in zip(*hands, strict=True)], 3)
-    found = np.stack([slsqp(*hand) for hand in zip(*hands, strict=True)])
-    report("SLSQP", found, problems["t_true"], peers)
-    report("recover_roots", np.asarray(recover_roots(*single).t_m), problems["t_true"], ours)
-    print(f"{ours / peers:.0f} times as fast")
+
+    def peers() -> np.ndarray:
+        return np.stack([slsqp(*hand) for hand in zip(*hands, strict=True)])
+
+    timings = interleaved({"ours": lambda: recover_roots(*many), "slsqp": peers}, rounds, warm_up=1)
+    solves_per_s = {
+        "ours": 1000 * BATCH / timings["ours"].median_ms,
+        "slsqp": 1000 * n / timings["slsqp"].median_ms,
+    }
+    off_mm = {
+        "ours": errors_mm(np.asarray(recover_roots(*single).t_m), true_m),
+        "slsqp": errors_mm(peers(), true_m),
+    }
+    ratio = solves_per_s["ours"] / solves_per_s["slsqp"]
+    rows = [[name, *off_mm[name], rate] for name, rate in solves_per_s.items()]
+    print(table([f"{n} problems", "median mm", "95 % mm", "solves/s"], rows))
+    print(f"{ratio:.0f} times as fast")
+    record("root_recovery", timings, batch=BATCH, off_mm=off_mm, solves_per_s=solves_per_s)
 
 
 if __name__ == "__main__":

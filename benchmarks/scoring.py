@@ -13,12 +13,35 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
+from benchmarks.measure import record, table
 from m3dhmr_jax.hand import load_builtin
 
 N_SAMPLES, NOISE_M = 3960, 0.004
+
+
+class Samples(NamedTuple):
+    """Hands before the camera and predictions of them; b samples, n landmarks, v vertices."""
+
+    xyz_m: Float[np.ndarray, "b n 3"]
+    verts_m: Float[np.ndarray, "b v 3"]
+    pred_xyz_m: Float[np.ndarray, "b n 3"]
+    pred_verts_m: Float[np.ndarray, "b v 3"]
+
+
+def make_samples(n: int) -> Samples:
+    """The built-in hand, turned at random, and the same with noise."""
+    hand, rng = load_builtin(), np.random.default_rng(0)
+    turns = np.linalg.qr(rng.normal(size=(n, 3, 3)))[0]
+    places = rng.uniform([-0.1, -0.1, 0.4], [0.1, 0.1, 1.0], (n, 3))[:, None]
+    verts_m = hand.vertices @ turns + places
+    pred_verts_m = verts_m + NOISE_M * rng.normal(size=verts_m.shape)
+    xyz_m, pred_xyz_m = (hand.joint_regressor @ x for x in (verts_m, pred_verts_m))
+    return Samples(xyz_m, verts_m, pred_xyz_m, pred_verts_m)
 
 
 def write_list(path: Path, lists: list[np.ndarray], *, is_nested: bool) -> None:
@@ -33,32 +56,28 @@ def write_list(path: Path, lists: list[np.ndarray], *, is_nested: bool) -> None:
         file.write("]" * is_nested)
 
 
-def write_files(folder: Path) -> int:
-    """The built-in hand before the camera, and the same with noise; their size in bytes."""
-    hand, rng = load_builtin(), np.random.default_rng(0)
-    turns = np.linalg.qr(rng.normal(size=(N_SAMPLES, 3, 3)))[0]
-    places = rng.uniform([-0.1, -0.1, 0.4], [0.1, 0.1, 1.0], (N_SAMPLES, 3))[:, None]
-    verts = hand.vertices @ turns + places
-    pred_verts = verts + NOISE_M * rng.normal(size=verts.shape)
-    xyz, pred_xyz = (hand.joint_regressor @ x for x in (verts, pred_verts))
-    write_list(folder / "evaluation_xyz.json", [xyz], is_nested=False)
-    write_list(folder / "evaluation_verts.json", [verts], is_nested=False)
-    write_list(folder / "pred.json", [pred_xyz, pred_verts], is_nested=True)
+def write_files(folder: Path, n: int) -> int:
+    """A truth and a challenge entry of `n` samples; their size in bytes."""
+    samples = make_samples(n)
+    write_list(folder / "evaluation_xyz.json", [samples.xyz_m], is_nested=False)
+    write_list(folder / "evaluation_verts.json", [samples.verts_m], is_nested=False)
+    predicted = [samples.pred_xyz_m, samples.pred_verts_m]
+    write_list(folder / "pred.json", predicted, is_nested=True)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def main() -> None:
+def main(n: int = N_SAMPLES) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        n_bytes = write_files(folder)
-        print(f"{N_SAMPLES} samples, {n_bytes / 1e6:.0f} MB of text")
+        megabytes = write_files(folder, n) / 1e6
         command = [sys.executable, "-m", "m3dhmr_jax.evaluate", "--pred", folder / "pred.json"]
         command += ["--gt", folder, "--out", folder / "scores.json"]
         start = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - start
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-    print(f"{seconds:.1f} s, {peak_mb:.0f} MB at most")
+    print(table(["samples", "MB of text", "s", "MB at most"], [[n, megabytes, seconds, peak_mb]]))
+    record("scoring", {}, samples=n, seconds=round(seconds, 2), peak_mb=round(peak_mb))
 
 
 if __name__ == "__main__":

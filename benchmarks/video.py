@@ -13,11 +13,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from benchmarks.measure import record, table
 from m3dhmr_jax.data.synthetic.recipe import QUICKSTART
 from m3dhmr_jax.data.synthetic.render import draw, photograph
 from m3dhmr_jax.data.synthetic.scene import make_kit, sample_scene
@@ -62,17 +64,23 @@ def write_video(path: Path, seconds: int) -> None:
     writer.release()
 
 
-def measure(command: list[str]) -> str:
-    """What a command prints of its speed, and its peak memory."""
+class Run(NamedTuple):
+    frames_per_s: float
+    first_frame_s: float
+    peak_mb: int
+
+
+def measure(command: list[str]) -> Run:
+    """What the command prints of its speed, and its peak memory."""
     code = "import sys, resource, runpy; sys.argv = sys.argv[1:]\n"
     code += "try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
     code += "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
     result = subprocess.run(
         [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
     )
-    (speed,) = re.findall(r".*frames/s.*", result.stdout)
+    ((rate, wait_s),) = re.findall(r"([\d.]+) frames/s .* after ([\d.]+) s", result.stdout)
     (peak_mb,) = re.findall(r"^peak (\d+)$", result.stdout, re.MULTILINE)
-    return f"{speed}; at most {peak_mb} MB"
+    return Run(float(rate), float(wait_s), int(peak_mb))
 
 
 def main(arguments: list[str]) -> None:
@@ -83,6 +91,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        runs = {}
         for seconds in SECONDS:
             video = folder / f"hand_{seconds}s.mp4"
             write_video(video, seconds)
@@ -90,7 +99,10 @@ def main(arguments: list[str]) -> None:
             boxes.write_text(FIRST_BOX.format(name=video.name))
             command = ["m3dhmr_jax.predict", "--checkpoint", options.checkpoint, str(video)]
             command += ["--boxes", str(boxes), "--smooth", "--out", str(folder / f"{seconds}s")]
-            print(f"{seconds} s of video: {measure(command)}")
+            runs[seconds] = measure(command)
+    heads = ["s of video", "frames/s", "s to the first frame", "MB at most"]
+    print(table(heads, [[str(seconds), *run] for seconds, run in runs.items()]))
+    record("video", {}, videos=[{"seconds": s} | run._asdict() for s, run in runs.items()])
 
 
 if __name__ == "__main__":
