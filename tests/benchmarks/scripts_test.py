@@ -1,0 +1,208 @@
+"""Each benchmark, small: it runs, and its line of JSON has what it promises. No time is judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from benchmarks import __main__ as all_of_them
+from benchmarks import (
+    augmentation,
+    evaluation,
+    parts,
+    root_recovery,
+    scoring,
+    startup,
+    systems,
+    throughput,
+)
+from m3dhmr_jax.inference import predict
+
+ROOT = Path(__file__).resolve().parents[2]
+BARRED = ("grain", "tensorflow_datasets", "array_record", "numba")
+LIGHT = (
+    "m3dhmr_jax.models.network",
+    "m3dhmr_jax.losses",
+    "m3dhmr_jax.step",
+    "m3dhmr_jax.metrics",
+    "m3dhmr_jax.camera",
+    "m3dhmr_jax.root_recovery",
+    "m3dhmr_jax.inference",
+    "benchmarks.throughput",
+    "benchmarks.parts",
+    "benchmarks.evaluation",
+    "benchmarks.startup",
+)
+
+
+@pytest.fixture
+def line_of(tmp_path, monkeypatch, tiny_config):
+    """Calls a function, which takes a config's name for a tiny network; its line of JSON."""
+    path = tmp_path / "results.jsonl"
+    monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
+    for script in (parts, throughput, evaluation):
+        monkeypatch.setattr(script, "load_config", lambda name: tiny_config())
+
+    def run(main, *args, **kwargs):
+        main(*args, **kwargs)
+        (line,) = path.read_text().splitlines()
+        return json.loads(line)
+
+    return run
+
+
+def test_what_the_parts_answer_is_what_the_network_answers(tiny_network):
+    network = tiny_network
+    model = nnx.merge(network.eval_graphdef, network.params, network.stats)
+    side = network.image_size
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(1, side, side, 3)), jnp.float32)
+
+    @jax.jit
+    def by_parts(image):
+        return parts.walk(model, image, lambda name, modules, f, *inputs: f(modules, *inputs))
+
+    expected = predict(network.eval_graphdef, network.params, network.stats, image)
+    for part, whole in zip(by_parts(image), expected, strict=True):
+        np.testing.assert_allclose(part, whole, atol=1e-5)
+
+
+def test_the_parts_have_each_parameter_once(tiny_network):
+    network = tiny_network
+    model = nnx.merge(network.eval_graphdef, network.params, network.stats)
+    side, seen = network.image_size, []
+
+    def call(name, modules, function, *inputs):
+        seen.extend(leaf.shape for leaf in jax.tree.leaves(nnx.split(modules, nnx.Param, ...)[1]))
+        return function(modules, *inputs)
+
+    jax.eval_shape(lambda image: parts.walk(model, image, call), jnp.zeros((1, side, side, 3)))
+    assert sorted(seen) == sorted(leaf.shape for leaf in jax.tree.leaves(network.params))
+
+
+def test_parts_of_the_network(line_of):
+    line = line_of(parts.main, "tiny", rounds=1)
+    named = ["stem", "stack1", "merge", "stack2", "landmarks", "sample_and_lift", "head", "network"]
+    levels = {name for name in line if name.startswith("level_")}
+    assert len(levels) == 4
+    assert {f"{name}_ms" for name in named} | levels == {f"{name}_ms" for name in line["spread_ms"]}
+    assert line["parts_together_ms"] > 0
+
+
+def test_throughput_over_batch_sizes(line_of):
+    line = line_of(throughput.main, "tiny", batches=(1, 3), rounds=1)
+    assert line["config"] == "tiny"
+    for n in (1, 3):
+        # Both are rounded.
+        assert line["images_per_s"][str(n)] == pytest.approx(1000 * n / line[f"batch_{n}_ms"], 0.05)
+
+
+def test_evaluation_counts_every_sample(line_of):
+    line = line_of(evaluation.main, "tiny", n=6)
+    assert (line["samples"], line["batch"]) == (6, 4)
+    times_ms = [2 * line["answers_ms"], 2 * line["errors_ms"], line["scores_ms"]]
+    assert line["seconds"] == pytest.approx(sum(times_ms) / 1000, abs=1e-3)
+
+
+def test_the_started_program_reaches_all_stages(tiny_config, monkeypatch, capsys):
+    monkeypatch.setattr(systems, "load_config", lambda name: tiny_config())
+    monkeypatch.setattr(sys, "argv", ["-c", "tiny"])
+    exec(startup.PROGRAM, {})
+    ends = json.loads(capsys.readouterr().out)
+    assert len(ends) == len(startup.STAGES)
+    assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_a_start_fills_its_cache_and_no_other(has_cache, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(other))
+    program = "import time, jax; jax.jit(lambda x: x + 1)(1.0)\n"
+    program += "print('chatter'); start = time.time(); print([start + i for i in range(4)])"
+    monkeypatch.setattr(startup, "PROGRAM", program)
+    stages_ms = startup.start_ms("tiny", str(tmp_path / "own") if has_cache else "")
+    assert list(stages_ms) == list(startup.STAGES)
+    assert list(stages_ms.values())[1:] == pytest.approx([1000] * 3)
+    assert (tmp_path / "own").exists() == has_cache
+    assert not other.exists()
+
+
+def test_starts_with_and_without_a_cache(line_of, monkeypatch):
+    caches = []
+
+    def start_ms(name, cache):
+        caches.append(cache)
+        return dict(zip(startup.STAGES, [10.0, 20.0, 30.0, 1.0 * len(caches)], strict=True))
+
+    monkeypatch.setattr(startup, "start_ms", start_ms)
+    line = line_of(startup.main, "tiny", rounds=2)
+    assert line["no_cache_until_first_hand_ms"] == 60
+    assert line["full_cache_next_hand_ms"] == np.mean([3, 6])
+    none, empty, full = caches[:3]
+    assert none == ""
+    assert empty == full != caches[4]  # Each round starts with an empty one.
+
+
+def test_augmentation(line_of, monkeypatch):
+    monkeypatch.setattr(augmentation, "N_IMAGES", 2)
+    line = line_of(augmentation.main, rounds=1)
+    assert {"jitted_ms", "opencv_ms"} <= set(line)
+
+
+def test_root_recovery(line_of, monkeypatch):
+    monkeypatch.setattr(root_recovery, "N_PROBLEMS", 4)
+    monkeypatch.setattr(root_recovery, "BATCH", 8)
+    line = line_of(root_recovery.main, root_recovery.make_problems(), rounds=1)
+    assert set(line["off_mm"]) == set(line["solves_per_s"]) == {"ours", "slsqp"}
+
+
+def test_scoring_of_files(line_of):
+    line = line_of(scoring.main, 3)
+    assert line["samples"] == 3
+    assert line["seconds"] > 0
+    assert line["peak_mb"] > 0
+
+
+def test_loader(line_of, monkeypatch):
+    pytest.importorskip("grain")
+    pytest.importorskip("numba")
+    from benchmarks import loader
+
+    monkeypatch.setattr(loader, "BATCH", 4)
+    line = line_of(loader.main, photos=8, settings=((1, 0), (2, 0)), batches=2, rounds=1)
+    assert set(line["images_per_s"]) == {"threads_1_workers_0", "threads_2_workers_0"}
+
+
+def test_one_call_runs_all_and_names_what_failed(monkeypatch, capsys):
+    ran = []
+
+    def run(command, check):
+        ran.append(command[-1])
+        return subprocess.CompletedProcess(command, returncode=int("parts" in command[-1]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(SystemExit, match="so not measured: parts"):
+        all_of_them.main("gpu")
+    assert ran == [f"benchmarks.{script}" for script in all_of_them.SCRIPTS["gpu"]]
+    with pytest.raises(SystemExit, match="'tpu' must be one of cpu, gpu"):
+        all_of_them.main("tpu")
+
+
+@pytest.mark.parametrize("script", all_of_them.SCRIPTS["cpu"])
+def test_every_script_is_explained(script):
+    assert f"| `{script}` |" in (ROOT / "benchmarks" / "README.md").read_text()
+
+
+def test_network_and_its_benchmarks_need_no_library_of_the_loader():
+    code = "import importlib, sys\n"
+    code += f"for name in {BARRED}: sys.modules[name] = None\n"
+    code += f"for name in {LIGHT}: importlib.import_module(name)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
