@@ -1,7 +1,7 @@
 """Measures everything: each script in a process of its own, one after the other.
 
     python -m benchmarks cpu    # As `make bench`.
-    python -m benchmarks gpu    # Needs JAX, Flax, Optax and Orbax alone, and no files.
+    python -m benchmarks gpu    # All but the last need JAX, Flax, Optax and Orbax alone.
 
 Each prints its table and appends its line to benchmarks/results.jsonl. If one fails the others
 still run, and the exit code is 1.
@@ -11,10 +11,28 @@ import subprocess
 import sys
 import time
 
-DEVICE = ("latency", "throughput", "parts", "training_step", "evaluation", "startup")
 SCRIPTS = {
-    "cpu": (*DEVICE, "augmentation", "root_recovery", "loader", "scoring"),
-    "gpu": DEVICE,
+    "cpu": (
+        "latency",
+        "throughput",
+        "parts",
+        "training_step",
+        "evaluation",
+        "startup",
+        "augmentation",
+        "root_recovery",
+        "loader",
+        "scoring",
+    ),
+    "gpu": (
+        "latency",
+        "throughput",
+        "parts",
+        "training_step --compute_type=bfloat16 --batch_size=256 --steps=30",
+        "evaluation",
+        "startup",
+        "end_to_end",
+    ),
 }
 
 
@@ -22,10 +40,12 @@ def main(where: str) -> None:
     if where not in SCRIPTS:
         raise SystemExit(f"{where!r} must be one of {', '.join(SCRIPTS)}")
     failed = []
-    for script in SCRIPTS[where]:
-        print(f"\n{script}", flush=True)
+    for line in SCRIPTS[where]:
+        print(f"\n{line}", flush=True)
+        script, *options = line.split()
+        command = [sys.executable, "-m", f"benchmarks.{script}", *options]
         start = time.perf_counter()
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{script}"], check=False).returncode:
+        if subprocess.run(command, check=False).returncode:
             failed.append(script)
         print(f"({time.perf_counter() - start:.0f} s)", flush=True)
     if failed:

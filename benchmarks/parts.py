@@ -17,8 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from benchmarks.measure import interleaved, record, table
-from benchmarks.systems import load_config
-from m3dhmr_jax.builders import create_network, load_hand
+from benchmarks.throughput import load_network
 from m3dhmr_jax.inference import predict
 from m3dhmr_jax.models.backbones import StackedResNet
 from m3dhmr_jax.models.layers import sample_at
@@ -87,13 +86,11 @@ def programs(model: M3DHMR, image: Array) -> dict[str, Callable[[], Any]]:
 
 
 def main(name: str = "configs/resnet18.py", *, rounds: int = 100) -> None:
-    config = load_config(name)
-    network = create_network(config, load_hand(config))
-    arrays = network.params, network.stats
-    model = nnx.merge(network.eval_graphdef, *arrays)
-    side = network.image_size
+    network = load_network(name)
+    arrays, side = (network.params, network.stats), network.image_size
+    model = nnx.merge(network.graphdef, *arrays)
     image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)), jnp.float32)
-    whole = jax.jit(lambda params, stats: predict(network.eval_graphdef, params, stats, image))
+    whole = jax.jit(lambda params, stats: predict(network.graphdef, params, stats, image))
     functions = programs(model, image) | {"network": lambda: whole(*arrays)}
     timings = interleaved(functions, rounds)
     parts_ms = {name: t.median_ms for name, t in timings.items() if name != "network"}

@@ -6,6 +6,7 @@ python -m benchmarks.throughput [configs/resnet34.py]
 import functools
 import sys
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,15 +19,29 @@ from m3dhmr_jax.inference import predict
 BATCHES = {"cpu": (1, 2, 4, 8, 16, 32), "gpu": (1, 4, 16, 64, 256, 1024)}
 
 
+class InUse(NamedTuple):
+    """An untrained network as inference runs it."""
+
+    graphdef: Any
+    params: Any
+    stats: Any
+    image_size: int
+
+
+def load_network(name: str) -> InUse:
+    """What a config describes; the one place where benchmarks say what inference runs."""
+    config = load_config(name)
+    network = create_network(config, load_hand(config))
+    return InUse(network.eval_graphdef, network.params, network.stats, network.image_size)
+
+
 def main(
     name: str = "configs/resnet18.py", *, batches: Sequence[int] | None = None, rounds: int = 10
 ) -> None:
     batches = batches or BATCHES[jax.default_backend()]
-    config = load_config(name)
-    network = create_network(config, load_hand(config))
-    side = network.image_size
-    rng = np.random.default_rng(0)
-    run = jax.jit(functools.partial(predict, network.eval_graphdef))
+    network = load_network(name)
+    rng, side = np.random.default_rng(0), network.image_size
+    run = jax.jit(functools.partial(predict, network.graphdef))
     functions = {}
     for n in batches:
         images = jax.device_put(rng.uniform(-1, 1, (n, side, side, 3)).astype(np.float32))
