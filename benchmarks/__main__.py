@@ -1,7 +1,7 @@
 """Measures everything: each script in a process of its own, one after the other.
 
     python -m benchmarks cpu    # As `make bench`.
-    python -m benchmarks gpu    # All but the last need JAX, Flax, Optax and Orbax alone.
+    python -m benchmarks gpu    # Needs JAX, Flax, Optax and Orbax alone.
 
 Each prints its table and appends its line to benchmarks/results.jsonl. If one fails the others
 still run, and the exit code is 1.
@@ -13,10 +13,8 @@ import time
 
 SCRIPTS = {
     "cpu": (
-        "latency",
         "throughput",
         "parts",
-        "training_step",
         "evaluation",
         "startup",
         "augmentation",
@@ -25,13 +23,10 @@ SCRIPTS = {
         "scoring",
     ),
     "gpu": (
-        "latency",
         "throughput",
         "parts",
-        "training_step --compute_type=bfloat16 --batch_size=256 --steps=30",
         "evaluation",
         "startup",
-        "end_to_end",
     ),
 }
 
