@@ -61,6 +61,8 @@ class Checkpoints:
         The smallest `error` makes the best checkpoint; None is for one that was not scored.
         """
         meta = {"belongs_to": self.belongs_to, "sha256": digest(state), "scores": scores}
+        if step in self._manager.all_steps():  # Found damaged, and reached again.
+            self._manager.delete(step)
         self._manager.save(
             step,
             args=ocp.args.Composite(
