@@ -16,7 +16,7 @@ quickstart: .venv/ready  ## Data, training, pictures and scores: under a quarter
 	$(RUN) main.py --config=configs/quickstart.py --mode=predict --images data/quickstart/evaluation/rgb/0000000*.jpg
 	$(RUN) main.py --config=configs/quickstart.py --mode=evaluate
 
-bench: .venv/ready  ## Tables of what is fast here, CPU: about ten minutes; benchmarks/README.md.
+bench: .venv/ready  ## Tables of what is fast here, CPU; benchmarks/README.md.
 	$(RUN) -m benchmarks cpu
 
 test: .venv/ready  ## All tests; those that need the peers' numbers read REFERENCE_DIR.
