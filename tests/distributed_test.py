@@ -37,8 +37,10 @@ from configs import quickstart
 
 config = quickstart.get_config()
 config.update_from_flattened_dict(TINY)
+# A fresh mesh is a point: directions of its edges and normals are nothing but rounding.
+config.loss.weights.update(edge=0.0, normal=0.0)
 task = create_task(config, load_hand(config))
-# Adam's first steps are as long for a slope that is nothing but rounding as for any other.
+# Adam's first step is as long for a slope that is nothing but rounding as for any other.
 optimizer = optax.chain(optax.clip_by_global_norm(2.0), optax.sgd(1e-2))
 batch = next(pipeline.train_batches(Path(sys.argv[1]), 4, 0))
 for n in (1, 4):
@@ -46,9 +48,8 @@ for n in (1, 4):
     state = first_state(task.network.params, task.network.stats, optimizer, 0.99)
     state = sharding.replicate(state, mesh)
     step = create_step(config, task, optimizer, Schedule(9, 3, 3, 3), mesh)
-    for _ in range(2):
-        state, _ = step(state, sharding.shard(batch, mesh), jax.random.key(0))
-    np.savez(f"{sys.argv[2]}/{n}.npz", **flatten(state.params))
+    state, _ = step(state, sharding.shard(batch, mesh), jax.random.key(0))
+    np.savez(f"{sys.argv[2]}/{n}.npz", **flatten({"params": state.params, "stats": state.stats}))
 """
 
 KILLED_IN_STEP_5 = """
@@ -117,7 +118,7 @@ def together(run_main, alone, in_two_processes, tmp_path_factory):
     return workdir, killed, started()
 
 
-def test_one_device_and_four_take_the_same_steps(run_main, alone, tmp_path):
+def test_one_device_and_four_take_the_same_step(run_main, alone, tmp_path):
     (dataset_dir,) = (run_main.data / "prepared").glob("freihand/*")
     run = subprocess.run(
         [sys.executable, "-c", STEPS, dataset_dir, tmp_path],
