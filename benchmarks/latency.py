@@ -4,11 +4,13 @@
 
 One line per config. `plain` is the network as it is trained, `jax.jit` of the unfolded module in
 evaluation mode; `network` is what the predictor runs. All configs are timed in turn in one
-process, beside the plain M3DHMR-ResNet18. The photo is of 640 x 480 px with one box and K.
+process, beside the plain M3DHMR-ResNet18. The photo is of 640 x 480 px with one box and K; its
+column stays empty where there is no OpenCV, as on some machines with a GPU.
 """
 
 import argparse
 import functools
+import importlib.util
 from collections.abc import Callable
 
 import jax
@@ -20,10 +22,18 @@ from m3dhmr_jax.builders import create_network
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import predict
 from m3dhmr_jax.models.folding import fold
-from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
 YARDSTICK = "configs/resnet18.py"
 CONFIGS = (YARDSTICK, "configs/mobrecon.py:backbone=densestack")
+HEADS = [
+    "config",
+    "plain ms",
+    "network ms",
+    "pipeline ms",
+    "network / plain",
+    "network / plain ResNet18",
+    "pipeline / network",
+]
 K = np.array([[600, 0, 320], [0, 600, 240], [0, 0, 1]], np.float32)
 
 
@@ -36,13 +46,18 @@ def calls(name: str) -> dict[str, Callable[[], object]]:
     graphdef, folded = fold(network.eval_graphdef, params, stats)
     plain = jax.jit(functools.partial(predict, network.eval_graphdef))
     fast = jax.jit(functools.partial(predict, graphdef))
-    predictor = HandMeshPredictor(network, hand, params, stats)
-    photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
-    return {
+    parts: dict[str, Callable[[], object]] = {
         "network_plain": functools.partial(plain, params, stats, image),
         "network": functools.partial(fast, folded, {}, image),
-        "pipeline": functools.partial(predictor, photo, boxes=[[200, 150, 170, 180]], K=K),
     }
+    if importlib.util.find_spec("cv2"):
+        from m3dhmr_jax.predict.predictor import HandMeshPredictor
+
+        predictor = HandMeshPredictor(network, hand, params, stats)
+        photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        boxes_px = [[200, 150, 170, 180]]
+        parts["pipeline"] = functools.partial(predictor, photo, boxes=boxes_px, K=K)
+    return parts
 
 
 def main(configs: tuple[str, ...] = CONFIGS, rounds: int = 40) -> None:
@@ -57,21 +72,22 @@ def main(configs: tuple[str, ...] = CONFIGS, rounds: int = 40) -> None:
     yardstick_ms = of_config[YARDSTICK]["network_plain"].median_ms
     rows = []
     for name in configs:
-        plain, network, pipeline = (t.median_ms for t in of_config[name].values())
+        medians_ms = {part: timing.median_ms for part, timing in of_config[name].items()}
+        plain, network = medians_ms["network_plain"], medians_ms["network"]
+        pipeline = medians_ms.get("pipeline")
         ratios = {
             "network_to_plain": network / plain,
             "network_to_plain_resnet18": network / yardstick_ms,
-            "pipeline_to_network": pipeline / network,
+            "pipeline_to_network": pipeline and pipeline / network,
         }
         rows.append([name, plain, network, pipeline, *ratios.values()])
         record(
             "latency",
             of_config[name],
             config=name,
-            ratios={key: round(ratio, 3) for key, ratio in ratios.items()},
+            ratios={key: ratio and round(ratio, 3) for key, ratio in ratios.items()},
         )
-    heads = ["config", "plain ms", "network ms", "pipeline ms", "network / plain"]
-    print(table([*heads, "network / plain ResNet18", "pipeline / network"], rows))
+    print(table(HEADS, rows))
 
 
 if __name__ == "__main__":

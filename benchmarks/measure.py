@@ -100,7 +100,7 @@ def versions() -> dict[str, str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown; numbers are shown with four digits, the first column is text."""
+    """Markdown; numbers with four digits, nothing for None; the first column is text."""
     lines = [list(heads), *([_shown(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width for width in widths]
@@ -113,7 +113,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _shown(cell: object) -> str:
     if not isinstance(cell, float):
-        return str(cell)
+        return "" if cell is None else str(cell)
     return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"
 
 

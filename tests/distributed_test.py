@@ -54,10 +54,10 @@ for n in (1, 4):
 
 KILLED_IN_STEP_5 = """
 import os, runpy, signal, sys
-from m3dhmr_jax import processes, train
+from m3dhmr_jax import log, processes
 
 processes.PATIENCE_S = 10
-go_on = train.Log.step
+go_on = log.Log.step
 
 def step(self, step, terms):
     if step == 5:
@@ -66,22 +66,22 @@ def step(self, step, terms):
             os.kill(os.getpid(), signal.SIGKILL)
     go_on(self, step, terms)
 
-train.Log.step = step
+log.Log.step = step
 runpy.run_path("main.py", run_name="__main__")
 """
 
 SIGTERM_TO_THE_SECOND = """
 import os, runpy, signal, sys
-from m3dhmr_jax import train
+from m3dhmr_jax import log
 
-go_on = train.Log.step
+go_on = log.Log.step
 
 def step(self, step, terms):
     if step == 2 and "--process=1" in sys.argv:
         os.kill(os.getpid(), signal.SIGTERM)
     go_on(self, step, terms)
 
-train.Log.step = step
+log.Log.step = step
 runpy.run_path("main.py", run_name="__main__")
 """
 

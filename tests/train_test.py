@@ -1,26 +1,22 @@
-import itertools
 import json
 import re
 import shutil
 import signal
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.checkpoint import Checkpoints
-from m3dhmr_jax.step import TrainState
-from m3dhmr_jax.train import Log, Schedule
+from m3dhmr_jax.train import Schedule
 from tests.faults import is_stopped, wait_until
 
 STEPS = 24
 
 KILLED = """
 import os, runpy, signal
-from m3dhmr_jax import checkpoint, train
+from m3dhmr_jax import log
 
 def killed_in_step(at):
-    go_on = train.Log.step
+    go_on = log.Log.step
 
     def step(self, step, terms):
         if step == at:
@@ -28,7 +24,7 @@ def killed_in_step(at):
             os.kill(os.getpid(), signal.SIGKILL)
         go_on(self, step, terms)
 
-    train.Log.step = step
+    log.Log.step = step
 
 killed_in_step(15)
 runpy.run_path("main.py", run_name="__main__")
@@ -151,36 +147,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_or_its_batch_is_skipped(
     assert "Going on from step 12" in result.stdout
     assert "4 batches were not finite and were skipped" in result.stderr  # Of epochs 5 to 8.
     assert steps_in(workdir)[-1] == STEPS
-
-
-def test_skipping_ends_where_the_run_is_lost(tiny_config, tmp_path):
-    schedule = Schedule(steps=99, steps_per_epoch=33, save_every=33, evaluate_every=33)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
-    bad, good = (
-        {"mesh": jnp.array(x), "skipped": jnp.array(skipped)}
-        for x, skipped in ((jnp.nan, 1.0), (1.0, 0.0))
-    )
-    with Log(tmp_path, tiny_config(), 0, schedule, checkpoints) as log:
-        steps = itertools.count(1)
-        for terms in [bad] * 9 + [good] + [bad] * 10:
-            log.step(next(steps), terms)
-        assert log.skipped == 18
-        with pytest.raises(FloatingPointError, match="step 20: 10 batches in a row are not finite"):
-            log.settle()
-    checkpoints.close()
-
-
-def test_parameters_that_are_not_finite_are_never_saved(tiny_config, tmp_path):
-    """A step whose loss is finite may end in such parameters."""
-    schedule = Schedule(steps=9, steps_per_epoch=3, save_every=3, evaluate_every=9)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
-    state = TrainState(jnp.array(3), {"w": jnp.ones(3)}, {"mean": jnp.zeros(2)}, (), None)
-    with Log(tmp_path, tiny_config(), 0, schedule, checkpoints) as log:
-        log.check(3, state)
-        for bad in ({"params": {"w": jnp.array([1, jnp.nan])}}, {"stats": jnp.array(jnp.inf)}):
-            with pytest.raises(FloatingPointError, match=r"step 3: the loss is finite, but.* yet"):
-                log.check(3, state._replace(**bad))
-    checkpoints.close()
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_what_differs(run_main, trained):

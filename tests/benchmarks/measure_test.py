@@ -77,11 +77,14 @@ def test_what_is_no_number_is_not_written(results):
 
 
 def test_a_table_is_markdown_with_aligned_columns():
-    shown = table(["part", "ms"], [["stem", 1.23456], ["all of it", 12345.6], ["cells", 7]])
+    shown = table(
+        ["part", "ms"], [["stem", 1.23456], ["all of it", 12345.6], ["cells", 7], ["none", None]]
+    )
     assert shown.splitlines() == [
         "| part      |     ms |",
         "| --------- | ------ |",
         "| stem      |  1.235 |",
         "| all of it | 12,346 |",
         "| cells     |      7 |",
+        "| none      |        |",
     ]

@@ -15,6 +15,7 @@ from benchmarks import __main__ as all_of_them
 from benchmarks import (
     augmentation,
     evaluation,
+    latency,
     parts,
     root_recovery,
     scoring,
@@ -25,7 +26,7 @@ from benchmarks import (
 from m3dhmr_jax.inference import predict
 
 ROOT = Path(__file__).resolve().parents[2]
-BARRED = ("grain", "tensorflow_datasets", "array_record", "numba")
+BARRED = ("grain", "tensorflow_datasets", "array_record", "numba", "cv2")
 LIGHT = (
     "m3dhmr_jax.models.network",
     "m3dhmr_jax.losses",
@@ -34,8 +35,10 @@ LIGHT = (
     "m3dhmr_jax.camera",
     "m3dhmr_jax.root_recovery",
     "m3dhmr_jax.inference",
+    "benchmarks.latency",
     "benchmarks.throughput",
     "benchmarks.parts",
+    "benchmarks.training_step",
     "benchmarks.evaluation",
     "benchmarks.startup",
 )
@@ -46,7 +49,7 @@ def line_of(tmp_path, monkeypatch, tiny_config):
     """Calls a function, which takes a config's name for a tiny network; its line of JSON."""
     path = tmp_path / "results.jsonl"
     monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
-    for script in (throughput, evaluation):
+    for script in (latency, throughput, evaluation):
         monkeypatch.setattr(script, "load_config", lambda name: tiny_config())
 
     def run(main, *args, **kwargs):
@@ -55,6 +58,17 @@ def line_of(tmp_path, monkeypatch, tiny_config):
         return json.loads(line)
 
     return run
+
+
+def test_latency_has_a_line_for_each_config_with_the_three_medians(line_of):
+    line = line_of(latency.main, (latency.YARDSTICK,), rounds=2)
+    assert (line["benchmark"], line["config"]) == ("latency", "configs/resnet18.py")
+    plain, network, pipeline = (
+        line[f"{part}_ms"] for part in ("network_plain", "network", "pipeline")
+    )
+    ratios = {"network_to_plain": network / plain, "pipeline_to_network": pipeline / network}
+    for name, ratio in ratios.items():
+        assert line["ratios"][name] == pytest.approx(ratio, rel=0.01)
 
 
 def test_what_the_parts_answer_is_what_the_network_answers(tiny_network):
@@ -198,7 +212,7 @@ def test_every_script_is_explained(line):
     assert f"| `{line.split()[0]}` |" in (ROOT / "benchmarks" / "README.md").read_text()
 
 
-def test_network_and_its_benchmarks_need_no_library_of_the_loader():
+def test_network_and_its_benchmarks_need_no_library_of_loader_or_pictures():
     code = "import importlib, sys\n"
     code += f"for name in {BARRED}: sys.modules[name] = None\n"
     code += f"for name in {LIGHT}: importlib.import_module(name)\n"
