@@ -61,10 +61,10 @@ def train(config: Config, workdir: Path) -> None:
     schedule = Schedule.of(config, pipeline.size(data, "train"))
     print(parameter_overview.get_parameter_overview(network.params))
 
-    save_config(workdir, config)
     mesh = sharding.device_mesh()
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
     state = create_state(config, network, optimizer, checkpoints, mesh)
+    save_config(workdir, config)  # Only now: a config that is refused must not replace the run's.
     train_step = create_step(config, task, optimizer, schedule, mesh)
     evaluate = create_evaluator(config, task, data, mesh)
     first, key = int(state.step), jax.random.key(config.seed)

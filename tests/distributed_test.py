@@ -12,7 +12,12 @@ import pytest
 from m3dhmr_jax.builders import read_run
 
 PRETRAIN = "pretrain2d.py:network=quickstart"  # Compiles in a fraction of a whole network's time.
-SIX_STEPS = (
+LONG = tuple(
+    f"--config.{name}=9999.0" for name in ("epochs", "checkpoint_every_epochs", "eval.every_epochs")
+)
+STEPS_PER_EPOCH = 3
+
+STEPS = (
     "--config.epochs=2.0",
     "--config.checkpoint_every_epochs=1.0",
     "--config.eval.every_epochs=2.0",
@@ -52,24 +57,6 @@ for n in (1, 4):
     np.savez(f"{sys.argv[2]}/{n}.npz", **flatten({"params": state.params, "stats": state.stats}))
 """
 
-KILLED_IN_STEP_5 = """
-import os, runpy, signal, sys
-from m3dhmr_jax import log, processes
-
-processes.PATIENCE_S = 10
-go_on = log.Log.step
-
-def step(self, step, terms):
-    if step == 5:
-        self._checkpoints.wait()
-        if "--process=1" in sys.argv:
-            os.kill(os.getpid(), signal.SIGKILL)
-    go_on(self, step, terms)
-
-log.Log.step = step
-runpy.run_path("main.py", run_name="__main__")
-"""
-
 SIGTERM_TO_THE_SECOND = """
 import os, runpy, signal, sys
 from m3dhmr_jax import log
@@ -91,34 +78,49 @@ def steps_in(workdir):
 
 
 @pytest.fixture(scope="module")
-def alone(run_main, tmp_path_factory):
-    """The workdir of a run of one process with one device."""
+def interrupted(run_main, in_two_processes, tmp_path_factory):
+    """A function that starts a run in two processes, and the results of a start that ended as the
+    second of them got SIGTERM.
+    """
+    workdir = tmp_path_factory.mktemp("together")
+
+    def start_both(*flags, code=None):
+        def start(index, coordinator, environment):
+            place = (f"--coordinator={coordinator}", "--processes=2", f"--process={index}")
+            return run_main(
+                workdir, *LONG, *flags, *place, config=PRETRAIN, code=code, environment=environment
+            )
+
+        return workdir, in_two_processes(start)
+
+    return start_both, start_both(code=SIGTERM_TO_THE_SECOND)
+
+
+@pytest.fixture(scope="module")
+def saved_step(interrupted):
+    _, (workdir, _) = interrupted
+    (step,) = steps_in(workdir)
+    return step
+
+
+@pytest.fixture(scope="module")
+def together(interrupted, saved_step):
+    """That run, started again for one more epoch: its workdir and results."""
+    start_both, _ = interrupted
+    return start_both(f"--config.epochs={saved_step / STEPS_PER_EPOCH + 1}")
+
+
+@pytest.fixture(scope="module")
+def alone(run_main, saved_step, tmp_path_factory):
+    """The workdir of an unbroken run of one process with one device."""
     workdir = tmp_path_factory.mktemp("alone")
-    result = run_main(workdir, *SIX_STEPS, config=PRETRAIN)
+    epochs = f"--config.epochs={saved_step / STEPS_PER_EPOCH + 1}"
+    result = run_main(workdir, *LONG, epochs, config=PRETRAIN)
     assert result.returncode == 0, result.stderr
     return workdir
 
 
-@pytest.fixture(scope="module")
-def together(run_main, alone, in_two_processes, tmp_path_factory):
-    """That run in two processes, one of which is killed on the way, and started again."""
-    workdir = tmp_path_factory.mktemp("together")
-
-    def started(code=None):
-        def start(index, coordinator, environment):
-            place = (f"--coordinator={coordinator}", "--processes=2", f"--process={index}")
-            return run_main(
-                workdir, *SIX_STEPS, *place, config=PRETRAIN, code=code, environment=environment
-            )
-
-        return in_two_processes(start)
-
-    killed = started(KILLED_IN_STEP_5)
-    assert steps_in(workdir) == [3], killed[0].stderr
-    return workdir, killed, started()
-
-
-def test_one_device_and_four_take_the_same_step(run_main, alone, tmp_path):
+def test_one_device_and_four_take_the_same_step(run_main, trained, tmp_path):
     (dataset_dir,) = (run_main.data / "prepared").glob("freihand/*")
     run = subprocess.run(
         [sys.executable, "-c", STEPS, dataset_dir, tmp_path],
@@ -133,23 +135,25 @@ def test_one_device_and_four_take_the_same_step(run_main, alone, tmp_path):
         np.testing.assert_allclose(four[name], one[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_a_killed_process_takes_the_other_with_it(together):
-    _, (survivor, killed), _ = together
-    assert killed.returncode == -signal.SIGKILL
-    assert survivor.returncode
+def test_sigterm_to_one_process_stops_both_after_the_same_step(interrupted, saved_step):
+    _, (_, results) = interrupted
+    for result in results:
+        assert result.returncode == 128 + signal.SIGTERM, result.stderr
+        assert f"Stopped by SIGTERM after step {saved_step} of" in result.stderr
 
 
-def test_a_resumed_run_of_two_processes_ends_as_that_of_one(together, alone):
+def test_a_resumed_run_of_two_processes_ends_as_an_unbroken_one_of_one(together, alone, saved_step):
     """Not to the bit: sums over four devices have another order, and Adam's steps make the most
     of the smallest slopes.
     """
-    workdir, _, resumed = together
+    workdir, resumed = together
     for result in resumed:
         assert result.returncode == 0, result.stderr
-    assert "Going on from step 3" in resumed[0].stdout
-    assert "step 6: landmark_error_px" in resumed[0].stdout + resumed[0].stderr
+    assert f"Going on from step {saved_step}" in resumed[0].stdout
+    last = saved_step + STEPS_PER_EPOCH
+    assert f"step {last}: landmark_error_px" in resumed[0].stdout + resumed[0].stderr
     assert resumed[1].stdout.count("step") == 0
-    assert steps_in(workdir)[-1] == 6
+    assert steps_in(workdir)[-1] == steps_in(alone)[-1] == last
     ours, theirs = read_run(workdir), read_run(alone)
     for kind in ("params", "stats"):
         for name, values in getattr(theirs, kind).items():
@@ -164,28 +168,7 @@ def test_scores_of_two_processes_are_those_of_one(together, alone):
         json.loads((workdir / "eval" / "scores.json").read_text())
         for workdir in (together[0], alone)
     )
-    assert ours["step"] == theirs["step"] == 6
+    assert ours["step"] == theirs["step"]
     for row in ("model", "mean_landmarks"):
         for name, value in theirs[row].items():
             np.testing.assert_allclose(ours[row][name], value, rtol=1e-3, err_msg=name)
-
-
-def test_sigterm_to_one_process_stops_all_after_the_same_step(run_main, in_two_processes, tmp_path):
-    long = [f"--config.{name}=9999.0" for name in ("epochs", "checkpoint_every_epochs")]
-    long.append("--config.eval.every_epochs=9999.0")
-
-    def start(index, coordinator, environment):
-        place = (f"--coordinator={coordinator}", "--processes=2", f"--process={index}")
-        return run_main(
-            tmp_path / "run",
-            *long,
-            *place,
-            config=PRETRAIN,
-            code=SIGTERM_TO_THE_SECOND,
-            environment=environment,
-        )
-
-    for result in in_two_processes(start):
-        assert result.returncode == 128 + signal.SIGTERM, result.stderr
-        (step,) = steps_in(tmp_path / "run")
-        assert f"Stopped by SIGTERM after step {step} of" in result.stderr

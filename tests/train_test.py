@@ -150,8 +150,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_or_its_batch_is_skipped(
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_what_differs(run_main, trained):
+    file = trained[0] / "config.json"
+    before = file.read_text()
     result = run_main(trained[0], "--config.model.roi_dilation=1")
     assert refused(result, "belongs to another network", "model.roi_dilation is 2 there and 1")
+    assert file.read_text() == before
 
 
 def test_an_unreadable_photo_stops_the_run_unless_it_may_be_skipped(run_main, trained, tmp_path):

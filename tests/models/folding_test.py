@@ -12,9 +12,6 @@ from m3dhmr_jax.models.folding import Folded, fold
 
 SYSTEMS = {
     "quickstart": {},
-    "mlp": {"model.landmark_reader": "mlp"},
-    "deeper": {"model.blocks": (3, 4, 6, 3)},
-    "spiral": {"model.mesh_operator": "spiral"},
     "dsconv without roi": {"model.mesh_operator": "dsconv", "model.roi": False},
     "densestack": {
         "model.backbone": "densestack",
