@@ -9,7 +9,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.ma
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: quickstart bench test lint types lock
+.PHONY: quickstart bench test test-long lint types lock
 
 quickstart: .venv/ready  ## Data, training, pictures and scores: under a quarter of an hour.
 	$(RUN) main.py --config=configs/quickstart.py --mode=train
@@ -19,8 +19,11 @@ quickstart: .venv/ready  ## Data, training, pictures and scores: under a quarter
 bench: .venv/ready  ## Tables of what is fast here, CPU; benchmarks/README.md.
 	$(RUN) -m benchmarks cpu
 
-test: .venv/ready  ## All tests; those that need the peers' numbers read REFERENCE_DIR.
-	$(RUN) -m pytest -n 2 --dist loadfile
+test: .venv/ready  ## All but the long tests; those that need the peers' numbers read REFERENCE_DIR.
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
+
+test-long: .venv/ready  ## Real faults, several processes, every system.
+	$(RUN) -m pytest -n 2 --dist loadfile -m long
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -11,6 +11,8 @@ import pytest
 
 from m3dhmr_jax.builders import read_run
 
+pytestmark = pytest.mark.long
+
 PRETRAIN = "pretrain2d.py:network=quickstart"  # Compiles in a fraction of a whole network's time.
 LONG = tuple(
     f"--config.{name}=9999.0" for name in ("epochs", "checkpoint_every_epochs", "eval.every_epochs")

@@ -8,6 +8,8 @@ import pytest
 
 from tests.faults import ignores_sigterm, small_disk, wait_for_end, wait_until, workers_of
 
+pytestmark = pytest.mark.long
+
 STEPS = 24
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parity
 def test_one_epoch_trains_and_is_scored(run_main, reference, tmp_path):

@@ -57,6 +57,7 @@ def to_hands():
     return to_hands
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, to_hands):
     config = load_config(name)

@@ -13,6 +13,8 @@ from benchmarks import accuracy
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.data import freihand
 
+pytestmark = pytest.mark.long
+
 TINY = {
     "batch_size": 2,
     "epochs": 2.0,

@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks import training_step
 
+pytestmark = pytest.mark.long
+
 
 def test_a_step_is_timed_each_round_and_its_memory_named(tiny_config):
     times_ms, program_mb = training_step.measured(tiny_config(), rounds=2, steps=1)

@@ -10,6 +10,8 @@ from m3dhmr_jax.inference import predict
 from m3dhmr_jax.models.convolutions import WEIGHTS_FIRST, WINOGRAD, Convolution
 from m3dhmr_jax.models.folding import Folded, fold
 
+pytestmark = pytest.mark.long
+
 SYSTEMS = {
     "quickstart": {},
     "dsconv without roi": {"model.mesh_operator": "dsconv", "model.roi": False},

@@ -18,6 +18,8 @@ from m3dhmr_jax.predict.photos import read_photo
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, Wishes
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def predictor(trained):
