@@ -39,6 +39,7 @@ NOISE_FLOOR = 5e-4  # Of a hand's length in the picture: 0.05 px of 100.
 PIXEL_NOISE_PX = 1 / math.sqrt(12)  # What a grid of pixels leaves open about an edge.
 GOOD_SHARE, GOOD_SHARE_WEIGHT = 0.9, 5.0  # Prior share of good ones, worth so many of them.
 LANDMARK_SCALE_ERROR = 0.1
+ROUNDING = 1e-6  # Share of each curvature that float32 cannot tell from none.
 
 
 class Silhouette(NamedTuple):
@@ -224,7 +225,7 @@ def _expectation(
         weighted = (weight / mixture.noise_px2)[:, None, None] * jacobian
         information += jnp.sum(weighted[..., None] * jacobian[..., None, :], axis=(0, 1))
         slope += jnp.sum(weighted * rows[..., None], axis=(0, 1))
-    return weights, information, slope
+    return weights, information * (1 + ROUNDING * jnp.eye(len(precision))), slope
 
 
 @functools.cache

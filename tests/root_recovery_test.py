@@ -150,6 +150,7 @@ def test_landmarks_that_fit_no_hand_leave_it_in_finite_reach(fit, spread_px, siz
     root = fit(points, uv_px, K)
     assert all(jnp.isfinite(leaf).all() for leaf in root)
     assert 0 < root.t_m[2] <= root_recovery.FARTHEST_M
+    assert (jnp.diagonal(root.covariance_m2) > 0).all()
 
 
 def test_gradient_of_the_fit_is_finite_and_right(points, fit):

@@ -132,6 +132,7 @@ def one_absurd_hand(run_main, trained, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_stops_the_run_or_its_batch_is_skipped(
     run_main, interrupted, one_absurd_hand, copy_of
 ):

@@ -60,6 +60,7 @@ def line_of(tmp_path, monkeypatch, tiny_config):
     return run
 
 
+@pytest.mark.long
 def test_latency_has_a_line_for_each_config_with_the_three_medians(line_of):
     line = line_of(latency.main, (latency.YARDSTICK,), rounds=2)
     assert (line["benchmark"], line["config"]) == ("latency", "configs/resnet18.py")
@@ -182,6 +183,7 @@ def test_scoring_of_files(line_of):
     assert line["peak_mb"] > 0
 
 
+@pytest.mark.long
 def test_loader(line_of, monkeypatch):
     pytest.importorskip("grain")
     pytest.importorskip("numba")
