@@ -15,7 +15,7 @@ from configs import resnet18
 
 def get_config() -> ConfigDict:
     config: Any = resnet18.get_config()
-    config.epochs = 9.0
+    config.epochs = 5.5
     config.batch_size = 16
 
     config.model.image_size = 64
@@ -41,14 +41,14 @@ def get_config() -> ConfigDict:
     config.augment.hue = 0.02
     config.optim.learning_rate = 2.5e-3
     config.optim.warmup_epochs = 0.3
-    config.optim.drop_epochs = (6.5, 8.0)
+    config.optim.drop_epochs = (4.0, 4.9)
     config.optim.drop_factor = 0.25
     config.optim.ema_decay = 0.99
     config.loss.weights.pose2d = 2.0
     config.loss.weights.con3d = 0.25
     config.loss.weights.con2d = 0.25
-    config.loss.consistency_from_epoch = 3.0
+    config.loss.consistency_from_epoch = 2.0
 
-    config.checkpoint_every_epochs = 1.5
-    config.eval.every_epochs = 1.5
+    config.checkpoint_every_epochs = 1.1
+    config.eval.every_epochs = 1.1
     return config
