@@ -50,5 +50,5 @@ def get_config() -> ConfigDict:
     config.loss.consistency_from_epoch = 2.0
 
     config.checkpoint_every_epochs = 1.1
-    config.eval.every_epochs = 1.1
+    config.eval.every_epochs = 2.75
     return config
