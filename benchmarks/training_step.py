@@ -78,18 +78,11 @@ def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], floa
         config.optim.accumulate_steps,
     )
     mesh = sharding.device_mesh()
-    everywhere, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
     state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state, key = sharding.replicate(state, mesh), jax.random.key(0)
     batch = sharding.shard(examples(hand, config.batch_size), mesh)
-    step = jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(everywhere, by_example, everywhere),
-        out_shardings=everywhere,
-    )
-    step = step.lower(state, batch, key).compile()
-    key = jax.device_put(key, everywhere)
+    step = sharding.jit_step(step, mesh).lower(state, batch, key).compile()
+    key = jax.device_put(key, sharding.replicated(mesh))
     times_ms = []
     for _ in range(rounds + 1):
         start = time.perf_counter()

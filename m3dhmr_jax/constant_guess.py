@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import landmark_errors_px, landmarks_px
-from m3dhmr_jax.metrics import SampleMetrics, batch_metrics, place_about_root, procrustes_mean
+from m3dhmr_jax.mean_shape import place_about_root, procrustes_mean
+from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
 from m3dhmr_jax.types import ROOT, Batch
 
 MEAN_OF = 10_000  # Hands. More do not move the mean mesh by a hundredth of a millimetre.

@@ -64,6 +64,17 @@ def check_divides(batch_size: int, name: str) -> None:
         )
 
 
+def jit_step(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
+    """A step (state, batch, key) over all devices; its first argument is consumed."""
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, by_example(mesh), everywhere),
+        out_shardings=everywhere,
+    )
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts the first process's arrays on every device of every process."""
     place = replicated(mesh)

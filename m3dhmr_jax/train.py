@@ -182,13 +182,7 @@ def create_step(
     )
     if config.optim.skip_nonfinite:
         step = skipping_nonfinite(step)
-    everywhere, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
-    return jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(everywhere, by_example, everywhere),
-        out_shardings=everywhere,
-    )
+    return sharding.jit_step(step, mesh)
 
 
 def create_evaluator(

@@ -19,12 +19,6 @@ LONG = tuple(
 )
 STEPS_PER_EPOCH = 3
 
-STEPS = (
-    "--config.epochs=2.0",
-    "--config.checkpoint_every_epochs=1.0",
-    "--config.eval.every_epochs=2.0",
-)
-
 STEPS = """
 import sys
 from pathlib import Path

@@ -136,59 +136,6 @@ def test_scores_refuse_an_empty_set(hands):
         metrics.scores(metrics.batch_metrics(*hands), np.zeros(5, bool))
 
 
-def test_procrustes_mean_of_similar_meshes_is_their_shape(hands):
-    shape = hands[3][0] - hands[3][0].mean(0)
-    rng = np.random.default_rng(2)
-    turns = scipy.spatial.transform.Rotation.random(20, rng=rng).as_matrix()
-    sizes = rng.uniform(0.5, 2, (20, 1, 1))
-    copies = (sizes * (shape @ turns) + rng.normal(size=(20, 1, 3))).astype(np.float32)
-    mean = metrics.procrustes_mean(copies)
-    aligned, truth = metrics.aligned_and_centred(jnp.asarray(mean), jnp.asarray(shape))
-    np.testing.assert_allclose(aligned, truth, atol=1e-5)
-    np.testing.assert_allclose(
-        np.linalg.norm(mean), sizes.mean() * np.linalg.norm(shape), rtol=1e-4
-    )
-
-
-def test_procrustes_mean_resembles_the_meshes_more_than_any_of_them(hands):
-    rng = np.random.default_rng(3)
-    meshes = hands[3][0] + 0.02 * rng.normal(size=(12, 40, 3)).astype(np.float32)
-    meshes = meshes @ scipy.spatial.transform.Rotation.random(12, rng=rng).as_matrix()
-    meshes = meshes.astype(np.float32)
-
-    @jax.jit
-    @jax.vmap
-    def misfit(guess):
-        aligned, truth = jax.vmap(metrics.aligned_and_centred, (None, 0))(guess, meshes)
-        return jnp.sum((aligned - truth) ** 2)
-
-    guesses = [metrics.procrustes_mean(meshes), meshes.mean(0), *meshes]
-    misfits = misfit(np.stack(guesses))
-    assert misfits[0] < 0.99 * misfits[1:].min()
-    again = metrics.procrustes_mean(meshes[::-1])
-    np.testing.assert_allclose(misfit(again[None])[0], misfits[0], rtol=1e-4)
-
-
-def test_procrustes_mean_refuses_what_has_no_shape(hands):
-    hands[3][2] = 0.5
-    with pytest.raises(ValueError, match="mesh 2 has size"):
-        metrics.procrustes_mean(hands[3])
-    with pytest.raises(ValueError, match="no mesh"):
-        metrics.procrustes_mean(hands[3][:0])
-
-
-def test_placing_a_shape_restores_turn_and_size_but_never_mirrors(hands):
-    shape = hands[3][0]
-    root = shape[5]
-    want = (2.5 * (shape - root) @ turn_about([0.0, 1.0, 0.0], 1.1)).astype(np.float32)
-    noise = 0.01 * np.random.default_rng(4).normal(size=(2, *want.shape)).astype(np.float32)
-    noise -= noise.mean(0)
-    np.testing.assert_allclose(metrics.place_about_root(shape, root, want + noise), want, atol=1e-5)
-    mirrored = want * np.array([-1, 1, 1], np.float32)
-    placed = metrics.place_about_root(shape, root, mirrored[None])
-    assert np.linalg.det((shape - root).T @ placed) > 0
-
-
 @pytest.fixture(scope="module")
 def peer(reference):
     return np.load(reference / "metrics.npz")

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -58,11 +59,13 @@ processes.wait_for_all("the end")
 """
 
 FAILS = """
-import sys
+import os, signal, sys
 from m3dhmr_jax import processes
 processes.PATIENCE_S = 5
 processes.join(sys.argv[2], 2, int(sys.argv[1]))
 if sys.argv[1] == "1":
+    if sys.argv[3] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     sys.exit("Error: only here")
 processes.wait_for_all("in vain")
 """
@@ -151,15 +154,17 @@ def test_only_the_first_process_speaks(together):
     assert ["said once" in output for output in together[1]] == [True, False]
 
 
-def test_a_process_that_fails_takes_the_others_with_it(in_two_processes):
-    waiting, failed = in_two_processes(
+@pytest.mark.parametrize("how", ["failed", "killed"])
+def test_a_process_that_fails_or_is_killed_takes_the_others_with_it(in_two_processes, how):
+    waiting, ended = in_two_processes(
         lambda index, coordinator, environment: run(
-            FAILS, index, coordinator, environment=environment
+            FAILS, index, coordinator, how, environment=environment
         )
     )
     assert waiting.returncode
-    assert failed.returncode
-    assert "Error: only here" in failed.stderr
+    assert ended.returncode
+    assert (ended.returncode == -signal.SIGKILL) == (how == "killed")
+    assert ("Error: only here" in ended.stderr) == (how == "failed")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,51 +25,14 @@ from pyarrow import fs
 
 from m3dhmr_jax.predict.boxes import read_boxes
 from m3dhmr_jax.predict.command import add_view_options, view_wishes
-from m3dhmr_jax.predict.frames import PHOTO_SUFFIXES
 from m3dhmr_jax.predict.outputs import faces_as_json
-from m3dhmr_jax.predict.parts import SETTINGS_KEY, Job, PartWriter, Place, write_whole
+from m3dhmr_jax.predict.parts import SETTINGS_KEY, Job, PartWriter
+from m3dhmr_jax.predict.places import Place, find_photos, place_of, write_whole
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, Wishes
 
 LISTS_BYTES = 100 * 2**20  # Only lists of names go through Ray's memory, photos and meshes do not.
 FILES_AT_ONCE = 16  # Read while looking for what is done.
-
-
-def place_of(address: str) -> Place:
-    """A path, or an address such as s3://bucket/folder.
-
-    Raises:
-        ValueError, OSError: if nothing is known of such addresses, or the bucket cannot be reached.
-    """
-    if "://" not in address:
-        return Place(fs.LocalFileSystem(), os.path.abspath(address), "")
-    filesystem, path = fs.FileSystem.from_uri(address)
-    return Place(filesystem, path.rstrip("/"), address.partition("://")[0] + "://")
-
-
-def find_photos(address: str) -> tuple[Place, list[str]]:
-    """All photos of a folder and its folders, or all files that match a pattern with "*".
-
-    Raises:
-        FileNotFoundError: if there are none.
-    """
-    if "://" not in address:
-        address = os.path.abspath(address)
-    folder, is_pattern = address.partition("*")[0].rpartition("/")[0], "*" in address
-    place = place_of(folder if is_pattern else address)
-    top = place.filesystem.get_file_info(place.path)
-    below = fs.FileSelector(place.path, allow_not_found=True, recursive=True)
-    found = [top] if top.is_file else place.filesystem.get_file_info(below)
-    paths = sorted(each.path for each in found if each.is_file)
-    if is_pattern:
-        parts = (place.path + address[len(folder) :]).split("*")
-        pattern = re.compile(".*".join(map(re.escape, parts)))
-        paths = [path for path in paths if pattern.fullmatch(path)]
-    elif not top.is_file:
-        paths = [path for path in paths if Path(path).suffix.lower() in PHOTO_SUFFIXES]
-    if not paths:
-        raise FileNotFoundError(f"--images {address}: no photo there")
-    return place, [place.scheme + path for path in paths]
 
 
 def read_done(out: Place, settings: dict[str, Any]) -> dict[str, str | None]:

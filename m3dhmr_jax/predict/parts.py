@@ -7,7 +7,6 @@ Axes: k hands, n = 21 landmarks, v vertices. Camera frame: x right, y down, z fo
 
 import hashlib
 import json
-import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from m3dhmr_jax.predict.boxes import TargetsOf
 from m3dhmr_jax.predict.photos import ReadPhoto, decode_photo
+from m3dhmr_jax.predict.places import Place, write_whole
 from m3dhmr_jax.predict.predictor import SIDES, HandMeshPredictor, PredictedHands
 from m3dhmr_jax.predict.run import Wishes, camera_of
 from m3dhmr_jax.predict.tracking import Tracker
@@ -65,14 +64,6 @@ OF_A_HAND = (
     "noise_px",
     "square_px",
 )
-
-
-class Place(NamedTuple):
-    """A folder on a disk or in a bucket."""
-
-    filesystem: fs.FileSystem
-    path: str
-    scheme: str  # Before the path in addresses; "" on a disk.
 
 
 class Job(NamedTuple):
@@ -180,12 +171,3 @@ def _plain(values: np.ndarray | np.floating) -> list[float] | float:
 def part_name(images: Sequence[str]) -> str:
     name = hashlib.sha256("\n".join(images).encode()).hexdigest()[:16]
     return f"hands-{name}.parquet"
-
-
-def write_whole(filesystem: fs.FileSystem, path: str, content: bytes | pa.Buffer) -> None:
-    """Writes a file that nobody sees before it is complete: readers pass over hidden ones."""
-    folder, _, name = path.rpartition("/")
-    hidden = f"{folder}/.{name}.{uuid.uuid4().hex}"
-    with filesystem.open_output_stream(hidden) as file:
-        file.write(content)
-    filesystem.move(hidden, path)

@@ -75,15 +75,18 @@ def test_each_photo_is_seen_once_per_epoch_in_an_order_of_the_seed():
         assert len(set(epoch.ravel().tolist())) == 6
 
 
-def test_one_call_trains_scores_and_records_a_system(tmp_path, monkeypatch, hand_batch):
+def test_one_call_trains_scores_and_records_every_system(tmp_path, monkeypatch, hand_batch):
     path = tmp_path / "results.jsonl"
     monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
-    (system,) = (s for s in accuracy.COMPARED if s.config == accuracy.MOBRECON)
-    (line,) = accuracy.compare([system], (hand_batch, hand_batch), steps=2, seed=3, adapt=shrink)
-    assert json.loads(path.read_text()) == line
-    assert (line["config"], line["seed"]) == (accuracy.MOBRECON, 3)
-    assert line["train_photos"] == line["test_photos"] == 4
-    assert all(np.isfinite(line[name]) for name in accuracy.SHOWN)
+    systems = [accuracy.COMPARED[0], accuracy.COMPARED[3]]
+    lines = accuracy.compare(systems, (hand_batch, hand_batch), steps=2, seed=3, adapt=shrink)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == lines
+    assert [line["config"] for line in lines] == [system.config for system in systems]
+    for line in lines:
+        assert line["seed"] == 3
+        assert line["train_photos"] == line["test_photos"] == 4
+        assert all(np.isfinite(line[name]) for name in accuracy.SHOWN)
+    assert lines[0]["pa_mpjpe_mm"] != lines[1]["pa_mpjpe_mm"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ pytestmark = pytest.mark.long
 
 SYSTEMS = {
     "quickstart": {},
+    "mlp": {"model.landmark_reader": "mlp"},
+    "deeper": {"model.blocks": (3, 4, 6, 3)},
+    "spiral": {"model.mesh_operator": "spiral"},
     "dsconv without roi": {"model.mesh_operator": "dsconv", "model.roi": False},
     "densestack": {
         "model.backbone": "densestack",

@@ -5,16 +5,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from m3dhmr_jax.predict import bulk
 from m3dhmr_jax.predict.outputs import faces_as_json
-from m3dhmr_jax.predict.parts import OF_A_HAND, Job, PartWriter, part_name, write_whole
+from m3dhmr_jax.predict.parts import OF_A_HAND, Job, PartWriter, part_name
 from m3dhmr_jax.predict.photos import read_photo
+from m3dhmr_jax.predict.places import find_photos, place_of
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, Wishes
 
@@ -33,20 +32,6 @@ def cluster():
         import ray
 
         yield ray
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Ten photos in a folder and a folder of it, a file that is none, one that is no image."""
-    folder, rng = tmp_path / "photos", np.random.default_rng(0)
-    (folder / "more").mkdir(parents=True)
-    for i in range(10):
-        coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
-        pixels = cv2.resize(coarse, (90, 60 + i))
-        assert cv2.imwrite(str(folder / ("more" if i % 3 else ".") / f"{i}.png"), pixels)
-    (folder / "notes.txt").write_text("no photo")
-    (folder / "broken.jpg").write_text("no photo")
-    return folder
 
 
 def in_this_process(job, parts, workers, gpus):
@@ -130,11 +115,11 @@ def test_a_killed_worker_loses_nothing_and_duplicates_nothing(
     trained, predictor, cluster, photos, tmp_path
 ):
     (photos / "broken.jpg").unlink()
-    source, names = bulk.find_photos(str(photos))
+    source, names = find_photos(str(photos))
     photo, aside = Path(names[4]), tmp_path / "aside.png"
     photo.rename(aside)
     os.mkfifo(photo)  # Whoever opens it waits for somebody who writes, and nobody does.
-    out = bulk.place_of(str(tmp_path / "out"))
+    out = place_of(str(tmp_path / "out"))
     Path(out.path).mkdir()
     job = Job(str(trained[0]), predictor.weights_sha256, Wishes(), None, source, out)
     parts = [names[i : i + 2] for i in range(0, 10, 2)]
@@ -170,7 +155,7 @@ def test_a_run_goes_on_from_what_is_whole(trained, photos, tmp_path, capsys, in_
     after = files_of(out)
     assert {name: after.get(name) for name in kept} == {name: files[name] for name in kept}
     assert not list(out.glob(".*"))
-    assert sorted(row["image"] for row in rows_of(out)) == bulk.find_photos(str(photos))[1]
+    assert sorted(row["image"] for row in rows_of(out)) == find_photos(str(photos))[1]
     (out / "hands-copy.parquet").write_bytes(files[kept[0]])
     with pytest.raises(ValueError, match="so does another file: two runs wrote at once"):
         predict(trained, photos, out)
@@ -183,7 +168,7 @@ def test_answers_of_other_options_or_weights_are_not_mixed(
     predict(trained, photos / "0.png", out)
     with pytest.raises(ValueError, match="made with other weights or options"):
         predict(trained, photos, out, Wishes(field_deg=40))
-    place = bulk.place_of(str(out))
+    place = place_of(str(out))
     job = Job(str(trained[0]), "0" * 64, Wishes(), None, place, place)
     with pytest.raises(ValueError, match="holds other weights here"):
         PartWriter(job)
@@ -212,30 +197,6 @@ def test_boxes_and_cameras_are_those_of_the_command(
     (photos / "more" / "0.png").write_bytes((photos / "0.png").read_bytes())
     with pytest.raises(ValueError, match=r"2 photos are named 0\.png, and .*boxes\.csv"):
         predict(trained, photos, tmp_path / "twice", Wishes(boxes=boxes))
-
-
-def test_an_address_finds_what_a_path_finds(photos):
-    place, paths = bulk.find_photos(str(photos))
-    assert place.scheme == ""
-    assert len(paths) == 11
-    place, addresses = bulk.find_photos(f"file://{photos}")
-    assert addresses == [f"file://{path}" for path in paths]
-    assert bulk.find_photos(f"file://{photos}/more/*.png")[1] == [
-        address for address in addresses if "/more/" in address
-    ]
-    with pytest.raises(FileNotFoundError, match="nothing: no photo there"):
-        bulk.find_photos(str(photos / "nothing"))
-
-
-def test_a_file_is_hidden_until_it_is_whole(tmp_path):
-    class Broken(pa.fs.LocalFileSystem):
-        def move(self, src, dest):
-            assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
-            assert Path(src).read_bytes() == b"all"
-            super().move(src, dest)
-
-    write_whole(Broken(), str(tmp_path / "file"), b"all")
-    assert (tmp_path / "file").read_bytes() == b"all"
 
 
 @pytest.mark.parametrize(
