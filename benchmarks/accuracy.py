@@ -7,7 +7,8 @@ its own config's losses, and goes through its config's whole schedule in `--step
 scored on photos that none has seen. The photos are rendered here and stay on the device; neither
 grain nor tensorflow-datasets is needed. Prints one table and appends one line of JSON per system
 as soon as it is scored, so a run that is cut off keeps what it has measured. How long a step takes,
-times the systems, is how long the call takes; compilation comes on top.
+times the systems, is how long the call takes; compilation comes on top. On a GPU that one system
+does not fill, several calls at a time save that: render once, then `--photos` and `--system`.
 """
 
 import argparse
@@ -160,6 +161,7 @@ def compare(
         minutes = (time.perf_counter() - start) / 60
         result = score(config, network, hand, test, state)
         facts = {"steps": steps, "batch_size": config.batch_size, "seed": seed}
+        facts["compute_type"] = config.model.compute_type
         facts |= {"train_photos": len(training.index), "test_photos": len(test.index)}
         facts |= {"minutes": round(minutes, 2), **{name: result[name] for name in SHOWN}}
         line = record("accuracy", {}, system=system.name, config=system.config, **facts)
@@ -174,9 +176,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=N_TRAIN, help="photos")
     parser.add_argument("--test", type=int, default=N_TEST, help="photos")
     parser.add_argument("--seed", type=int, default=0, help="of photos, networks and their order")
+    parser.add_argument("--photos", type=Path, help="a rendered set to use; none renders one")
+    parser.add_argument(
+        "--system", action="append", choices=[s.name for s in COMPARED], help="one of them, or some"
+    )
+    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type")
     flags = parser.parse_args(arguments)
-    photos = render(flags.train, flags.test, flags.seed)
-    lines = compare(COMPARED, photos, flags.steps, flags.seed)
+    systems = [s for s in COMPARED if s.name in (flags.system or [s.name])]
+    if flags.photos:
+        photos = read(flags.photos, "train"), read(flags.photos, "test")
+    else:
+        photos = render(flags.train, flags.test, flags.seed)
+
+    def adapt(config: Config) -> None:
+        config.model.compute_type = flags.compute_type
+
+    lines = compare(systems, photos, flags.steps, flags.seed, adapt)
     rows = [
         [line["system"], line["config"], *(shown(name, line[name]) for name in SHOWN)]
         for line in lines

@@ -1,6 +1,6 @@
 """How long one hand takes: the network alone, and from a photo to a mesh in camera space.
 
-    python -m benchmarks.latency [--config=configs/resnet34.py]
+    python -m benchmarks.latency [--config=configs/resnet34.py] [--compute_type=bfloat16]
 
 One line per config. `plain` is the network as it is trained, `jax.jit` of the unfolded module in
 evaluation mode; `network` is what the predictor runs. All configs are timed in turn in one
@@ -20,7 +20,7 @@ from benchmarks.measure import interleaved, record, table
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.inference import predict
+from m3dhmr_jax.inference import compiler_options, predict
 from m3dhmr_jax.models.folding import fold
 
 YARDSTICK = "configs/resnet18.py"
@@ -37,15 +37,16 @@ HEADS = [
 K = np.array([[600, 0, 320], [0, 600, 240], [0, 0, 1]], np.float32)
 
 
-def calls(name: str) -> dict[str, Callable[[], object]]:
+def calls(name: str, compute_type: str) -> dict[str, Callable[[], object]]:
     """Plain network, network, and pipeline of a config, untrained, for one hand each."""
-    hand = load_builtin()
-    network = create_network(load_config(name), hand)
+    hand, config = load_builtin(), load_config(name)
+    config.model.compute_type = compute_type
+    network = create_network(config, hand)
     side, (params, stats) = network.image_size, (network.params, network.stats)
     image = jax.random.normal(jax.random.key(0), (1, side, side, 3))
     graphdef, folded = fold(network.eval_graphdef, params, stats)
     plain = jax.jit(functools.partial(predict, network.eval_graphdef))
-    fast = jax.jit(functools.partial(predict, graphdef))
+    fast = jax.jit(functools.partial(predict, graphdef), compiler_options=compiler_options())
     parts: dict[str, Callable[[], object]] = {
         "network_plain": functools.partial(plain, params, stats, image),
         "network": functools.partial(fast, folded, {}, image),
@@ -60,9 +61,13 @@ def calls(name: str) -> dict[str, Callable[[], object]]:
     return parts
 
 
-def main(configs: tuple[str, ...] = CONFIGS, rounds: int = 40) -> None:
+def main(
+    configs: tuple[str, ...] = CONFIGS, rounds: int = 40, compute_type: str = "float32"
+) -> None:
     names = dict.fromkeys((YARDSTICK, *configs))
-    functions = {(name, part): call for name in names for part, call in calls(name).items()}
+    functions = {
+        (name, part): call for name in names for part, call in calls(name, compute_type).items()
+    }
     keys = {f"{name} {part}": (name, part) for name, part in functions}
     timings = interleaved({key: functions[pair] for key, pair in keys.items()}, rounds)
     of_config = {
@@ -85,6 +90,7 @@ def main(configs: tuple[str, ...] = CONFIGS, rounds: int = 40) -> None:
             "latency",
             of_config[name],
             config=name,
+            compute_type=compute_type,
             ratios={key: ratio and round(ratio, 3) for key, ratio in ratios.items()},
         )
     print(table(HEADS, rows))
@@ -93,5 +99,7 @@ def main(configs: tuple[str, ...] = CONFIGS, rounds: int = 40) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", action="append", help="a config of this repository, or several")
-    chosen = parser.parse_args().config
-    main(tuple(chosen or CONFIGS))
+    parser.add_argument("--rounds", type=int, default=40, help="that count")
+    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type")
+    args = parser.parse_args()
+    main(tuple(args.config or CONFIGS), args.rounds, args.compute_type)

@@ -56,7 +56,7 @@ def walk(model: M3DHMR, image: Float[Array, "b s s 3"], call: Call) -> Predictio
             return nnx.relu(conv(x, level.spirals))
 
         x = call(f"level_{level.n_vertices}", conv, refine, x)
-    rows = decoder.head_spirals.rows
+    rows = decoder.head_spirals.indices
     verts = call("head", decoder.head, lambda head, x: head(x, rows), x)
     return Prediction(verts, uv_01)
 

@@ -3,6 +3,7 @@
 Axes: b batch, s crop side, n landmarks, v vertices.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,19 @@ from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX, eval_view, normalise
 from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
 from m3dhmr_jax.root_recovery import recover_roots
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, Prediction
+
+# One launch of everything; by default XLA launches convolutions alone, which for one hand takes
+# longer than they do.
+GPU_OPTIONS: dict[str, bool | int | str] = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONVOLUTION",
+    "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
+    "xla_gpu_graph_min_graph_size": 1,
+}
+
+
+def compiler_options() -> dict[str, bool | int | str] | None:
+    """For programs that answer few hands at a time."""
+    return GPU_OPTIONS if jax.default_backend() == "gpu" else None
 
 
 class CameraHands(NamedTuple):
@@ -74,7 +88,7 @@ def make_crop_step(
     For crops that were cut on the host: RGB, uint8, (b, s, s, 3).
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def crop_step(
         params: Any,
         stats: Any,

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from m3dhmr_jax import camera
+from m3dhmr_jax.gathers import take_rows
 from m3dhmr_jax.types import FloatArray, LandmarkPrediction, Prediction, View
 
 SHORTEST_EDGE = 1e-4  # 0.02 mm. The direction of a shorter edge fades out, so its slope is bounded.
@@ -31,7 +32,7 @@ def l1_errors(
 def _sides(
     verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[Array, "b f 3 3"]:
-    corners = jnp.asarray(verts)[:, faces]
+    corners = take_rows(jnp.asarray(verts), faces)
     return corners - jnp.roll(corners, 1, axis=2)
 
 

@@ -7,6 +7,7 @@ from flax import nnx
 from m3dhmr_jax.data.augment import AugmentConfig, augmented_view, eval_view
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import (
+    compiler_options,
     landmark_errors_px,
     landmarks_px,
     make_eval_step,
@@ -125,3 +126,13 @@ class MiddleOfTheCrop(nnx.Module):
 def test_the_middle_of_the_evaluation_crop_is_the_middle_of_the_photo(hand_batch):
     uv_px = make_landmark_step(nnx.graphdef(MiddleOfTheCrop()), 64)({}, {}, hand_batch)
     np.testing.assert_allclose(uv_px, np.full((4, 21, 2), 112.0), atol=1e-3)
+
+
+def test_the_options_for_a_gpu_are_ones_that_the_compiler_knows(monkeypatch):
+    """It refuses what it does not know, whatever it compiles for."""
+    assert compiler_options() is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    double = jax.jit(lambda x: 2 * x, compiler_options=compiler_options())
+    assert double(jnp.ones(())) == 2
+    with pytest.raises(Exception, match="xla_gpu_no_such_option"):
+        jax.jit(lambda x: 3 * x, compiler_options={"xla_gpu_no_such_option": 1})(jnp.ones(()))

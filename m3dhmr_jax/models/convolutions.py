@@ -1,7 +1,8 @@
-"""Convolutions as matrix products: what XLA's own convolution answers, in less time on a CPU.
+"""Convolutions in use: what XLA's own convolution answers, in less time.
 
-XLA lays out the weights of a convolution anew at every call, which for one image costs more than
-the arithmetic. Here `prepare` does such work once, and `apply` the rest. All are padded with zeros
+XLA lays out the weights of a convolution anew at every call, which for one image costs as much as
+the arithmetic. Here `prepare` does such work once, and `apply` the rest: on a GPU in cuDNN's
+layout, on a CPU as matrix products. All are padded with zeros
 so that stride 1 keeps the size, as far as an odd kernel can.
 Axes: b batch, h w image, i j kernel, c d channels, n side of a tile.
 """
@@ -43,11 +44,12 @@ class Convolution:
 
 
 def _native(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "i j c d"], stride: int
+    x: Float[Array, "b h w c"], kernel: Float[Array, "_ _ _ _"], stride: int, layout: str = "HWIO"
 ) -> Float[Array, "b h_out w_out d"]:
-    border = [((size - 1) // 2, (size - 1) // 2) for size in kernel.shape[:2]]
+    sides = (kernel.shape[layout.index(axis)] for axis in "HW")
+    border = [((side - 1) // 2, (side - 1) // 2) for side in sides]
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), border, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), border, dimension_numbers=("NHWC", layout, "NHWC")
     )
 
 
@@ -155,6 +157,9 @@ def _winograd(
 
 
 NATIVE = Formulation(lambda kernel: kernel, _native)
+CUDNN = Formulation(
+    lambda kernel: kernel.transpose(3, 0, 1, 2), functools.partial(_native, layout="OHWI")
+)
 PATCHES_FIRST = Formulation(lambda kernel: kernel, _patches_first)
 WEIGHTS_FIRST = Formulation(lambda kernel: kernel.transpose(3, 0, 1, 2), _weights_first)
 WINOGRAD = Formulation(_winograd_kernel, _winograd)
@@ -163,6 +168,8 @@ WINOGRAD = Formulation(_winograd_kernel, _winograd)
 def cheapest(shape: tuple[int, ...], stride: int, dtype: DTypeLike, backend: str) -> Formulation:
     """For one image or few; as measured, `benchmarks/RESULTS.md`."""
     size, _, c, d = shape
+    if backend == "gpu":
+        return CUDNN
     if backend != "cpu" or dtype != jnp.float32 or c < 8:
         return NATIVE
     if size == 3 and stride == 1 and c <= 128:

@@ -11,12 +11,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from m3dhmr_jax.gathers import Rows
 from m3dhmr_jax.mesh.hierarchy import MeshTables
 from m3dhmr_jax.models.mesh_layers import (
     DynamicSpiralConv,
     SeparableSpiralConv,
     SpiralConv,
-    Spirals,
     upsample,
 )
 
@@ -77,7 +77,7 @@ class MeshDecoder(nnx.Module):
         rows = tables.roi_spirals if roi else tables.levels[0].spirals
         if rows is None:
             raise ValueError("roi=True, but the tables have no spirals inside the hand's regions")
-        self.head_spirals = Spirals(rows)
+        self.head_spirals = Rows(rows)
         head = SeparableSpiralConv if operator == "dsconv" and not roi else SpiralConv
         self.head = head(channels[-1], 3, rows.shape[1], dtype=dtype, rngs=rngs)
 
@@ -86,4 +86,4 @@ class MeshDecoder(nnx.Module):
         for conv, level in zip(self.convs, self.tables.levels[::-1], strict=True):
             x = upsample(x, level.up_indices, level.up_weights)
             x = nnx.relu(conv(x, level.spirals))
-        return self.head(x, self.head_spirals.rows)
+        return self.head(x, self.head_spirals.indices)

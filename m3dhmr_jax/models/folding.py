@@ -29,11 +29,11 @@ class Folded(nnx.Module):
         dtype: DTypeLike,
     ):
         self.operation, self.dtype = operation, dtype
-        self.weights, self.bias = nnx.Param(weights), nnx.Param(bias)
+        self.weights, self.bias = nnx.Param(weights.astype(dtype)), nnx.Param(bias.astype(dtype))
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b_out d"]:
-        y = self.operation(x.astype(self.dtype), self.weights[...].astype(self.dtype))
-        return y + jnp.expand_dims(self.bias[...].astype(self.dtype), range(y.ndim - 1))
+        y = self.operation(x.astype(self.dtype), self.weights[...])
+        return y + jnp.expand_dims(self.bias[...], range(y.ndim - 1))
 
 
 @functools.partial(jax.jit, static_argnums=0)

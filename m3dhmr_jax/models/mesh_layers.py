@@ -3,7 +3,6 @@
 Axes: b batch, c d channels, v u vertices, s spiral, k kernels.
 """
 
-import dataclasses
 import functools
 import operator
 
@@ -14,6 +13,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from m3dhmr_jax.gathers import Rows, sums_by_row, take_rows
+
 
 def upsample(
     x: Float[Array, "b v c"], indices: Int[np.ndarray, "u 3"], weights: Float[np.ndarray, "u 3"]
@@ -21,8 +22,7 @@ def upsample(
     """Values on the finer level, each from three vertices of the coarser one."""
     # Three weighted takes: one gather and a sum would write the (b, u, 3, c) tensor to memory.
     first, second, third = (
-        jnp.take(x, indices[:, i], axis=1) * weights[None, :, i, None].astype(x.dtype)
-        for i in range(3)
+        take_rows(x, indices[:, i]) * weights[None, :, i, None].astype(x.dtype) for i in range(3)
     )
     return first + second + third
 
@@ -36,7 +36,7 @@ def spiral_conv(
     # Transforming before gathering moves d instead of c numbers for each place of a spiral.
     terms = (x @ kernel.transpose(1, 0, 2).reshape(c, length * d)).reshape(b, v * length, d)
     rows = spirals * length + np.arange(length)
-    return jnp.sum(jnp.take(terms, rows, axis=1), axis=2)
+    return jnp.sum(take_rows(terms, rows), axis=2)
 
 
 def _mixed(mix: Float[Array, "b v k"], kernel: Float[Array, "k c"]) -> Float[Array, "b v c"]:
@@ -45,19 +45,12 @@ def _mixed(mix: Float[Array, "b v k"], kernel: Float[Array, "k c"]) -> Float[Arr
     return functools.reduce(operator.add, terms)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spirals:
-    """Spirals as a constant of the program: hashed by identity, not an argument with a slope."""
-
-    rows: Int[np.ndarray, "v s"]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def depthwise_spiral_conv(
     x: Float[Array, "b v c"],
     mix: Float[Array, "b v k"],
     kernels: Float[Array, "k s c"],
-    spirals: Spirals,
+    spirals: Rows,
 ) -> Float[Array, "b v c"]:
     """Sum along each vertex's spiral, weighted by the vertex's own mix of the kernels (eq. 5, 6).
 
@@ -65,25 +58,25 @@ def depthwise_spiral_conv(
     stored: on a CPU many times faster than a gather and an `einsum`.
     """
     terms = (
-        jnp.take(x, spirals.rows[:, s], axis=1) * _mixed(mix, kernels[:, s])
+        jnp.take(x, spirals.indices[:, s], axis=1) * _mixed(mix, kernels[:, s])
         for s in range(kernels.shape[1])
     )
     return functools.reduce(operator.add, terms)
 
 
-def _depthwise_forward(x: Array, mix: Array, kernels: Array, spirals: Spirals):
+def _depthwise_forward(x: Array, mix: Array, kernels: Array, spirals: Rows):
     return depthwise_spiral_conv(x, mix, kernels, spirals), (x, mix, kernels)
 
 
-def _depthwise_backward(spirals: Spirals, saved: tuple[Array, Array, Array], slope: Array):
+def _depthwise_backward(spirals: Rows, saved: tuple[Array, Array, Array], slope: Array):
     x, mix, kernels = saved
     (b, v, c), (k, s, _) = x.shape, kernels.shape
     flat_mix, flat_kernels = mix.reshape(b * v, k), kernels.reshape(k, s * c)
-    along = slope[:, :, None] * jnp.take(x, spirals.rows, axis=1)
+    along = slope[:, :, None] * jnp.take(x, spirals.indices, axis=1)
     along = along.reshape(b * v, s * c)
     sent = slope[:, :, None] * (flat_mix @ flat_kernels).reshape(b, v, s, c)
     return (
-        jnp.zeros_like(x).at[:, spirals.rows].add(sent),
+        sums_by_row(sent, spirals, v),
         (along @ flat_kernels.T).reshape(b, v, k),
         (flat_mix.T @ along).reshape(k, s, c),
     )
@@ -104,7 +97,7 @@ def dynamic_spiral_conv(
     """Depthwise along the spiral, then across channels, kernels mixed per vertex (eq. 5, 6)."""
     k, c, d = pointwise.shape
     filtered = jnp.add(
-        depthwise_spiral_conv(x, mix, depthwise, Spirals(spirals)), mix @ depthwise_bias
+        depthwise_spiral_conv(x, mix, depthwise, Rows(spirals)), mix @ depthwise_bias
     )
     # Mixing outputs instead of weights: a kernel per vertex would be a (b, v, c, d) tensor.
     outputs = filtered @ pointwise.transpose(1, 0, 2).reshape(c, k * d)
@@ -147,7 +140,7 @@ class SeparableSpiralConv(nnx.Module):
         x = x.astype(self.dtype)
         alone = jnp.ones((*x.shape[:2], 1), self.dtype)  # One kernel, so a mix of one.
         depthwise = self.depthwise[...].astype(self.dtype)
-        filtered = depthwise_spiral_conv(x, alone, depthwise[None], Spirals(spirals))
+        filtered = depthwise_spiral_conv(x, alone, depthwise[None], Rows(spirals))
         return jnp.asarray(filtered) @ self.pointwise[...].astype(self.dtype)
 
 

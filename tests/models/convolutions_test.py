@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.models.convolutions import (
+    CUDNN,
     MANY_WEIGHTS,
     NATIVE,
     PATCHES_FIRST,
@@ -15,6 +16,7 @@ from m3dhmr_jax.models.convolutions import (
 
 FORMULATIONS = {
     "native": NATIVE,
+    "cudnn": CUDNN,
     "patches": PATCHES_FIRST,
     "weights": WEIGHTS_FIRST,
     "winograd": WINOGRAD,
@@ -46,7 +48,8 @@ CASES = [(name, *place) for name in ("patches", "weights") for place in PLACES]
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "stride"), [*CASES, ("native", 2, 2), ("native", 3, 2), ("winograd", 3, 1)]
+    ("name", "size", "stride"),
+    [*CASES, ("native", 2, 2), ("native", 3, 2), ("cudnn", 3, 2), ("winograd", 3, 1)],
 )
 @pytest.mark.parametrize(("b", "h", "w"), [(1, 8, 6), (2, 12, 10)])
 def test_each_formulation_is_the_convolution(name, size, stride, b, h, w):
@@ -81,7 +84,9 @@ def test_the_choice_is_a_function_of_shape_type_and_backend():
     assert cheapest((1, 1, 512, MANY_WEIGHTS // 512), 1, f32, "cpu") is WEIGHTS_FIRST
     assert cheapest((7, 7, 3, 64), 2, f32, "cpu") is NATIVE
     assert cheapest((3, 3, 512, 512), 1, jnp.bfloat16, "cpu") is NATIVE
-    assert cheapest((3, 3, 512, 512), 1, f32, "gpu") is NATIVE
+    assert cheapest((3, 3, 512, 512), 1, f32, "tpu") is NATIVE
+    assert cheapest((3, 3, 512, 512), 1, f32, "gpu") is CUDNN
+    assert cheapest((7, 7, 3, 64), 2, jnp.bfloat16, "gpu") is CUDNN
 
 
 def test_equal_convolutions_compile_once():
