@@ -8,6 +8,7 @@ padding included), of a matrix product, and of floats element by element (normal
 and mixing of kernels among them). The compiler may fold some away; no count rests on it.
 """
 
+import functools
 import importlib
 import json
 import math
@@ -79,19 +80,11 @@ def load_config(name: str) -> Config:
 
 def size_of(config: Config) -> Size:
     """Counts a network without making its arrays."""
-    hand = load_hand(config)
-    graphs = []
-
-    def build() -> tuple[Any, Any]:
-        network = create_network(config, hand)
-        graphs.append((network.eval_graphdef, network.image_size))
-        return network.params, network.stats
-
-    params, stats = jax.eval_shape(build)
-    graphdef, side = graphs[0]
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    program = jax.make_jaxpr(lambda p, s, x: predict(graphdef, p, s, x))(params, stats, image)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    network = create_network(config, load_hand(config), drawn=False)
+    image = jax.ShapeDtypeStruct((1, network.image_size, network.image_size, 3), jnp.float32)
+    answer = functools.partial(predict, network.eval_graphdef)
+    program = jax.make_jaxpr(answer)(network.params, network.stats, image)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(network.params))
     return Size(parameters, multiply_adds(program.jaxpr))
 
 

@@ -1,9 +1,11 @@
 """From the config to the parts that training, evaluation and prediction share."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
@@ -26,7 +28,7 @@ class Network(NamedTuple):
 
     graphdef: Any  # Updates the BatchNorm statistics.
     eval_graphdef: Any  # Reads them.
-    params: Any
+    params: Any  # Arrays, or what has their shapes.
     stats: Any
     image_size: int
     belongs_to: dict[str, Any]  # What its checkpoints fit.
@@ -41,8 +43,11 @@ def load_hand(config: Config) -> HandModel:
     return load_mano(config.hand) if config.hand else load_builtin()
 
 
-def create_network(config: Config, hand: HandModel) -> Network:
+def create_network(config: Config, hand: HandModel, *, drawn: bool = True) -> Network:
     """The network with fresh parameters, drawn from `config.seed`.
+
+    If they are not `drawn`, their shapes stand in their place, for arrays that are read: a fresh
+    process draws for a quarter of a minute.
 
     Raises:
         ValueError: if a field of `config.model` has a bad value, its tables do not fit, or no mesh
@@ -56,20 +61,28 @@ def create_network(config: Config, hand: HandModel) -> Network:
         )
     tables_file, model_config = _model(config)
     tables = create_tables(tables_file, hand, model_config)
-    model = M3DHMR(model_config, tables, rngs=nnx.Rngs(config.seed))
     own = {"hand": hand_id(hand), "tables": tables_id(tables)}
-    return _as_data(model, config, model_config, own)
+
+    def model() -> M3DHMR:
+        return M3DHMR(model_config, tables, rngs=nnx.Rngs(config.seed))
+
+    return _as_data(model, drawn, config, model_config, own)
 
 
-def create_pretraining(config: Config) -> Network:
+def create_pretraining(config: Config, *, drawn: bool = True) -> Network:
     """The part of that network which is trained in 2D first, under heads of its own.
+
+    `drawn` as in `create_network`.
 
     Raises:
         ValueError: if a field of `config.model` has a bad value.
     """
     _, model_config = _model(config)
-    model = Pretrain2D(model_config, rngs=nnx.Rngs(config.seed))
-    return _as_data(model, config, model_config, {})
+
+    def model() -> Pretrain2D:
+        return Pretrain2D(model_config, rngs=nnx.Rngs(config.seed))
+
+    return _as_data(model, drawn, config, model_config, {})
 
 
 def _model(config: Config) -> tuple[str, ModelConfig]:
@@ -78,16 +91,28 @@ def _model(config: Config) -> tuple[str, ModelConfig]:
 
 
 def _as_data(
-    model: nnx.Module, config: Config, model_config: ModelConfig, belongs_to: dict[str, Any]
+    make: Callable[[], nnx.Module],
+    drawn: bool,
+    config: Config,
+    model_config: ModelConfig,
+    belongs_to: dict[str, Any],
 ) -> Network:
-    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graphdefs = []
+
+    def arrays() -> tuple[Any, Any]:
+        model = make()
+        graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        graphdefs.extend((graphdef, nnx.graphdef(nnx.view(model, use_running_average=True))))
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+    params, stats = arrays() if drawn else jax.eval_shape(arrays)
     fields = dataclasses.asdict(model_config)
     del fields["remat"]  # Changes no number: a run may go on with it or without.
     return Network(
-        graphdef=graphdef,
-        eval_graphdef=nnx.graphdef(nnx.view(model, use_running_average=True)),
-        params=nnx.to_pure_dict(params),
-        stats=nnx.to_pure_dict(stats),
+        graphdef=graphdefs[0],
+        eval_graphdef=graphdefs[1],
+        params=params,
+        stats=stats,
         image_size=model_config.image_size,
         belongs_to=belongs_to
         | {
@@ -244,8 +269,12 @@ def trained_state(config: Config, network: Network, workdir: Path) -> TrainState
         )
     checkpoints = checkpoints_of(workdir, network)
     optimizer = create_optimizer(config, steps_per_epoch=1)
-    like = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
-    like = sharding.replicate(like, sharding.device_mesh())
+    like = jax.eval_shape(
+        lambda params, stats: first_state(params, stats, optimizer, config.optim.ema_decay),
+        network.params,
+        network.stats,
+    )
+    like = sharding.replicated_shapes(like, sharding.device_mesh())
     found = checkpoints.restore(like, checkpoints.best() if which == "best" else None)
     checkpoints.close()
     if found is None:

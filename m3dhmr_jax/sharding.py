@@ -84,6 +84,12 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
+    """What `replicate` would give, without arrays: where those that are read shall go."""
+    place = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+
 def shard(batch: Batch, mesh: Mesh) -> Batch:
     """Hands each device its rows; every process passes its own part of the batch."""
     place = by_example(mesh)

@@ -37,21 +37,21 @@ class Task(NamedTuple):
     constant_guess: tuple[str, Callable[[Path], Callable[[Batch], Any]]]  # Its name and errors.
 
 
-def create_task(config: Config, hand: HandModel) -> Task:
-    """The task that `config.task` names.
+def create_task(config: Config, hand: HandModel, *, drawn: bool = True) -> Task:
+    """The task that `config.task` names; `drawn` as in `create_network`.
 
     Raises:
         ValueError: if it is neither "mesh" nor "landmarks", or a field of the model is bad.
     """
     if config.task == "mesh":
-        return _mesh(config, hand)
+        return _mesh(config, hand, drawn)
     if config.task == "landmarks":
-        return _landmarks(config)
+        return _landmarks(config, drawn)
     raise ValueError(f"task={config.task!r} must be 'mesh' or 'landmarks'")
 
 
-def _mesh(config: Config, hand: HandModel) -> Task:
-    network = create_network(config, hand)
+def _mesh(config: Config, hand: HandModel, drawn: bool) -> Task:
+    network = create_network(config, hand, drawn=drawn)
     size = network.image_size
     late = config.loss.consistency_from_epoch
     return Task(
@@ -67,8 +67,8 @@ def _mesh(config: Config, hand: HandModel) -> Task:
     )
 
 
-def _landmarks(config: Config) -> Task:
-    network = create_pretraining(config)
+def _landmarks(config: Config, drawn: bool) -> Task:
+    network = create_pretraining(config, drawn=drawn)
     sigma_cells = config.loss.heatmap_sigma_cells
     return Task(
         network=network,

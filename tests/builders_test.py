@@ -15,6 +15,7 @@ from m3dhmr_jax.builders import (
     trained_state,
 )
 from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.inference import predict
 from m3dhmr_jax.step import first_state
 from m3dhmr_jax.weights import flatten, save_weights
 
@@ -171,3 +172,16 @@ def test_a_checkpoint_of_no_such_name_is_refused(tiny_network, tiny_config, tmp_
 def test_a_pretraining_answers_no_mesh(tiny_config):
     with pytest.raises(ValueError, match=r"answers no mesh; start a whole one.*init_from"):
         create_network(tiny_config(task="landmarks"), load_builtin())
+
+
+def test_a_network_that_is_not_drawn_is_the_same_but_for_its_arrays(tiny_config, tiny_network):
+    shaped = create_network(tiny_config(), load_builtin(), drawn=False)
+    for own, drawn in ((shaped.params, tiny_network.params), (shaped.stats, tiny_network.stats)):
+        assert jax.tree.structure(own) == jax.tree.structure(drawn)
+        for shape, array in zip(jax.tree.leaves(own), jax.tree.leaves(drawn), strict=True):
+            assert not isinstance(shape, jax.Array)
+            assert (shape.shape, shape.dtype) == (array.shape, array.dtype)
+    arrays = tiny_network.params, tiny_network.stats
+    image = jnp.zeros((1, shaped.image_size, shaped.image_size, 3))
+    answers = [predict(net.eval_graphdef, *arrays, image) for net in (shaped, tiny_network)]
+    jax.tree.map(np.testing.assert_array_equal, *answers)

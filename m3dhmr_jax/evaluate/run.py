@@ -38,7 +38,7 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
             f"eval.save_predictions=True needs meshes, and task={config.task!r} learns none"
         )
     hand = load_hand(config)
-    task = create_task(config, hand)
+    task = create_task(config, hand, drawn=False)
     state = trained_state(config, task.network, workdir)
     data = open_dataset(hand, **config.data.source)
     mesh, meshes = sharding.device_mesh(), config.task == "mesh"

@@ -98,7 +98,7 @@ class HandMeshPredictor:
         """
         keep_compiled()
         hand = load_hand(config)
-        network = create_network(config, hand)
+        network = create_network(config, hand, drawn=False)
         state = trained_state(config, network, workdir)
         return cls(network, hand, state.eval_params, state.stats)
 

@@ -24,6 +24,7 @@ from benchmarks import (
     throughput,
 )
 from m3dhmr_jax.inference import predict
+from m3dhmr_jax.weights import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 BARRED = ("grain", "tensorflow_datasets", "array_record", "numba", "cv2")
@@ -49,7 +50,7 @@ def line_of(tmp_path, monkeypatch, tiny_config):
     """Calls a function, which takes a config's name for a tiny network; its line of JSON."""
     path = tmp_path / "results.jsonl"
     monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
-    for script in (latency, throughput, evaluation):
+    for script in (latency, throughput, evaluation, startup):
         monkeypatch.setattr(script, "load_config", lambda name: tiny_config())
 
     def run(main, *args, **kwargs):
@@ -124,9 +125,13 @@ def test_evaluation_counts_every_sample(line_of):
     assert line["seconds"] == pytest.approx(sum(times_ms) / 1000, abs=1e-3)
 
 
-def test_the_started_program_reaches_all_stages(tiny_config, monkeypatch, capsys):
+def test_the_started_program_reaches_all_stages(
+    tiny_config, tiny_network, monkeypatch, capsys, tmp_path
+):
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, tiny_network.params, tiny_network.stats, {})
     monkeypatch.setattr(systems, "load_config", lambda name: tiny_config())
-    monkeypatch.setattr(sys, "argv", ["-c", "tiny"])
+    monkeypatch.setattr(sys, "argv", ["-c", "tiny", str(weights)])
     exec(startup.PROGRAM, {})
     ends = json.loads(capsys.readouterr().out)
     assert len(ends) == len(startup.STAGES)
@@ -140,7 +145,7 @@ def test_a_start_fills_its_cache_and_no_other(has_cache, tmp_path, monkeypatch):
     program = "import time, jax; jax.jit(lambda x: x + 1)(1.0)\n"
     program += "print('chatter'); start = time.time(); print([start + i for i in range(4)])"
     monkeypatch.setattr(startup, "PROGRAM", program)
-    stages_ms = startup.start_ms("tiny", str(tmp_path / "own") if has_cache else "")
+    stages_ms = startup.start_ms("tiny", Path("w"), str(tmp_path / "own") if has_cache else "")
     assert list(stages_ms) == list(startup.STAGES)
     assert list(stages_ms.values())[1:] == pytest.approx([1000] * 3)
     assert (tmp_path / "own").exists() == has_cache
@@ -150,7 +155,8 @@ def test_a_start_fills_its_cache_and_no_other(has_cache, tmp_path, monkeypatch):
 def test_starts_with_and_without_a_cache(line_of, monkeypatch):
     caches = []
 
-    def start_ms(name, cache):
+    def start_ms(name, weights, cache):
+        assert load_weights(weights).params
         caches.append(cache)
         return dict(zip(startup.STAGES, [10.0, 20.0, 30.0, 1.0 * len(caches)], strict=True))
 
