@@ -26,6 +26,7 @@ SCRIPTS = {
     ),
     "gpu": (
         "latency",
+        "latency --compute_type=bfloat16",
         "throughput",
         "parts",
         "training_step --compute_type=bfloat16 --batch_size=256 --steps=30",
