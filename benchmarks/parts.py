@@ -2,8 +2,9 @@
 
     python -m benchmarks.parts [configs/resnet34.py]
 
-Each part is a program of its own; the whole network is one, in which the compiler may join parts
-and a call costs its overhead once. What the parts take together is therefore no less.
+The network is the plain one. Each part is a program of its own; the whole network is one, in which
+the compiler may join parts and a call costs its overhead once. What the parts take together is
+therefore no less.
 """
 
 import sys
@@ -17,7 +18,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from benchmarks.measure import interleaved, record, table
-from benchmarks.throughput import load_network
+from benchmarks.systems import load_config
+from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.inference import predict
 from m3dhmr_jax.models.backbones import StackedResNet
 from m3dhmr_jax.models.layers import sample_at
@@ -86,11 +88,12 @@ def programs(model: M3DHMR, image: Array) -> dict[str, Callable[[], Any]]:
 
 
 def main(name: str = "configs/resnet18.py", *, rounds: int = 100) -> None:
-    network = load_network(name)
+    config = load_config(name)
+    network = create_network(config, load_hand(config))
     arrays, side = (network.params, network.stats), network.image_size
-    model = nnx.merge(network.graphdef, *arrays)
+    model = nnx.merge(network.eval_graphdef, *arrays)
     image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)), jnp.float32)
-    whole = jax.jit(lambda params, stats: predict(network.graphdef, params, stats, image))
+    whole = jax.jit(lambda params, stats: predict(network.eval_graphdef, params, stats, image))
     functions = programs(model, image) | {"network": lambda: whole(*arrays)}
     timings = interleaved(functions, rounds)
     parts_ms = {name: t.median_ms for name, t in timings.items() if name != "network"}

@@ -1,12 +1,14 @@
 """Images per second of the network alone, over batch sizes.
 
-python -m benchmarks.throughput [configs/resnet34.py]
+    python -m benchmarks.throughput [configs/resnet34.py]
+
+`plain` is the network as it is trained, `network` as the predictor runs it: folded for one hand or
+few. Weights are untrained.
 """
 
 import functools
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,44 +16,35 @@ import numpy as np
 from benchmarks.measure import interleaved, record, table
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
-from m3dhmr_jax.inference import predict
+from m3dhmr_jax.inference import compiler_options, predict
+from m3dhmr_jax.models.folding import fold
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16, 32), "gpu": (1, 4, 16, 64, 256, 1024)}
-
-
-class InUse(NamedTuple):
-    """An untrained network as inference runs it."""
-
-    graphdef: Any
-    params: Any
-    stats: Any
-    image_size: int
-
-
-def load_network(name: str) -> InUse:
-    """What a config describes; the one place where benchmarks say what inference runs."""
-    config = load_config(name)
-    network = create_network(config, load_hand(config))
-    return InUse(network.eval_graphdef, network.params, network.stats, network.image_size)
 
 
 def main(
     name: str = "configs/resnet18.py", *, batches: Sequence[int] | None = None, rounds: int = 10
 ) -> None:
     batches = batches or BATCHES[jax.default_backend()]
-    network = load_network(name)
-    rng, side = np.random.default_rng(0), network.image_size
-    run = jax.jit(functools.partial(predict, network.graphdef))
-    functions = {}
+    config = load_config(name)
+    network = create_network(config, load_hand(config))
+    arrays, side = (network.params, network.stats), network.image_size
+    graphdef, folded = fold(network.eval_graphdef, *arrays)
+    plain = jax.jit(functools.partial(predict, network.eval_graphdef))
+    fast = jax.jit(functools.partial(predict, graphdef), compiler_options=compiler_options())
+    rng, functions = np.random.default_rng(0), {}
     for n in batches:
         images = jax.device_put(rng.uniform(-1, 1, (n, side, side, 3)).astype(np.float32))
-        functions[f"batch_{n}"] = functools.partial(run, network.params, network.stats, images)
+        functions[f"plain_{n}"] = functools.partial(plain, *arrays, images)
+        functions[f"network_{n}"] = functools.partial(fast, folded, {}, images)
     timings = interleaved(functions, rounds)
-    ms = {n: timing.median_ms for n, timing in zip(batches, timings.values(), strict=True)}
-    images_per_s = {n: 1000 * n / ms[n] for n in batches}
-    print(table(["batch", "ms", "images/s"], [[str(n), ms[n], images_per_s[n]] for n in batches]))
-    rates = {str(n): round(rate, 1) for n, rate in images_per_s.items()}
-    record("throughput", timings, config=name, images_per_s=rates)
+    rows, images_per_s = [], {}
+    for n in batches:
+        plain_ms, network_ms = (timings[f"{part}_{n}"].median_ms for part in ("plain", "network"))
+        images_per_s[str(n)] = round(1000 * n / network_ms, 1)
+        rows.append([str(n), plain_ms, network_ms, network_ms / plain_ms, 1000 * n / network_ms])
+    print(table(["batch", "plain ms", "network ms", "network / plain", "images/s"], rows))
+    record("throughput", timings, config=name, images_per_s=images_per_s)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def line_of(tmp_path, monkeypatch, tiny_config):
     """Calls a function, which takes a config's name for a tiny network; its line of JSON."""
     path = tmp_path / "results.jsonl"
     monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
-    for script in (latency, throughput, evaluation, startup):
+    for script in (latency, throughput, evaluation, startup, parts):
         monkeypatch.setattr(script, "load_config", lambda name: tiny_config())
 
     def run(main, *args, **kwargs):
@@ -115,7 +115,9 @@ def test_throughput_over_batch_sizes(line_of):
     assert line["config"] == "tiny"
     for n in (1, 3):
         # Both are rounded.
-        assert line["images_per_s"][str(n)] == pytest.approx(1000 * n / line[f"batch_{n}_ms"], 0.05)
+        assert line["images_per_s"][str(n)] == pytest.approx(
+            1000 * n / line[f"network_{n}_ms"], 0.05
+        )
 
 
 def test_evaluation_counts_every_sample(line_of):
