@@ -10,6 +10,7 @@ Photos are rendered first if no set is named, and read from files that the syste
 """
 
 import argparse
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,8 +57,6 @@ def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, l
     network, key = task.network, jax.random.key(config.seed)
     state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state = sharding.replicate(state, mesh)
-    batches = pipeline.train_batches(data, config.batch_size, config.seed, **config.data.loader)
-    batch = sharding.shard(next(batches), mesh)
     pending = None
 
     def trained(batch: object) -> object:
@@ -68,12 +67,16 @@ def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, l
         pending = terms
         return terms
 
-    calls = {
-        "end_to_end": lambda: trained(sharding.shard(next(batches), mesh)),
-        "step": lambda: trained(batch),
-        "loader": lambda: next(batches),
-    }
-    return {name: rounds_ms(call, steps, rounds) for name, call in calls.items()}
+    with contextlib.closing(
+        pipeline.train_batches(data, config.batch_size, config.seed, **config.data.loader)
+    ) as batches:
+        batch = sharding.shard(next(batches), mesh)
+        calls = {
+            "end_to_end": lambda: trained(sharding.shard(next(batches), mesh)),
+            "step": lambda: trained(batch),
+            "loader": lambda: next(batches),
+        }
+        return {name: rounds_ms(call, steps, rounds) for name, call in calls.items()}
 
 
 def main() -> None:
