@@ -10,11 +10,18 @@ from tests.faults import ignores_sigterm, small_disk, wait_for_end, wait_until, 
 
 pytestmark = pytest.mark.long
 
-STEPS = 24
+STEPS, SAVED_EVERY = 24, 6
+SLOW = "--config.eval.every_epochs=0.34"  # An evaluation after each step: the run is no race.
 
 
 def steps_in(workdir):
     return sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
+
+
+def space_of(folder):
+    """What a disk has no more for others, in pages."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
 
 
 def digest_of(workdir):
@@ -29,8 +36,7 @@ def workdir(tmp_path):
 
 def test_a_run_outlives_its_loader_and_sigterm_saves_it(run_main, trained, workdir):
     """A worker is killed, then all processes get SIGTERM; the rest is learned by a second start."""
-    slow = "--config.eval.every_epochs=0.34"  # An evaluation after each step: the run is no race.
-    process = run_main.start(workdir, "--mode=train", "--config.data.loader.workers=1", slow)
+    process = run_main.start(workdir, "--mode=train", "--config.data.loader.workers=1", SLOW)
     wait_until(lambda: steps_in(workdir), process)
     for worker in workers_of(process):
         os.kill(worker, signal.SIGKILL)
@@ -69,20 +75,26 @@ def test_sigterm_while_data_are_made_ends_all_processes(run_main, tmp_path, work
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(run_main, trained, workdir):
-    """There is room for one checkpoint, but not for the next one beside it."""
-    files = [p for p in (trained[0] / "checkpoints" / str(STEPS)).rglob("*") if p.is_file()]
-    one = sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
-    with small_disk(workdir, one * 3 // 2) as resize:
+    """There is room for a checkpoint, but not for the next one beside it."""
+    with small_disk(workdir, 50 * space_of(trained[0])) as resize:
+        process = run_main.start(workdir, "--mode=train", SLOW)
+        wait_until(lambda: steps_in(workdir), process)
+        process.terminate()
+        process.wait()
+        newest = steps_in(workdir)[-1]
+        # The same state takes a third more in one checkpoint than in another.
+        resize(space_of(workdir) + space_of(workdir / "checkpoints" / str(newest)) // 2)
         result = run_main(workdir, "--mode=train")
         assert result.returncode == 1
         # No more is asked: TensorStore's threads may print what they met, before it or after.
+        following = (newest // SAVED_EVERY + 1) * SAVED_EVERY
         assert (
-            f"Error: {workdir / 'checkpoints'}: the checkpoint of step 12 could not be written "
-            "(No space left on device); the newest is that of step 6"
+            f"Error: {workdir / 'checkpoints'}: the checkpoint of step {following} could not be "
+            f"written (No space left on device); the newest is that of step {newest}"
         ) in result.stderr
-        assert steps_in(workdir) == [6]
-        resize(10 * one)
+        assert steps_in(workdir)[-1] == newest
+        resize(50 * space_of(trained[0]))
         result = run_main(workdir, "--mode=train")
         assert result.returncode == 0, result.stderr
-        assert "Going on from step 6" in result.stdout
+        assert f"Going on from step {newest}" in result.stdout
         assert digest_of(workdir) == digest_of(trained[0])
