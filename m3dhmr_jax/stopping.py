@@ -1,6 +1,9 @@
 """SIGTERM: what clusters send some seconds before they take a machine away."""
 
+import contextlib
 import signal
+import threading
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -20,6 +23,22 @@ def raise_at_sigterm() -> None:
         raise Stopped("by SIGTERM; nothing half-written will be taken for whole")
 
     signal.signal(signal.SIGTERM, stop)
+
+
+@contextlib.contextmanager
+def sigterm_held() -> Iterator[None]:
+    """What comes meanwhile takes effect at the end: a process that is being started is not torn."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Signals interrupt no other thread.
+        return
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
 
 
 class SigtermNoted:

@@ -25,6 +25,7 @@ from m3dhmr_jax.data.synthetic.example import SPLITS, Job, make_example, start_w
 from m3dhmr_jax.data.synthetic.recipe import FULL, Recipe
 from m3dhmr_jax.disk import full_disk_named, only_one
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin
+from m3dhmr_jax.stopping import sigterm_held
 
 ANNOTATIONS = ("K", "xyz", "verts", "scale")
 ORIGIN = "synthetic.json"
@@ -93,8 +94,12 @@ def _remove_unfinished(out: Path) -> None:
 def _results(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, str]]:
     """In order. The first example runs alone, so that loops are compiled once and then shared."""
     try:
-        yield pool.submit(make_example, jobs[0]).result()
-        yield from pool.map(make_example, jobs[1:], chunksize=CHUNK)
+        with sigterm_held():  # A pool starts its processes when it is given work.
+            first = pool.submit(make_example, jobs[0])
+        yield first.result()
+        with sigterm_held():
+            others = pool.map(make_example, jobs[1:], chunksize=CHUNK)
+        yield from others
     except BrokenProcessPool as error:
         raise ChildProcessError(
             f"{jobs[0].out}: a process that rendered photos was killed, by the system if memory is "
