@@ -161,7 +161,7 @@ def compare(
         minutes = (time.perf_counter() - start) / 60
         result = score(config, network, hand, test, state)
         facts = {"steps": steps, "batch_size": config.batch_size, "seed": seed}
-        facts["compute_type"] = config.model.compute_type
+        facts |= {"compute_type": config.model.compute_type}
         facts |= {"train_photos": len(training.index), "test_photos": len(test.index)}
         facts |= {"minutes": round(minutes, 2), **{name: result[name] for name in SHOWN}}
         line = record("accuracy", {}, system=system.name, config=system.config, **facts)
@@ -176,13 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=N_TRAIN, help="photos")
     parser.add_argument("--test", type=int, default=N_TEST, help="photos")
     parser.add_argument("--seed", type=int, default=0, help="of photos, networks and their order")
-    parser.add_argument("--photos", type=Path, help="a rendered set to use; none renders one")
+    parser.add_argument("--photos", type=Path, help="a set in FreiHAND's layout; none renders one")
     parser.add_argument(
-        "--system", action="append", choices=[s.name for s in COMPARED], help="one of them, or some"
+        "--system", action="append", choices=[s.name for s in COMPARED], help="one; may be repeated"
     )
     parser.add_argument("--compute_type", default="float32", help="config.model.compute_type")
     flags = parser.parse_args(arguments)
-    systems = [s for s in COMPARED if s.name in (flags.system or [s.name])]
+    systems = [s for s in COMPARED if not flags.system or s.name in flags.system]
     if flags.photos:
         photos = read(flags.photos, "train"), read(flags.photos, "test")
     else:

@@ -47,11 +47,13 @@ def sums_by_row(values: Float[Array, "b *r c"], rows: Rows, n: int) -> Float[Arr
 
 
 def scattered(values: Float[Array, "b r c"], rows: Rows, n: int) -> Float[Array, "b n c"]:
+    """`sums_by_row`, value after value."""
     sums = jnp.zeros((values.shape[0], n, values.shape[-1]), values.dtype)
     return sums.at[:, rows.indices.ravel()].add(values)
 
 
 def gathered(values: Float[Array, "b r c"], rows: Rows, n: int) -> Float[Array, "b n c"]:
+    """`sums_by_row`, each row from its readers."""
     places = rows.readers(n)
     read = jnp.take(values, np.maximum(places, 0), axis=1)
     return jnp.sum(jnp.where(places[None, :, :, None] >= 0, read, 0), axis=2)

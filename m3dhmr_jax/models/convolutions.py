@@ -2,8 +2,8 @@
 
 XLA lays out the weights of a convolution anew at every call, which for one image costs as much as
 the arithmetic. Here `prepare` does such work once, and `apply` the rest: on a GPU in cuDNN's
-layout, on a CPU as matrix products. All are padded with zeros
-so that stride 1 keeps the size, as far as an odd kernel can.
+layout, on a CPU as matrix products. All are padded with zeros so that stride 1 keeps the size, as
+far as an odd kernel can.
 Axes: b batch, h w image, i j kernel, c d channels, n side of a tile.
 """
 

@@ -113,3 +113,21 @@ def test_the_set_is_rendered_and_kept():
         assert (uv_px < 224).all()
     inside = training.bbox_px[:, :2] + training.bbox_px[:, 2:] / 2
     assert np.abs(inside - 112).max() < 50
+
+
+def test_a_call_may_take_a_rendered_set_and_some_systems(freihand_folder, monkeypatch):
+    seen = []
+
+    def compare(systems, photos, steps, seed, adapt):
+        config = accuracy.load_config(systems[0].config)
+        adapt(config)
+        seen.append(([s.name for s in systems], [len(p.index) for p in photos], steps, config))
+        return []
+
+    monkeypatch.setattr(accuracy, "compare", compare)
+    chosen = ["--system", "M3DHMR", "--system", "Baseline", "--compute_type", "bfloat16"]
+    accuracy.main(["--photos", str(freihand_folder), "--steps", "7", *chosen])
+    ((names, sizes, steps, config),) = seen
+    assert (names, steps) == (["Baseline", "M3DHMR"], 7)
+    assert sizes == [5, 7]
+    assert config.model.compute_type == "bfloat16"
