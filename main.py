@@ -8,12 +8,12 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from m3dhmr_jax import processes, stopping
-from m3dhmr_jax.disk import full_disk_named
 from m3dhmr_jax.evaluate.run import evaluate
 from m3dhmr_jax.predict import command
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
-from m3dhmr_jax.train import train
+from m3dhmr_jax.runtime import preemption, processes
+from m3dhmr_jax.runtime.files import full_disk_named
+from m3dhmr_jax.training.train import train
 
 MODES = ("train_and_evaluate", "train", "evaluate", "predict")
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
@@ -59,15 +59,15 @@ def run_name(config_file: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    stopping.raise_at_sigterm()
+    preemption.raise_at_sigterm()
     try:
         run(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("", exc_info=True)
         sys.exit(f"Error: {error}")
-    except stopping.Stopped as stop:
+    except preemption.Stopped as stop:
         print(f"Stopped {stop}", file=sys.stderr)
-        sys.exit(stopping.EXIT_CODE)
+        sys.exit(preemption.EXIT_CODE)
 
 
 def run(arguments: list[str]) -> None:

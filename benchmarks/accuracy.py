@@ -33,11 +33,11 @@ from m3dhmr_jax import losses
 from m3dhmr_jax.builders import Network, create_network, create_optimizer, load_hand
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.data.augment import AugmentConfig
-from m3dhmr_jax.data.synthetic import FULL, write_dataset
 from m3dhmr_jax.evaluate.scoring import SHOWN, score_batches, shown
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_eval_step
-from m3dhmr_jax.step import Objective, TrainState, first_state, make_train_step
+from m3dhmr_jax.synthetic import FULL, write_dataset
+from m3dhmr_jax.training.step import Objective, TrainState, first_state, make_train_step
 from m3dhmr_jax.types import Batch, Config
 
 MOBRECON = "configs/mobrecon.py:backbone=resnet18"

@@ -20,13 +20,13 @@ import jax
 
 from benchmarks.measure import record, table, timing
 from benchmarks.systems import load_config
-from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import create_optimizer, load_hand
-from m3dhmr_jax.data import pipeline
-from m3dhmr_jax.data.synthetic import FULL, write_dataset
-from m3dhmr_jax.step import first_state
+from m3dhmr_jax.data import loader
+from m3dhmr_jax.runtime import sharding
+from m3dhmr_jax.synthetic import FULL, write_dataset
 from m3dhmr_jax.tasks import create_task
-from m3dhmr_jax.train import Schedule, create_step
+from m3dhmr_jax.training.step import first_state
+from m3dhmr_jax.training.train import Schedule, create_step
 from m3dhmr_jax.types import Config
 from tfds_freihand.prepare import prepare
 
@@ -50,7 +50,7 @@ def rounds_ms(one: Callable[[], object], steps: int, rounds: int) -> list[float]
 def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds per batch: read alone, computed alone, and both as in a run."""
     task = create_task(config, load_hand(config))
-    schedule = Schedule.of(config, pipeline.size(data, "train"))
+    schedule = Schedule.of(config, loader.size(data, "train"))
     mesh = sharding.device_mesh()
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
     step = create_step(config, task, optimizer, schedule, mesh)
@@ -68,7 +68,7 @@ def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, l
         return terms
 
     with contextlib.closing(
-        pipeline.train_batches(data, config.batch_size, config.seed, **config.data.loader)
+        loader.train_batches(data, config.batch_size, config.seed, **config.data.loader)
     ) as batches:
         batch = sharding.shard(next(batches), mesh)
         calls = {

@@ -18,7 +18,7 @@ from benchmarks.scoring import N_SAMPLES, Samples, make_samples
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.inference import make_answer_step
-from m3dhmr_jax.metrics import batch_metrics, scores
+from m3dhmr_jax.metrics.freihand import batch_metrics, scores
 from m3dhmr_jax.types import Batch
 
 PHOTO_PX = 224

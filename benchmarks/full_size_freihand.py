@@ -24,7 +24,7 @@ import simplejpeg
 from absl import app, flags
 
 from benchmarks.measure import record
-from m3dhmr_jax.data.mano_lists import posed_vertices_m
+from m3dhmr_jax.data.mano_annotations import posed_vertices_m
 from m3dhmr_jax.hand import HandModel, load_mano
 
 POSES, VERSIONS, EVALUATION = 32_560, 4, 3_960

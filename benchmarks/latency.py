@@ -21,7 +21,7 @@ from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import compiler_options, predict
-from m3dhmr_jax.models.folding import fold
+from m3dhmr_jax.models.fast.folding import fold
 
 YARDSTICK = "configs/resnet18.py"
 CONFIGS = (YARDSTICK, "configs/mobrecon.py:backbone=densestack")

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import record, table, timing
-from m3dhmr_jax.data import pipeline
-from m3dhmr_jax.data.synthetic import FULL, write_dataset
+from m3dhmr_jax.data import loader
+from m3dhmr_jax.synthetic import FULL, write_dataset
 from tfds_freihand.prepare import prepare
 
 BATCH = 32
@@ -21,8 +21,8 @@ SETTINGS = ((1, 0), (2, 0), (4, 0), (2, 1), (2, 2))  # Threads, workers.
 
 def batch_ms(data: Path, threads: int, workers: int, batches: int) -> float:
     """Of one batch, on average over many, once those that were read ahead are used up."""
-    stream = pipeline.train_batches(data, BATCH, seed=0, threads=threads, workers=workers)
-    for _ in range(2 * pipeline.PREFETCHED_BATCHES * max(1, workers)):
+    stream = loader.train_batches(data, BATCH, seed=0, threads=threads, workers=workers)
+    for _ in range(2 * loader.PREFETCHED_BATCHES * max(1, workers)):
         next(stream)
     start = time.perf_counter()
     for _ in range(batches):

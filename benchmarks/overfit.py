@@ -29,17 +29,18 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from configs import resnet18
-from m3dhmr_jax import losses, optim
+from m3dhmr_jax import losses
 from m3dhmr_jax.builders import Network, create_network
-from m3dhmr_jax.data import pipeline
+from m3dhmr_jax.checkpoints.weights import save_weights
+from m3dhmr_jax.data import loader
 from m3dhmr_jax.data.augment import eval_view
-from m3dhmr_jax.data.synthetic import FULL, write_dataset
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import make_eval_step
-from m3dhmr_jax.metrics import scores
+from m3dhmr_jax.metrics.freihand import scores
 from m3dhmr_jax.models.layers import sample_at
+from m3dhmr_jax.synthetic import FULL, write_dataset
+from m3dhmr_jax.training import optim
 from m3dhmr_jax.types import Batch, Config, Prediction, View
-from m3dhmr_jax.weights import save_weights
 from tfds_freihand.prepare import prepare
 
 PHOTOS = 32
@@ -59,7 +60,7 @@ def photos() -> Batch:
         out = Path(folder)
         write_dataset(out / "photos", PHOTOS, 1, seed=0, workers=2, recipe=FULL)
         data = prepare(out / "photos", out / "prepared")
-        return next(pipeline.eval_batches(data, PHOTOS, "train"))
+        return next(loader.eval_batches(data, PHOTOS, "train"))
 
 
 def rows() -> Iterator[np.ndarray]:

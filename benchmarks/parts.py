@@ -21,10 +21,10 @@ from benchmarks.measure import interleaved, record, table
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.inference import predict
-from m3dhmr_jax.models.backbones import StackedResNet
 from m3dhmr_jax.models.layers import sample_at
-from m3dhmr_jax.models.mesh_layers import upsample
 from m3dhmr_jax.models.network import M3DHMR
+from m3dhmr_jax.models.resnet import StackedResNet
+from m3dhmr_jax.models.spiral_conv import upsample
 from m3dhmr_jax.types import Prediction
 
 Call = Callable[..., Any]

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from benchmarks.measure import interleaved, record, table
+from m3dhmr_jax.camera.root_recovery import recover_roots
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.root_recovery import recover_roots
 
 N_PROBLEMS, BATCH = 64, 4096
 STARTS_AT_M = (0.0, 0.0, 0.6)

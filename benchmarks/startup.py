@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.measure import Timing, record, table, timing
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
-from m3dhmr_jax.weights import save_weights
+from m3dhmr_jax.checkpoints.weights import save_weights
 
 STAGES = ("imports", "network", "first_hand", "next_hand")
 PROGRAM = """

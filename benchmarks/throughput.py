@@ -17,7 +17,7 @@ from benchmarks.measure import interleaved, record, table
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.inference import compiler_options, predict
-from m3dhmr_jax.models.folding import fold
+from m3dhmr_jax.models.fast.folding import fold
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16, 32), "gpu": (1, 4, 16, 64, 256, 1024)}
 

@@ -21,11 +21,13 @@ import optax
 
 from benchmarks.measure import peak_memory_mb, record, table, timing
 from benchmarks.systems import load_config, size_of
-from m3dhmr_jax import losses, optim, sharding
+from m3dhmr_jax import losses
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.step import Objective, first_state, make_train_step
+from m3dhmr_jax.runtime import sharding
+from m3dhmr_jax.training import optim
+from m3dhmr_jax.training.step import Objective, first_state, make_train_step
 from m3dhmr_jax.types import Batch, Config
 
 PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.

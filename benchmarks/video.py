@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from benchmarks.measure import record, table
-from m3dhmr_jax.data.synthetic.recipe import QUICKSTART
-from m3dhmr_jax.data.synthetic.render import draw, photograph
-from m3dhmr_jax.data.synthetic.scene import make_kit, sample_scene
 from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.synthetic.recipe import QUICKSTART
+from m3dhmr_jax.synthetic.render import draw, photograph
+from m3dhmr_jax.synthetic.scene import make_kit, sample_scene
 
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 SECONDS = (5, 30)

@@ -35,7 +35,9 @@ def get_config() -> ConfigDict:
     config.model.roi_length = 27
     config.model.roi_dilation = 2
     config.model.landmark_reader = "mlp"  # Or "clipped_mlp", MobRecon's, or "soft_argmax".
-    config.model.tables = ""  # An .npz of m3dhmr_jax.mesh.tables_file; if none, made of the hand.
+    config.model.tables = (
+        ""  # An .npz of m3dhmr_jax.mesh.hierarchy_file; if none, made of the hand.
+    )
     config.model.compute_type = "float32"  # Or "bfloat16": half the memory, fast on GPU and TPU.
     config.model.remat = False  # True computes the residual blocks again, to save memory.
 

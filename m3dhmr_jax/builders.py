@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from m3dhmr_jax import optim, sharding
-from m3dhmr_jax.checkpoint import Checkpoints
+from m3dhmr_jax.checkpoints.manager import Checkpoints
+from m3dhmr_jax.checkpoints.weights import Adopted, Weights, account, adopt, flatten, load_weights
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin, load_mano
 from m3dhmr_jax.mesh.hierarchy import MeshTables, build_tables, tables_id
+from m3dhmr_jax.mesh.hierarchy_file import load_tables
 from m3dhmr_jax.mesh.spirals import roi_spirals
-from m3dhmr_jax.mesh.tables_file import load_tables
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
-from m3dhmr_jax.models.pretraining import Pretrain2D
-from m3dhmr_jax.step import TrainState, first_state
+from m3dhmr_jax.models.pretrain2d import Pretrain2D
+from m3dhmr_jax.runtime import sharding
+from m3dhmr_jax.training import optim
+from m3dhmr_jax.training.step import TrainState, first_state
 from m3dhmr_jax.types import Config
-from m3dhmr_jax.weights import Adopted, Weights, account, adopt, flatten, load_weights
 
 
 class Network(NamedTuple):

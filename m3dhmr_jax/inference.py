@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from m3dhmr_jax.camera import apply_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine, project
+from m3dhmr_jax.camera.root_recovery import recover_roots
 from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX, eval_view, normalise
-from m3dhmr_jax.metrics import SampleMetrics, batch_metrics
-from m3dhmr_jax.root_recovery import recover_roots
+from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, Prediction
 
 # One launch of everything; by default XLA launches convolutions alone, which for one hand takes

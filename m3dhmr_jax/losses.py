@@ -15,8 +15,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from m3dhmr_jax import camera
-from m3dhmr_jax.gathers import take_rows
+from m3dhmr_jax.camera import pinhole
+from m3dhmr_jax.models.gather import take_rows
 from m3dhmr_jax.types import FloatArray, LandmarkPrediction, Prediction, View
 
 SHORTEST_EDGE = 1e-4  # 0.02 mm. The direction of a shorter edge fades out, so its slope is bounded.
@@ -83,7 +83,7 @@ def con3d_errors(
     turn_rad: Float[FloatArray, " b"],
 ) -> Float[Array, "b v 3"]:
     """Differences of two views' meshes once view one is turned by `turn_rad`, angle 2 - angle 1."""
-    return jnp.abs(jax.vmap(camera.turn_with_picture)(verts1, turn_rad) - verts2)
+    return jnp.abs(jax.vmap(pinhole.turn_with_picture)(verts1, turn_rad) - verts2)
 
 
 def con2d_errors(
@@ -94,7 +94,7 @@ def con2d_errors(
     crop_px: int,
 ) -> Float[Array, "b n 2"]:
     """Differences of two views' landmarks in the photo, in crop sides (`crop_px` pixels)."""
-    in_photo = jax.vmap(camera.apply_affine)
+    in_photo = jax.vmap(pinhole.apply_affine)
     first_px = in_photo(uv1_01 * crop_px, img_from_crop1)
     return jnp.abs(first_px - in_photo(uv2_01 * crop_px, img_from_crop2)) / crop_px
 

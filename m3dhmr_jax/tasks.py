@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from m3dhmr_jax import losses
 from m3dhmr_jax.builders import Network, create_network, create_pretraining
-from m3dhmr_jax.constant_guess import errors_of_mean_hand, errors_of_mean_landmarks
 from m3dhmr_jax.evaluate.scoring import SHOWN
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import (
@@ -19,9 +18,10 @@ from m3dhmr_jax.inference import (
     make_answer_step,
     make_landmark_step,
 )
-from m3dhmr_jax.landmark_metrics import landmark_scores
-from m3dhmr_jax.metrics import scores
-from m3dhmr_jax.step import TermsOf
+from m3dhmr_jax.metrics.baselines import errors_of_mean_hand, errors_of_mean_landmarks
+from m3dhmr_jax.metrics.freihand import scores
+from m3dhmr_jax.metrics.landmarks import landmark_scores
+from m3dhmr_jax.training.step import TermsOf
 from m3dhmr_jax.types import Batch, Config
 
 

@@ -14,10 +14,10 @@ from m3dhmr_jax.builders import (
     read_run,
     trained_state,
 )
+from m3dhmr_jax.checkpoints.weights import flatten, save_weights
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import predict
-from m3dhmr_jax.step import first_state
-from m3dhmr_jax.weights import flatten, save_weights
+from m3dhmr_jax.training.step import first_state
 
 FIRST_HALF = ("backbone/stem", "backbone/stack1", "backbone/remap", "backbone/merge")
 EMA = 0.5

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax import camera, losses
+from m3dhmr_jax import losses
+from m3dhmr_jax.camera import pinhole
 from m3dhmr_jax.types import Prediction, View
 
 TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
@@ -31,10 +32,10 @@ def views():
         crop_from_img = np.concatenate([linear, np.full((3, 2, 1), -20, np.float32)], 2)
         return View(
             image=np.zeros((3, 8, 8, 3), np.float32),
-            uv_01=jax.vmap(camera.apply_affine)(uv_img_px, crop_from_img) / CROP_PX,
-            verts=jax.vmap(camera.turn_with_picture)(verts, angle),
+            uv_01=jax.vmap(pinhole.apply_affine)(uv_img_px, crop_from_img) / CROP_PX,
+            verts=jax.vmap(pinhole.turn_with_picture)(verts, angle),
             angle_rad=angle,
-            img_from_crop=jax.vmap(camera.invert_affine)(crop_from_img),
+            img_from_crop=jax.vmap(pinhole.invert_affine)(crop_from_img),
         )
 
     return view([0.3, -1.2, 0.0], 0.9), view([-0.5, 0.4, 2.0], 1.1)

@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from m3dhmr_jax.data import freihand
-from m3dhmr_jax.disk import full_disk_named, only_one
 from m3dhmr_jax.hand import HandModel, load_mano
+from m3dhmr_jax.runtime.files import full_disk_named, only_one
 from tfds_freihand.freihand_dataset_builder import Builder
 
 

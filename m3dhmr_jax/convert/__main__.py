@@ -17,14 +17,14 @@ from typing import Any
 from flax import nnx
 
 from m3dhmr_jax.builders import tables_id
+from m3dhmr_jax.checkpoints.weights import save_weights
 from m3dhmr_jax.convert import torch_file
 from m3dhmr_jax.convert.architectures import Architecture, recognise
 from m3dhmr_jax.convert.conversion import Conversion, convert
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import MeshTables, build_tables
-from m3dhmr_jax.mesh.tables_file import load_tables
+from m3dhmr_jax.mesh.hierarchy_file import load_tables
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
-from m3dhmr_jax.weights import save_weights
 
 SHOWN = 4  # Names of each kind in the report; the rest is counted.
 
@@ -82,7 +82,7 @@ def _tables(architecture: Architecture, path: Path | None) -> MeshTables:
     if architecture.whole:
         raise ValueError(
             f"{architecture.title} fits only the mesh tables that it was trained with: give them "
-            "with --tables (m3dhmr_jax/mesh/tables_file.py says how the file is made)"
+            "with --tables (m3dhmr_jax/mesh/hierarchy_file.py says how the file is made)"
         )
     return build_tables(load_builtin())
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from m3dhmr_jax.checkpoints.weights import Arrays, names_of
 from m3dhmr_jax.convert.architectures import Architecture
 from m3dhmr_jax.convert.names import arranged, their_name
-from m3dhmr_jax.weights import Arrays, names_of
 
 COUNTER = r".*\.num_batches_tracked"
 

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
-from m3dhmr_jax.camera import apply_affine, invert_affine, project, turn_with_picture
-from m3dhmr_jax.data.colour import jitter_colour
+from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine, project, turn_with_picture
+from m3dhmr_jax.data.color import jitter_colour
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, View
 
 FREIHAND_PHOTO_PX = 224  # The side of the photos of FreiHAND.

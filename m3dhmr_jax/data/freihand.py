@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from m3dhmr_jax.data.json_records import read_records
-from m3dhmr_jax.data.mano_lists import posed_vertices_m, read_parameters
+from m3dhmr_jax.data.json_stream import read_records
+from m3dhmr_jax.data.mano_annotations import posed_vertices_m, read_parameters
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
@@ -83,7 +83,7 @@ def _count_numbered(folder: Path) -> int:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder; expected FreiHAND's official layout (unpack the archives, "
-            "or write a synthetic set with python -m m3dhmr_jax.data.synthetic)"
+            "or write a synthetic set with python -m m3dhmr_jax.synthetic)"
         )
     names = {name for name in os.listdir(folder) if _FILE_NAME.fullmatch(name)}
     absent = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)

@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 from jaxtyping import Float
 
-from m3dhmr_jax.data.json_records import read_lists, read_records
-from m3dhmr_jax.metrics import batch_metrics, scores
+from m3dhmr_jax.data.json_stream import read_lists, read_records
+from m3dhmr_jax.metrics.freihand import batch_metrics, scores
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
 _SHAPES = {"xyz": (N_JOINTS, 3), "verts": (N_VERTICES, 3)}

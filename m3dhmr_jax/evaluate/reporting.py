@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import simplejpeg
 
-from m3dhmr_jax.data import pipeline
-from m3dhmr_jax.data.synthetic.writing import ORIGIN
+from m3dhmr_jax.data import loader
 from m3dhmr_jax.evaluate.focal_noise import HOW
+from m3dhmr_jax.evaluate.report.cases import Labelled, gallery
+from m3dhmr_jax.evaluate.report.page import About, Entry, render
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import CameraHands
-from m3dhmr_jax.report.cases import Labelled, gallery
-from m3dhmr_jax.report.page import About, Entry, render
+from m3dhmr_jax.synthetic.writer import ORIGIN
 from m3dhmr_jax.types import Config
 
 FREIHAND_SIZES = {"train": 130_240, "test": 3_960}
@@ -33,7 +33,7 @@ def write_report(
     origin: About,
 ) -> None:
     """Writes the page; `data` is the prepared dataset, whose test photos the gallery shows."""
-    source = pipeline.open_split(data, "test")
+    source = loader.open_split(data, "test")
 
     def labelled(sample: int) -> Labelled:
         record = source[sample]
@@ -71,11 +71,11 @@ def about(config: Config, data: Path, step: int) -> About:
 
 def photos_of(config: Config, data: Path, split: str) -> str:
     """How many photos a split has and what they are, in words."""
-    count, source = pipeline.size(data, split), config.data.source
+    count, source = loader.size(data, split), config.data.source
     origin = Path(source.folder) / ORIGIN
     if origin.is_file() or source.synthetic_train:
         return f"{count:,} synthetic photos"
-    sizes = {name: pipeline.size(data, name) for name in FREIHAND_SIZES}
+    sizes = {name: loader.size(data, name) for name in FREIHAND_SIZES}
     if sizes == FREIHAND_SIZES:
         return f"FreiHAND ({count:,} photos)"
     return f"{count:,} photos of {source.folder}"

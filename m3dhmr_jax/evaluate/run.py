@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3dhmr_jax import processes, sharding
 from m3dhmr_jax.builders import load_hand, trained_state
-from m3dhmr_jax.data import pipeline
-from m3dhmr_jax.data.dataset import open_dataset
+from m3dhmr_jax.data import loader
+from m3dhmr_jax.datasets import open_dataset
 from m3dhmr_jax.evaluate.focal_noise import HOW, CameraErrors, errors_with_wrong_focal
 from m3dhmr_jax.evaluate.official import Hands, write_predictions
+from m3dhmr_jax.evaluate.report.page import Entry
 from m3dhmr_jax.evaluate.reporting import about, write_report
 from m3dhmr_jax.evaluate.scoring import gather, table, write_json
-from m3dhmr_jax.metrics import camera_scores
-from m3dhmr_jax.report.page import Entry
+from m3dhmr_jax.metrics.freihand import camera_scores
+from m3dhmr_jax.runtime import processes, sharding
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.types import Batch, Config
 
@@ -49,7 +49,7 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
         return Judged(answer, task.errors_of(answer, batch), wrong_focal)
 
     def test_batches() -> Iterator[Batch]:
-        return pipeline.eval_batches(data, config.eval.batch_size, **processes.own_share())
+        return loader.eval_batches(data, config.eval.batch_size, **processes.own_share())
 
     judge, weights = sharding.by_rows(judged, mesh), (state.eval_params, state.stats)
     model = gather(lambda batch: judge(batch, *weights), test_batches())

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from m3dhmr_jax import sharding
-from m3dhmr_jax.metrics import scores
+from m3dhmr_jax.metrics.freihand import scores
+from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.types import Batch
 
 SHOWN = {

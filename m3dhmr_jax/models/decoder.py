@@ -11,9 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.gathers import Rows
 from m3dhmr_jax.mesh.hierarchy import MeshTables
-from m3dhmr_jax.models.mesh_layers import (
+from m3dhmr_jax.models.gather import Rows
+from m3dhmr_jax.models.spiral_conv import (
     DynamicSpiralConv,
     SeparableSpiralConv,
     SpiralConv,

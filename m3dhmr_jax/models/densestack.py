@@ -10,7 +10,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.models.backbones import BackboneFeatures
 from m3dhmr_jax.models.layers import (
     ConvNorm,
     DepthwiseConv,
@@ -18,6 +17,7 @@ from m3dhmr_jax.models.layers import (
     double_bilinear,
     space_to_depth,
 )
+from m3dhmr_jax.models.resnet import BackboneFeatures
 
 MAPS = 24  # Channels between the two stacks, whatever the width.
 

@@ -14,10 +14,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from m3dhmr_jax.mesh.hierarchy import MeshTables
-from m3dhmr_jax.models.backbones import StackedResNet
 from m3dhmr_jax.models.decoder import MESH_OPERATORS, MeshDecoder
 from m3dhmr_jax.models.densestack import DenseStack, clip
 from m3dhmr_jax.models.layers import sample_at
+from m3dhmr_jax.models.resnet import StackedResNet
 from m3dhmr_jax.types import N_JOINTS, Prediction
 
 COMPUTE_TYPES = ("float32", "bfloat16")

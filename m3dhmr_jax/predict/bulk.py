@@ -26,10 +26,10 @@ from pyarrow import fs
 from m3dhmr_jax.predict.boxes import read_boxes
 from m3dhmr_jax.predict.command import add_view_options, view_wishes
 from m3dhmr_jax.predict.outputs import faces_as_json
-from m3dhmr_jax.predict.parts import SETTINGS_KEY, Job, PartWriter
-from m3dhmr_jax.predict.places import Place, find_photos, place_of, write_whole
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, Wishes
+from m3dhmr_jax.predict.shards import SETTINGS_KEY, Job, PartWriter
+from m3dhmr_jax.predict.storage import Place, find_photos, place_of, write_whole
 
 LISTS_BYTES = 100 * 2**20  # Only lists of names go through Ray's memory, photos and meshes do not.
 FILES_AT_ONCE = 16  # Read while looking for what is done.

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.predict.crops import Photo
-from m3dhmr_jax.predict.photos import read_photo
+from m3dhmr_jax.predict.images import read_photo
 
 PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}

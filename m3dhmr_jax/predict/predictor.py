@@ -14,12 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from m3dhmr_jax.builders import Network, create_network, load_hand, trained_state
-from m3dhmr_jax.checkpoint import digest
-from m3dhmr_jax.compilation_cache import keep_compiled
-from m3dhmr_jax.config_file import load_config
+from m3dhmr_jax.checkpoints.manager import digest
+from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_crop_step
-from m3dhmr_jax.models.folding import fold
+from m3dhmr_jax.models.fast.folding import fold
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     check_intrinsics,
@@ -35,7 +34,8 @@ from m3dhmr_jax.predict.crops import (
     square_of_photo,
     squares_around,
 )
-from m3dhmr_jax.predict.photos import as_photo
+from m3dhmr_jax.predict.images import as_photo
+from m3dhmr_jax.runtime.compilation_cache import keep_compiled
 from m3dhmr_jax.types import ROOT, Config
 
 BUCKETS = (1, 2, 4, 8)  # Hands per call of the device; each number is compiled once, when needed.

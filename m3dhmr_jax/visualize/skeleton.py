@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.types import N_JOINTS
-from m3dhmr_jax.visualize.lettering import FRACTION_BITS, fixed_point
+from m3dhmr_jax.visualize.text import FRACTION_BITS, fixed_point
 
 # RGB, thumb to little finger.
 FINGER_COLOURS = ((235, 87, 87), (242, 165, 60), (88, 190, 104), (62, 150, 235), (155, 100, 225))

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.visualize.hands import SeenHand, joined
-from m3dhmr_jax.visualize.lettering import fixed_point, text_width, write
 from m3dhmr_jax.visualize.mesh import render_mesh
+from m3dhmr_jax.visualize.text import fixed_point, text_width, write
 
 PAPER = (250, 250, 248)
 IN_VIEW = (240, 242, 246)  # What the camera sees is tinted.

@@ -23,18 +23,18 @@ from benchmarks import (
     systems,
     throughput,
 )
+from m3dhmr_jax.checkpoints.weights import load_weights, save_weights
 from m3dhmr_jax.inference import predict
-from m3dhmr_jax.weights import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 BARRED = ("grain", "tensorflow_datasets", "array_record", "numba", "cv2")
 LIGHT = (
     "m3dhmr_jax.models.network",
     "m3dhmr_jax.losses",
-    "m3dhmr_jax.step",
+    "m3dhmr_jax.training.step",
     "m3dhmr_jax.metrics",
     "m3dhmr_jax.camera",
-    "m3dhmr_jax.root_recovery",
+    "m3dhmr_jax.camera.root_recovery",
     "m3dhmr_jax.inference",
     "benchmarks.latency",
     "benchmarks.throughput",

@@ -9,13 +9,13 @@ import pytest
 from flax import nnx
 
 from configs import mobrecon, resnet18, resnet34
+from m3dhmr_jax.checkpoints.weights import adopt, load_weights
 from m3dhmr_jax.convert.__main__ import convert_file
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_tables
-from m3dhmr_jax.mesh.tables_file import load_tables
+from m3dhmr_jax.mesh.hierarchy_file import load_tables
 from m3dhmr_jax.models.layers import sample_at
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
-from m3dhmr_jax.weights import adopt, load_weights
 from tests.convert.torch_writer import save_legacy, save_zip
 from tests.peer_weights import assert_matches, draw, load_outputs, load_rule, run
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.builders import tables_id
+from m3dhmr_jax.checkpoints.weights import load_weights
 from m3dhmr_jax.convert import torch_file
 from m3dhmr_jax.convert.__main__ import abstract_network, main
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_tables
-from m3dhmr_jax.mesh.tables_file import load_tables
-from m3dhmr_jax.weights import load_weights
+from m3dhmr_jax.mesh.hierarchy_file import load_tables
 from tests.convert.peer_files import BLOCKS, mobrecon, torchvision_resnet
 from tests.convert.torch_writer import Call, Name, save_legacy, save_zip
 

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
+from m3dhmr_jax.checkpoints.weights import names_of
 from m3dhmr_jax.convert.architectures import DECODER_SIGNS, DENSESTACK_SIGN, recognise
 from m3dhmr_jax.convert.names import their_name
-from m3dhmr_jax.weights import names_of
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.camera import apply_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine, project
 from m3dhmr_jax.data.augment import (
     AugmentConfig,
     augmented_view,

@@ -10,7 +10,7 @@ import pytest
 from m3dhmr_jax.evaluate import __main__ as command
 from m3dhmr_jax.evaluate import official
 from m3dhmr_jax.evaluate.official import Hands, read_predictions, read_truth, score, scores_text
-from m3dhmr_jax.metrics import batch_metrics, scores
+from m3dhmr_jax.metrics.freihand import batch_metrics, scores
 
 KINDS = ("xyz", "verts")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.evaluate.scoring import SHOWN, gather, score_batches, table, write_json
-from m3dhmr_jax.metrics import batch_metrics
+from m3dhmr_jax.metrics.freihand import batch_metrics
 
 
 def errors_of_shifted(batch):

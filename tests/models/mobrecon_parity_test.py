@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from m3dhmr_jax.convert.names import MOBRECON
-from m3dhmr_jax.mesh.tables_file import load_tables
+from m3dhmr_jax.mesh.hierarchy_file import load_tables
 from m3dhmr_jax.models.layers import double_bilinear, sample_at
-from m3dhmr_jax.models.mesh_layers import upsample
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
+from m3dhmr_jax.models.spiral_conv import upsample
 from tests.peer_weights import assert_matches, draw, fill, load_outputs, load_rule, run
 
 pytestmark = pytest.mark.parity

@@ -9,9 +9,9 @@ from flax import nnx
 
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_tables
-from m3dhmr_jax.models.backbones import Hourglass, Stem
 from m3dhmr_jax.models.decoder import MeshDecoder
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig, soft_argmax
+from m3dhmr_jax.models.resnet import Hourglass, Stem
 
 SMALL = ModelConfig(
     image_size=64, blocks=(1, 1, 1, 1), width=4, encoding=8, channels=(8, 8, 8, 4), kernels=2

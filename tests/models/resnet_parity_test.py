@@ -4,7 +4,7 @@ import pytest
 from flax import nnx
 
 from m3dhmr_jax.convert.names import RESNET
-from m3dhmr_jax.models.backbones import StackedResNet
+from m3dhmr_jax.models.resnet import StackedResNet
 from tests.peer_weights import assert_matches, draw, fill, load_outputs, load_rule, run
 
 

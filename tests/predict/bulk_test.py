@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3dhmr_jax.predict import bulk
+from m3dhmr_jax.predict.images import read_photo
 from m3dhmr_jax.predict.outputs import faces_as_json
-from m3dhmr_jax.predict.parts import OF_A_HAND, Job, PartWriter, part_name
-from m3dhmr_jax.predict.photos import read_photo
-from m3dhmr_jax.predict.places import find_photos, place_of
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, Wishes
+from m3dhmr_jax.predict.shards import OF_A_HAND, Job, PartWriter, part_name
+from m3dhmr_jax.predict.storage import find_photos, place_of
 
 pytestmark = pytest.mark.long
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from m3dhmr_jax.camera import project
+from m3dhmr_jax.camera.pinhole import project
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     check_intrinsics,

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from m3dhmr_jax.camera import apply_affine, invert_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine, project
 from m3dhmr_jax.data.augment import crop_from_box, eval_view, warp
 from m3dhmr_jax.predict.crops import (
     BOX_SCALE,

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save_file
 
 import m3dhmr_jax
 from m3dhmr_jax import HandMeshPredictor, inference
-from m3dhmr_jax.camera import apply_affine, project
-from m3dhmr_jax.config_file import load_config
+from m3dhmr_jax.camera.pinhole import apply_affine, project
+from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict.crops import crop_matrix, squares_around
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Prediction

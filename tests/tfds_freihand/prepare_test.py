@@ -12,7 +12,7 @@ import simplejpeg
 import tensorflow_datasets as tfds
 
 from m3dhmr_jax.data import freihand
-from m3dhmr_jax.disk import DiskFullError
+from m3dhmr_jax.runtime.files import DiskFullError
 from tests.faults import small_disk
 from tfds_freihand import freihand_dataset_builder
 from tfds_freihand.prepare import prepare

@@ -1,0 +1,1 @@
+"""The pinhole camera, and where in front of it a hand is."""

@@ -1,0 +1,1 @@
+"""Checkpoints of a run, weights files, the config of a run, and restoring from them."""

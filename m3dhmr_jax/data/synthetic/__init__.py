@@ -1,6 +1,0 @@
-"""Synthetic FreiHAND: photos of a hand with exact labels, in FreiHAND's layout."""
-
-from m3dhmr_jax.data.synthetic.recipe import FULL, QUICKSTART, RECIPES, Recipe
-from m3dhmr_jax.data.synthetic.writing import write_dataset
-
-__all__ = ["FULL", "QUICKSTART", "RECIPES", "Recipe", "write_dataset"]

@@ -1,0 +1,91 @@
+"""Which hands the report shows, and their pictures. Axes: b samples, n landmarks, v vertices."""
+
+import base64
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.inference import CameraHands
+from m3dhmr_jax.metrics.freihand import SampleMetrics
+from m3dhmr_jax.types import ROOT
+from m3dhmr_jax.visualize.hands import SeenHand
+from m3dhmr_jax.visualize.overlay import draw_answer
+
+TRUTH_COLOUR = (0.80, 0.79, 0.76)
+PANEL_PX = 240
+QUALITY = 88
+CASES = 3  # Of each kind.
+
+
+class Labelled(NamedTuple):
+    """A photo and what is true in it."""
+
+    photo: UInt8[np.ndarray, "h w 3"]
+    intrinsics: Float[np.ndarray, "3 3"]
+    verts_m: Float[np.ndarray, "v 3"]
+
+
+class Case(NamedTuple):
+    """One card of the gallery."""
+
+    sample: int
+    caption: str
+    jpeg: str  # A data URI.
+    width: int
+    height: int
+
+
+def choose(errors: SampleMetrics) -> dict[str, list[int]]:
+    """Best, median and worst samples by mean vertex error after alignment, none of them twice."""
+    order = np.argsort(np.asarray(errors.mesh_al_m).mean(1), kind="stable")
+    each = min(CASES, max(len(order) // 3, 1))
+    middle = (len(order) - each) // 2
+    spans = {"best": slice(0, each), "median": slice(middle, middle + each)}
+    spans["worst"] = slice(max(len(order) - each, 0), None)
+    chosen: dict[str, list[int]] = {}
+    for kind, span in spans.items():
+        already = {sample for samples in chosen.values() for sample in samples}
+        rows = order[span][::-1] if kind == "worst" else order[span]
+        chosen[kind] = [int(row) for row in rows if row not in already]
+    return chosen
+
+
+def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
+    """The picture as JPEG, ready for the page."""
+    _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+
+
+def caption(sample: int, errors: SampleMetrics) -> str:
+    """Its number and errors in millimetres."""
+    aligned, relative = errors.mesh_al_m[sample].mean(), errors.mesh_rel_m[sample].mean()
+    return (
+        f"#{sample} · PA-MPVPE {1000 * aligned:.1f} · root-relative {1000 * relative:.1f} · "
+        f"root {1000 * errors.xyz_m[sample, ROOT]:.0f} mm"
+    )
+
+
+def gallery(
+    errors: SampleMetrics,
+    answers: CameraHands,
+    labelled: Callable[[int], Labelled],
+    hand: HandModel,
+) -> dict[str, list[Case]]:
+    """Cards of the chosen samples; `labelled` reads the photo and the truth of one."""
+
+    def card(sample: int) -> Case:
+        truth = labelled(sample)
+        uv_px, verts_m = (np.asarray(x[sample]) for x in (answers.uv_px, answers.verts_m))
+        seen = SeenHand(uv_px, verts_m, hand.faces)
+        true = SeenHand(np.zeros_like(uv_px), truth.verts_m, hand.faces, TRUTH_COLOUR)
+        picture = draw_answer(
+            truth.photo, [seen], truth.intrinsics, PANEL_PX, stacked=True, in_views=[true]
+        )
+        height, width, _ = picture.shape
+        return Case(sample, caption(sample, errors), data_uri(picture), width, height)
+
+    return {kind: [card(sample) for sample in rows] for kind, rows in choose(errors).items()}

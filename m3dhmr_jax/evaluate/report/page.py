@@ -1,0 +1,99 @@
+"""The report: one HTML file that opens without a network.
+
+About 5.5 MB: plotly.js, which draws the charts and the hand that can be turned, is 4.8 of them,
+the pictures most of the rest.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import NamedTuple
+
+import jinja2
+import plotly.offline
+
+from m3dhmr_jax.evaluate.report.cases import Case
+from m3dhmr_jax.evaluate.report.figures import (
+    Figure,
+    histogram_figure,
+    joints_figure,
+    pck_figure,
+    regions_figure,
+    surface_figure,
+)
+from m3dhmr_jax.evaluate.report.tables import ALIGNED, PAPER, camera_table, score_table, shown
+from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.metrics.freihand import SampleMetrics
+
+
+class About(NamedTuple):
+    """Where the numbers come from, in words."""
+
+    title: str
+    trained_on: str
+    tested_on: str
+    facts: Mapping[str, str]  # Step, date and the like, as they are to be printed.
+    config: Mapping[str, str]
+    versions: Mapping[str, str]
+    focal_noise: str  # How K was disturbed.
+
+
+class Entry(NamedTuple):
+    """A row of scores and the errors behind them."""
+
+    scores: Mapping[str, float]
+    errors: SampleMetrics
+
+
+def figures(model: Entry, constant: Entry, hand: HandModel) -> dict[str, Figure]:
+    """All charts by the name that the page's template calls them."""
+    entries = {"network": model.errors, "mean hand": constant.errors}
+    return {
+        "pck-aligned": pck_figure(entries, aligned=True),
+        "pck-camera": pck_figure({"network": model.errors}, aligned=False),
+        "histogram": histogram_figure(entries),
+        "joints": joints_figure(model.errors),
+        "regions": regions_figure(model.errors, hand),
+        "surface": surface_figure(model.errors, hand),
+    }
+
+
+def _tiles(model: Entry, constant: Entry) -> list[dict[str, str]]:
+    paper = PAPER["M3DHMR ResNet18"]
+    keys = ("pa_mpjpe_mm", "pa_mpvpe_mm", "f_5", "f_15")
+    values = {"value": model.scores, "constant": constant.scores, "paper": paper}
+    return [
+        {"name": ALIGNED[key]} | {name: shown(key, row[key]) for name, row in values.items()}
+        for key in keys
+    ]
+
+
+def render(
+    model: Entry,
+    constant: Entry,
+    noisy: Mapping[str, float],
+    cases: Mapping[str, Sequence[Case]],
+    hand: HandModel,
+    about: About,
+) -> str:
+    """The page; `noisy` are the scores in camera space where K was disturbed."""
+    files = resources.files("m3dhmr_jax.evaluate.report")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files / "page.html").read_text("utf-8"))
+    charts = json.dumps(figures(model, constant, hand), separators=(",", ":"), allow_nan=False)
+    return template.render(
+        about=about,
+        tiles=_tiles(model, constant),
+        hands=len(model.errors.xyz_m),
+        scores=score_table(
+            {"network": model.scores, "mean hand": constant.scores}, about.trained_on
+        ),
+        camera=camera_table({"K as given": model.scores, "focal length off": noisy}),
+        cases=cases,
+        style=(files / "page.css").read_text("utf-8"),
+        script=(files / "page.js").read_text("utf-8"),
+        plotly=plotly.offline.get_plotlyjs(),
+        charts=charts.replace("</", "<\\/"),
+    )

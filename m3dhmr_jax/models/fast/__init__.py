@@ -1,0 +1,1 @@
+"""The same networks for inference: folded BatchNorm and faster convolutions."""

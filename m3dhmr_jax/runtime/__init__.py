@@ -1,0 +1,1 @@
+"""Devices, processes, signals and files of a run."""

@@ -1,0 +1,118 @@
+"""Things a hand may hold or that stand between it and the camera: balls, boxes, cans, pens, plates.
+
+Axes: m vertices, f faces, n = 21 landmarks. All are rounded superquadrics on a common grid.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from m3dhmr_jax.synthetic.color import linear_rgb
+from m3dhmr_jax.synthetic.kinematics import random_rotation
+
+ROWS, COLUMNS = 26, 32
+# Half sizes in metres (x, y, z ranges) and roundness along and around z of each kind of thing.
+KINDS = {
+    "ball": (((0.018, 0.04),) * 3, (1.0, 1.0)),
+    "box": (((0.02, 0.045), (0.012, 0.035), (0.03, 0.07)), (0.16, 0.16)),
+    "slab": (((0.03, 0.042), (0.0035, 0.007), (0.055, 0.08)), (0.2, 0.2)),
+    "can": (((0.02, 0.035),) * 2 + ((0.045, 0.09),), (0.14, 1.0)),
+    "pen": (((0.0035, 0.007),) * 2 + ((0.06, 0.09),), (0.3, 1.0)),
+    "fruit": (((0.025, 0.04),) * 2 + ((0.025, 0.05),), (0.9, 1.0)),
+}
+
+
+class Thing(NamedTuple):
+    """One occluder with its looks per vertex."""
+
+    vertices_m: Float[np.ndarray, "m 3"]
+    faces: Int[np.ndarray, "f 3"]
+    rest_m: Float[np.ndarray, "m 3"]
+    albedo: Float[np.ndarray, "m 3"]
+    gloss: float
+
+
+def _power(x, exponent: float):
+    return np.sign(x) * np.abs(x) ** exponent
+
+
+def grid_faces() -> Int[np.ndarray, "f 3"]:
+    """Triangles of the pole-to-pole grid, counter-clockwise from outside."""
+    index = np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)
+    below, above = index[:-1], index[1:]
+    below_next, above_next = np.roll(below, -1, 1), np.roll(above, -1, 1)
+    first = np.stack([below, below_next, above], -1).reshape(-1, 3)
+    second = np.stack([below_next, above_next, above], -1).reshape(-1, 3)
+    return np.concatenate([first, second]).astype(np.int32)
+
+
+def superquadric(
+    half_m: Float[np.ndarray, "3"], along: float, around: float
+) -> Float[np.ndarray, "m 3"]:
+    """Surface points; roundness 1 is an ellipsoid, towards 0 edges become sharp."""
+    steps = np.linspace(-1, 1, ROWS)
+    latitude = (np.pi / 2 * _power(steps, 0.8))[:, None]
+    longitude = np.linspace(-np.pi, np.pi, COLUMNS, endpoint=False)[None] + np.pi / 4
+    ring = _power(np.cos(latitude), along)
+    x = ring * _power(np.cos(longitude), around)
+    y = ring * _power(np.sin(longitude), around)
+    z = _power(np.sin(latitude), along) * np.ones_like(longitude)
+    return np.stack([x, y, z], -1).reshape(-1, 3) * half_m
+
+
+def paint(
+    rng: np.random.Generator, rest_m: Float[np.ndarray, "m 3"], kind: str
+) -> Float[np.ndarray, "m 3"]:
+    """Albedo: a muted base, sometimes with a label or a cap of another colour."""
+    base, other = (linear_rgb(_muted(rng)) for _ in range(2))
+    height = rest_m[:, 2] / np.abs(rest_m[:, 2]).max()
+    albedo = np.tile(base, (len(rest_m), 1))
+    if kind in ("can", "box", "pen") and rng.random() < 0.7:
+        low = rng.uniform(-0.9, 0.3)
+        albedo[(height > low) & (height < low + rng.uniform(0.4, 1.2))] = other
+    if kind == "fruit":
+        warm = linear_rgb(np.array([rng.uniform(0.6, 0.95), rng.uniform(0.25, 0.8), 0.15]))
+        blend = np.clip(0.5 + 0.5 * height + rng.normal(0, 0.3), 0, 1)[:, None]
+        albedo = warm * (1 - blend) + warm * np.array([0.8, 1.15, 0.9]) * blend
+    return np.clip(albedo, 0.01, 0.9)
+
+
+def _muted(rng) -> Float[np.ndarray, "3"]:
+    grey = rng.uniform(0.08, 0.92)
+    return np.clip(grey + rng.normal(0, 0.45 * rng.beta(1.2, 2.5), 3), 0.03, 0.97)
+
+
+def sample_thing(
+    rng: np.random.Generator,
+    landmarks_m: Float[np.ndarray, "n 3"],
+    palm_normal: Float[np.ndarray, "3"],
+) -> Thing:
+    """A random thing, held against the palm or somewhere between the camera and a landmark."""
+    kind = str(rng.choice(list(KINDS)))
+    ranges, roundness = KINDS[kind]
+    half = np.array([rng.uniform(*limits) for limits in ranges])
+    if kind in ("ball", "can", "pen"):
+        half[1] = half[0]
+    if kind == "ball":
+        half[2] = half[0]
+    rest = superquadric(half, *roundness)
+    turn = random_rotation(rng)
+    if rng.random() < 0.6:
+        palm = landmarks_m[[0, 5, 9, 13, 17]].mean(0)
+        across = landmarks_m[5] - landmarks_m[17]
+        across /= np.linalg.norm(across)
+        if rng.random() < 0.8:  # A hand closes around things that lie across it.
+            side = np.cross(palm_normal, across)
+            turn = np.stack([side, palm_normal, across], -1)
+        reach = np.abs(turn.T @ palm_normal) @ half * 0.9
+        fingers = landmarks_m[9] - landmarks_m[0]
+        place = palm + palm_normal * (reach + rng.uniform(0.012, 0.02)) + 0.3 * fingers
+        place = place + rng.normal(0, 0.006, 3)
+    else:
+        target = landmarks_m[rng.integers(len(landmarks_m))]
+        nearer = rng.uniform(0.05, 0.16) / np.linalg.norm(target)
+        place = target * (1 - nearer) + rng.normal(0, 0.02, 3)
+    vertices = (rest @ turn.T + place).astype(np.float32)
+    albedo = paint(rng, rest, kind).astype(np.float32)
+    return Thing(vertices, grid_faces(), rest.astype(np.float32), albedo, rng.uniform(0.05, 0.7))

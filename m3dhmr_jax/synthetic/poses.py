@@ -1,0 +1,218 @@
+"""Random hand shapes and articulations that a hand could take.
+
+Axes: j = 16 skeleton joints in MANO order, k = 4 long fingers, c capsules, p shape directions.
+Flexion bends towards the palm, abduction turns towards the thumb; both from the relaxed hand.
+"""
+
+import itertools
+from typing import NamedTuple, no_type_check
+
+import numba
+import numpy as np
+from jaxtyping import Float, Int
+
+from m3dhmr_jax.hand import HandDetails, HandModel
+from m3dhmr_jax.synthetic.kinematics import chain, rest_joints, rotation
+from m3dhmr_jax.synthetic.recipe import Recipe
+
+MODES = ("free", "coupled", "open", "fist", "point", "grasp")
+MODE_SHARES = (0.3, 0.22, 0.16, 0.08, 0.12, 0.12)
+FINGER_BASES = (1, 4, 10, 7)  # Index, middle, ring, little: side by side.
+THUMB_BASE = 13
+LAST_JOINTS = [15, 3, 6, 12, 9]  # Thumb, index, middle, ring, little.
+PENETRATION_LIMIT_M = 0.0035  # Skin may press together by this much.
+MAX_TRIES = 60
+
+
+class Capsules(NamedTuple):
+    """Fat line segments along the bones; a pair is tested where the fingers could collide."""
+
+    ends: Int[np.ndarray, "c 2"]  # Joint indices; 16..20 are the tips of the fingers.
+    radius_m: Float[np.ndarray, " c"]
+    pairs: Int[np.ndarray, "q 2"]
+    tips_m: Float[
+        np.ndarray, "5 3"
+    ]  # At rest, each belongs to the bone of its finger's last joint.
+
+
+@numba.njit(cache=True)
+@no_type_check
+def segment_distance(p, q, r, s):
+    """Shortest distance between segments pq and rs (Ericson 2005, section 5.1.9)."""
+    d1, d2, gap = q - p, s - r, p - r
+    a, e, f = (d1 * d1).sum(), (d2 * d2).sum(), (d2 * gap).sum()
+    c, b = (d1 * gap).sum(), (d1 * d2).sum()
+    spread = a * e - b * b
+    u = min(max((b * f - c * e) / spread, 0.0), 1.0) if spread > 1e-14 else 0.0
+    w = (b * u + f) / e
+    if w < 0:
+        w, u = 0.0, min(max(-c / a, 0.0), 1.0)
+    elif w > 1:
+        w, u = 1.0, min(max((b - c) / a, 0.0), 1.0)
+    apart = gap + d1 * u - d2 * w
+    return np.sqrt((apart * apart).sum())
+
+
+@numba.njit(cache=True)
+@no_type_check
+def overlaps(points, ends, radius_m, pairs):
+    """How deep each pair of capsules interpenetrates, metres; negative where they are apart."""
+    depth = np.empty(len(pairs))
+    for i in range(len(pairs)):
+        a, b = pairs[i]
+        gap = segment_distance(
+            points[ends[a, 0]], points[ends[a, 1]], points[ends[b, 0]], points[ends[b, 1]]
+        )
+        depth[i] = radius_m[a] + radius_m[b] - gap
+    return depth
+
+
+def fit_capsules(hand: HandModel) -> Capsules:
+    """Capsules from the rest surface: half of a bone's skin lies inside its radius."""
+    tips = hand.joint_regressor[[4, 8, 12, 16, 20]] @ hand.vertices
+    points = np.concatenate([hand.rest_joints, tips]).astype(np.float64)
+    owner = hand.skin_weights.argmax(1)
+    ends, radius, finger = [], [], []
+    for number, last in enumerate(LAST_JOINTS):
+        stops = (0, last - 2, last - 1, last, 16 + number)
+        for start, stop in itertools.pairwise(stops):
+            if start == 0 and number == 0:
+                continue  # The ball of the thumb moves inside the palm's skin.
+            near = hand.vertices[owner == start] if start else None
+            ends.append((start, stop))
+            radius.append(0.009 if near is None else _median_distance(near, *points[[start, stop]]))
+            finger.append(number)
+    pairs = [
+        (a, b)
+        for a in range(len(ends))
+        for b in range(a + 1, len(ends))
+        if not set(ends[a]) & set(ends[b]) and not (finger[a] == finger[b] and b - a < 3)
+    ]
+    return Capsules(np.array(ends), np.array(radius), np.array(pairs), tips)
+
+
+def _median_distance(points, start, stop) -> float:
+    along = stop - start
+    share = np.clip((points - start) @ along / (along @ along), 0, 1)
+    return float(np.median(np.linalg.norm(points - start - share[:, None] * along, axis=1)))
+
+
+def capsule_points(
+    hand: HandModel,
+    capsules: Capsules,
+    rotations: Float[np.ndarray, "j 3 3"],
+    shape: Float[np.ndarray, " p"],
+) -> Float[np.ndarray, "21 3"]:
+    """Posed skeleton joints followed by the five fingertips, metres."""
+    joints = rest_joints(hand, shape)
+    turns, places = chain(rotations.astype(np.float32), joints, hand.parents)
+    arms = capsules.tips_m - hand.rest_joints[LAST_JOINTS]
+    tips = places[LAST_JOINTS] + np.einsum("kab,kb->ka", turns[LAST_JOINTS], arms)
+    return np.concatenate([places, tips]).astype(np.float64)
+
+
+def penetration_m(
+    hand: HandModel,
+    capsules: Capsules,
+    rotations: Float[np.ndarray, "j 3 3"],
+    shape: Float[np.ndarray, " p"],
+) -> float:
+    """Deepest overlap of two finger capsules beyond that of the same hand at rest, metres."""
+    at_rest, posed = (
+        overlaps(capsule_points(hand, capsules, turns, shape), *capsules[:3])
+        for turns in (np.tile(np.eye(3), (len(rotations), 1, 1)), rotations)
+    )
+    return float((posed - np.maximum(at_rest, 0)).max())
+
+
+def sample_shape(rng: np.random.Generator, count: int, limit: float) -> Float[np.ndarray, " p"]:
+    """Shape coefficients: standard normal, clipped."""
+    return np.clip(rng.normal(size=count), -limit, limit)
+
+
+def sample_curls(rng: np.random.Generator, mode: str) -> tuple[Float[np.ndarray, "4 2"], float]:
+    """Share of the flexion range used by each long finger (lower joint, middle joint) and thumb."""
+    if mode == "free":
+        return rng.beta(0.8, 1.0, size=(4, 2)), rng.uniform()
+    if mode == "coupled":
+        curl = np.clip(rng.uniform(0, 0.95, 2) + rng.normal(0, 0.09, (4, 2)), 0, 1)
+        return curl, rng.uniform()
+    if mode == "open":
+        return rng.beta(1.2, 6, size=(4, 2)), rng.uniform(0, 0.5)
+    if mode == "fist":
+        return rng.uniform(0.78, 0.96, size=(4, 2)), rng.uniform(0.4, 1)
+    if mode == "point":
+        straight = rng.random((4, 1)) < rng.choice([0.25, 0.5, 0.75])
+        straight[rng.integers(4)] = True
+        bent = rng.uniform(0.65, 0.95, size=(4, 2))
+        return np.where(straight, rng.beta(1.2, 7, size=(4, 2)), bent), rng.uniform(0.1, 1)
+    curl = rng.uniform(0.3, 0.65, 2) + rng.normal(0, 0.05, (4, 2))
+    return curl, rng.uniform(0.3, 0.8)
+
+
+def finger_turns(
+    axes: Float[np.ndarray, "3 3 3"], flexion_rad: Float[np.ndarray, "3"], abduction_rad: float
+) -> list[Float[np.ndarray, "3 3"]]:
+    """Rotations of one finger's three joints; only the first abducts."""
+    turns = [rotation(axes[i, 0], flexion_rad[i]) for i in range(3)]
+    turns[0] = rotation(axes[0, 1], abduction_rad) @ turns[0]
+    return turns
+
+
+def thumb_turns(
+    rng: np.random.Generator, axes: Float[np.ndarray, "3 3 3"], curl: float
+) -> list[Float[np.ndarray, "3 3"]]:
+    """Rotations of the thumb's joints: the base flexes, abducts and twists together."""
+    flexion = np.clip(-25 + 63 * curl + rng.normal(0, 8), -25, 38)
+    abduction = rng.uniform(-22, 28)
+    twist = 0.35 * flexion + rng.normal(0, 4)
+    middle = np.clip(-8 + 58 * rng.beta(1, 1.6) * (0.4 + 0.8 * curl), -8, 50)
+    last = np.clip(-12 + 77 * rng.beta(1, 1.4), -12, 65)
+    flexion, abduction, twist, middle, last = np.radians([flexion, abduction, twist, middle, last])
+    base = (
+        rotation(axes[0, 1], abduction)
+        @ rotation(axes[0, 0], flexion)
+        @ rotation(axes[0, 2], twist)
+    )
+    return [base, rotation(axes[1, 0], middle), rotation(axes[2, 0], last)]
+
+
+def _draw(rng, details: HandDetails, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:
+    axes = details.axes
+    mode = str(rng.choice(MODES, p=MODE_SHARES))
+    curls, thumb = sample_curls(rng, mode)
+    spread_deg = rng.normal(0, 4) * np.array([1.0, 0.2, -0.6, -1.2])
+    rotations = np.tile(np.eye(3), (16, 1, 1))
+    for finger, base in enumerate(FINGER_BASES):
+        mcp, pip = (
+            low + (high - low) * share
+            for (low, high), share in zip(
+                (recipe.mcp_deg, recipe.pip_deg), curls[finger], strict=True
+            )
+        )
+        dip = np.clip(0.58 * pip + rng.normal(0, 3.5), -6, 62)
+        fade = 1 - np.clip(curls[finger, 0], 0, 1)  # A bent finger cannot be spread.
+        abduction = np.radians((spread_deg[finger] + rng.normal(0, 2.5)) * fade)
+        flexion = np.radians([mcp, pip, dip])
+        rotations[base : base + 3] = finger_turns(axes[base : base + 3], flexion, abduction)
+    rotations[THUMB_BASE:] = thumb_turns(rng, axes[THUMB_BASE:], thumb)
+    return details.relaxed @ rotations
+
+
+def sample_articulation(
+    rng: np.random.Generator,
+    hand: HandModel,
+    details: HandDetails,
+    capsules: Capsules,
+    shape: Float[np.ndarray, " p"],
+    recipe: Recipe,
+) -> Float[np.ndarray, "j 3 3"]:
+    """Each joint's own rotation, the wrist at rest; fingers hardly enter one another.
+
+    After `MAX_TRIES` collisions in a row the relaxed pose is returned, which never collides.
+    """
+    for _ in range(MAX_TRIES):
+        rotations = _draw(rng, details, recipe)
+        if penetration_m(hand, capsules, rotations, shape) <= PENETRATION_LIMIT_M:
+            return rotations
+    return details.relaxed.copy()

@@ -1,0 +1,92 @@
+"""What skin looks like: a wide palette of tones and where on a hand it differs.
+
+Axes: m drawn vertices, t tones. Colours are linear RGB albedo.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from m3dhmr_jax.synthetic.color import linear_rgb
+from m3dhmr_jax.synthetic.surface import Masks
+
+# sRGB, very light to very dark.
+TONES = np.array(
+    [
+        [247, 219, 200],
+        [239, 201, 176],
+        [228, 184, 154],
+        [213, 164, 130],
+        [192, 142, 107],
+        [167, 117, 83],
+        [141, 95, 65],
+        [115, 75, 51],
+        [90, 58, 41],
+        [70, 45, 34],
+    ]
+)
+PALE_PALM = linear_rgb(np.array([0.80, 0.60, 0.50]))
+VARNISH_PROBABILITY = 0.07
+
+
+class Skin(NamedTuple):
+    """One person's skin; strengths are shares in 0..1."""
+
+    base: Float[np.ndarray, "3"]
+    palm: Float[np.ndarray, "3"]
+    red: Float[np.ndarray, "3"]
+    nail: Float[np.ndarray, "3"]
+    redness: float
+    mottling: float
+    creasing: float
+    veins: float
+    palm_lines: float
+    bump: float
+    gloss: float
+    nail_gloss: float
+    noise_offset: Float[np.ndarray, "3"]
+
+
+def sample_skin(rng: np.random.Generator) -> Skin:
+    """A random skin; palms are lighter and redder, the more so the darker the skin."""
+    tone = rng.random() ** 1.15 * (len(TONES) - 1)
+    low = min(int(tone), len(TONES) - 2)
+    blend = TONES[low] * (1 - tone + low) + TONES[low + 1] * (tone - low)
+    base = linear_rgb(blend / 255) * np.exp(rng.normal(0, 0.05, 3) + rng.normal(0, 0.06))
+    darkness = tone / (len(TONES) - 1)
+    paler = 0.5 * darkness
+    palm = (base * (1 - paler) + PALE_PALM * paler) * np.array([1.06, 0.96, 0.95])
+    red = palm * np.array([1.02, 0.68, 0.64])
+    nail = (0.4 * base + 0.6 * palm) * np.array([1.12, 1.0, 1.02]) + 0.03
+    if rng.random() < VARNISH_PROBABILITY:
+        nail = linear_rgb(rng.random(3))
+    return Skin(
+        base=base,
+        palm=palm,
+        red=red,
+        nail=np.clip(nail, 0.01, 0.95),
+        redness=rng.uniform(0.3, 0.95) * (1 - 0.5 * darkness),
+        mottling=rng.uniform(0.04, 0.14),
+        creasing=rng.uniform(0.25, 0.6),
+        veins=rng.uniform(0, 0.5) ** 1.3,
+        palm_lines=rng.uniform(0.15, 0.6),
+        bump=rng.uniform(0.1, 0.5),
+        gloss=rng.uniform(0.08, 0.42),
+        nail_gloss=rng.uniform(0.5, 0.95),
+        noise_offset=rng.uniform(0, 64, 3),
+    )
+
+
+def skin_albedo(
+    skin: Skin, masks: Masks, mottle: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, "m 3"]:
+    """Albedo without nails and without what is finer than the mesh; `mottle` is smooth noise."""
+    palmar = masks.palmar[:, None]
+    albedo = skin.base * (1 - palmar) + skin.palm * palmar
+    flush = 0.6 * masks.knuckle + 0.6 * masks.tip * (0.4 + 0.6 * masks.palmar) + 0.22 * mottle
+    flush = skin.redness * np.clip(flush + 0.1 * masks.palmar, 0, 1)[:, None]
+    albedo = albedo * (1 - flush) + skin.red * flush
+    albedo = albedo * (1 + skin.mottling * mottle[:, None])
+    crease = skin.creasing * masks.crease[:, None] * np.array([0.45, 0.62, 0.66])
+    return np.clip(albedo * (1 - crease), 0.004, 0.95).astype(np.float32)

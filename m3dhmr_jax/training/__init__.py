@@ -1,0 +1,1 @@
+"""Training: the loop, one step as a pure function, the optimizer and the logger."""

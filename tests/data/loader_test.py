@@ -1,0 +1,170 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from m3dhmr_jax.data import freihand, loader
+from m3dhmr_jax.types import Batch
+from tfds_freihand.prepare import prepare
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(freihand_folder, tmp_path_factory):
+    return prepare(freihand_folder, tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def damaged_dir(freihand_folder, tmp_path):
+    """A dataset whose training photos 2 and 7 are no JPEG and a JPEG cut in the middle."""
+    folder = shutil.copytree(freihand_folder, tmp_path / "set")
+    (folder / "training/rgb/00000002.jpg").write_bytes(b"no photo")
+    cut = folder / "training/rgb/00000007.jpg"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    return prepare(folder, tmp_path / "tfds")
+
+
+def take(batches, n):
+    return [next(batches) for _ in range(n)]
+
+
+def assert_same(these, those):
+    for this, that in zip(these, those, strict=True):
+        for name, a, b in zip(this._fields, this, that, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def joined(parts):
+    """The batches of several processes put together again."""
+    return [
+        Batch(*(np.concatenate(shares) for shares in zip(*step, strict=True)))
+        for step in zip(*parts, strict=True)
+    ]
+
+
+def test_a_batch_is_the_photos_with_their_labels(dataset_dir, freihand_folder):
+    batch = next(loader.train_batches(dataset_dir, 6, seed=0))
+    labels = freihand.read_annotations(freihand_folder, "train")
+    assert batch.image.shape == (6, 224, 224, 3)
+    assert batch.valid.all()
+    for row, index in enumerate(batch.index.tolist()):
+        photo = freihand_folder / freihand.image_name("train", index)
+        np.testing.assert_array_equal(batch.image[row], simplejpeg.decode_jpeg(photo.read_bytes()))
+        np.testing.assert_array_equal(batch.intrinsics[row], labels.intrinsics[index % 5])
+        np.testing.assert_array_equal(batch.xyz_m[row], labels.xyz_m[index % 5])
+        np.testing.assert_array_equal(batch.verts_m[row], labels.verts_m[index % 5])
+        np.testing.assert_allclose(
+            batch.bbox_px[row], [60, 40 + index % 5, 90, 100 - index % 5], atol=1
+        )
+
+
+def test_every_epoch_has_each_photo_once_in_another_order(dataset_dir):
+    batches = take(loader.train_batches(dataset_dir, 5, seed=3), 6)
+    epochs = np.concatenate([batch.index for batch in batches]).reshape(3, 10)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(10), (3, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    other = take(loader.train_batches(dataset_dir, 5, seed=4), 2)
+    assert tuple(np.concatenate([batch.index for batch in other])) != tuple(epochs[0])
+
+
+@pytest.mark.parametrize("start_step", [1, 3, 8])
+def test_a_run_goes_on_where_it_was(dataset_dir, start_step):
+    whole = take(loader.train_batches(dataset_dir, 4, seed=1), 10)
+    resumed = loader.train_batches(dataset_dir, 4, seed=1, start_step=start_step, threads=5)
+    assert_same(take(resumed, 10 - start_step), whole[start_step:])
+
+
+def test_processes_share_the_rows_of_each_batch(dataset_dir):
+    whole = take(loader.train_batches(dataset_dir, 6, seed=1), 3)
+    parts = [
+        take(loader.train_batches(dataset_dir, 6, 1, process_index=i, process_count=3), 3)
+        for i in range(3)
+    ]
+    assert_same(joined(parts), whole)
+
+
+WITH_WORKERS = """
+import sys
+from pathlib import Path
+from m3dhmr_jax.data import pipeline
+if __name__ == "__main__":
+    batches = loader.train_batches(Path(sys.argv[1]), 4, 1, workers=1)
+    print([next(batches).index.tolist() for _ in range(3)])
+"""
+
+
+def test_worker_processes_change_nothing(dataset_dir, tmp_path):
+    script = tmp_path / "with_workers.py"
+    script.write_text(WITH_WORKERS)
+    run = subprocess.run(
+        [sys.executable, script, dataset_dir], capture_output=True, text=True, check=True
+    )
+    alone = take(loader.train_batches(dataset_dir, 4, 1), 3)
+    assert run.stdout.strip() == str([batch.index.tolist() for batch in alone])
+
+
+def test_evaluation_goes_once_in_order_and_ends_with_filler(dataset_dir):
+    batches = list(loader.eval_batches(dataset_dir, 4))
+    assert [batch.valid.tolist() for batch in batches] == [[True] * 4, [True] * 3 + [False]]
+    index = np.concatenate([batch.index[batch.valid] for batch in batches])
+    np.testing.assert_array_equal(index, np.arange(7))
+    assert all(len(each) == 4 for batch in batches for each in batch)
+    assert loader.size(dataset_dir, "test") == 7
+
+
+def test_evaluation_processes_share_the_rows(dataset_dir):
+    parts = [
+        list(loader.eval_batches(dataset_dir, 4, process_index=i, process_count=2)) for i in (0, 1)
+    ]
+    assert_same(joined(parts), list(loader.eval_batches(dataset_dir, 4)))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_unreadable_photo_stops_the_run_by_its_name(damaged_dir, threads):
+    batches = loader.train_batches(damaged_dir, 5, seed=0, threads=threads)
+    with pytest.raises(ValueError, match=r"training/rgb/0000000[27]\.jpg \(index [27]\)"):
+        take(batches, 2)
+
+
+def test_unreadable_photos_can_be_skipped_and_are_counted(damaged_dir):
+    batches = loader.train_batches(damaged_dir, 5, seed=0, skip_unreadable=True)
+    for _ in range(2):
+        for batch in take(batches, 2):
+            bad = np.isin(batch.index, [2, 7])
+            np.testing.assert_array_equal(batch.valid, ~bad)
+            assert not batch.image[bad].any()
+            assert batch.image[~bad].any(axis=(1, 2, 3)).all()
+        assert batches.skipped == {2, 7}
+
+
+def test_photos_of_two_sizes_are_refused(freihand_folder, tmp_path):
+    folder = shutil.copytree(freihand_folder, tmp_path / "set")
+    small = simplejpeg.encode_jpeg(np.zeros((100, 120, 3), np.uint8))
+    (folder / "training/rgb/00000002.jpg").write_bytes(small)
+    dataset_dir = prepare(folder, tmp_path / "tfds")
+    with pytest.raises(ValueError, match=r"shapes \[\(100, 120, 3\), \(224, 224, 3\)\]"):
+        next(loader.train_batches(dataset_dir, 10, seed=0))
+
+
+def test_impossible_batch_sizes_are_refused(dataset_dir):
+    with pytest.raises(ValueError, match="batch_size=11 must be 1 to 10"):
+        loader.train_batches(dataset_dir, 11, 0)
+    with pytest.raises(ValueError, match="batch_size=4 must be a positive multiple"):
+        loader.train_batches(dataset_dir, 4, 0, process_count=3)
+    with pytest.raises(ValueError, match="batch_size=0 must be a positive multiple"):
+        loader.eval_batches(dataset_dir, 0)
+
+
+def test_no_dataset_and_a_damaged_one_are_refused(dataset_dir, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no prepared dataset here"):
+        loader.size(tmp_path, "train")
+    copy = shutil.copytree(dataset_dir, tmp_path / "freihand" / "1.0.0")
+    shard = next(copy.glob("*train*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"the record files of train have .* bytes, but"):
+        loader.size(copy, "train")
+    shard.unlink()
+    with pytest.raises(ValueError, match="the record files of train have 0 bytes, but"):
+        loader.size(copy, "train")

@@ -1,0 +1,96 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m3dhmr_jax.builders import create_network
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.inference import predict
+from m3dhmr_jax.models.fast.convolutions import WEIGHTS_FIRST, WINOGRAD, Convolution
+from m3dhmr_jax.models.fast.folding import Folded, fold
+
+pytestmark = pytest.mark.long
+
+SYSTEMS = {
+    "quickstart": {},
+    "mlp": {"model.landmark_reader": "mlp"},
+    "deeper": {"model.blocks": (3, 4, 6, 3)},
+    "spiral": {"model.mesh_operator": "spiral"},
+    "dsconv without roi": {"model.mesh_operator": "dsconv", "model.roi": False},
+    "densestack": {
+        "model.backbone": "densestack",
+        "model.image_size": 128,
+        "model.landmark_reader": "clipped_mlp",
+    },
+}
+FULL_WIDTH = {"model.width": 64, "model.encoding": 256}
+
+
+def settled(network, seed=0):
+    """The network with statistics and affine parts as training leaves them: none is 0 or 1."""
+    rng = np.random.default_rng(seed)
+
+    def moved(path, leaf):
+        name = path[-1].key
+        if name in ("var", "scale"):
+            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
+        if name in ("mean", "bias"):
+            return jnp.asarray(leaf + rng.normal(size=leaf.shape) * 0.2, leaf.dtype)
+        return leaf
+
+    params, stats = (jax.tree.map_with_path(moved, x) for x in (network.params, network.stats))
+    return network._replace(params=params, stats=stats)
+
+
+def answers(network, b):
+    coarse = np.random.default_rng(1).normal(size=(b, 8, 8, 3))
+    times = network.image_size // 8
+    image = jnp.asarray(coarse.repeat(times, 1).repeat(times, 2), jnp.float32)
+    graphdef, params = fold(network.eval_graphdef, network.params, network.stats)
+    run = jax.jit(predict, static_argnums=0)
+    plain = run(network.eval_graphdef, network.params, network.stats, image)
+    return plain, run(graphdef, params, {}, image), (graphdef, params)
+
+
+def off_mm(plain, fast):
+    """The largest error of a vertex if these meshes had the size of a hand."""
+    as_hand_mm = 100 / float(jnp.abs(plain.verts).max())
+    return float(jnp.abs(plain.verts - fast.verts).max()) * as_hand_mm
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_folded_networks_answer_as_the_plain_ones(tiny_config, system):
+    network = settled(create_network(tiny_config(**SYSTEMS[system]), load_builtin()))
+    plain, fast, _ = answers(network, b=2)
+    assert off_mm(plain, fast) < 0.1
+    np.testing.assert_allclose(fast.uv_01, plain.uv_01, atol=1e-3)
+
+
+def test_at_full_width_all_formulations_serve(tiny_config):
+    network = settled(create_network(tiny_config(**FULL_WIDTH), load_builtin()))
+    plain, fast, (graphdef, params) = answers(network, b=1)
+    assert off_mm(plain, fast) < 0.1
+    np.testing.assert_allclose(fast.uv_01, plain.uv_01, atol=1e-3)
+    used = {
+        module.operation.formulation
+        for _, module in nnx.iter_modules(nnx.merge(graphdef, params))
+        if isinstance(module, Folded) and isinstance(module.operation, Convolution)
+    }
+    if jax.default_backend() == "cpu":
+        assert used >= {WEIGHTS_FIRST, WINOGRAD}
+
+
+def test_bfloat16_networks_fold_too(tiny_config):
+    config = tiny_config(**{"model.compute_type": "bfloat16"})
+    plain, fast, _ = answers(settled(create_network(config, load_builtin())), b=2)
+    assert off_mm(plain, fast) < 10  # Eight bits of each factor.
+    assert fast.verts.dtype == jnp.float32
+
+
+def test_no_normalisation_is_left_and_equal_networks_fold_alike(tiny_network):
+    net = settled(tiny_network)
+    graphdef, params = fold(net.eval_graphdef, net.params, net.stats)
+    modules = [module for _, module in nnx.iter_modules(nnx.merge(graphdef, params))]
+    assert not any(isinstance(module, nnx.BatchNorm | nnx.Conv) for module in modules)
+    assert fold(net.eval_graphdef, net.params, net.stats)[0] == graphdef
