@@ -12,7 +12,7 @@ from m3dhmr_jax.evaluate.run import evaluate
 from m3dhmr_jax.predict import command
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.runtime import preemption, processes
-from m3dhmr_jax.runtime.files import full_disk_named
+from m3dhmr_jax.runtime.files import explain_disk_full
 from m3dhmr_jax.training.train import train
 
 MODES = ("train_and_evaluate", "train", "evaluate", "predict")
@@ -59,14 +59,14 @@ def run_name(config_file: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    preemption.raise_at_sigterm()
+    preemption.install_sigterm_handler()
     try:
         run(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("", exc_info=True)
         sys.exit(f"Error: {error}")
-    except preemption.Stopped as stop:
-        print(f"Stopped {stop}", file=sys.stderr)
+    except preemption.Preempted as stop:
+        print(f"Preempted {stop}", file=sys.stderr)
         sys.exit(preemption.EXIT_CODE)
 
 
@@ -81,13 +81,13 @@ def run(arguments: list[str]) -> None:
         options = parser.parse_intermixed_args(arguments[1:])
         load = functools.partial(HandMeshPredictor.from_config, config, workdir)
         sys.exit(command.run_command(options, load))
-    with full_disk_named(workdir):
-        processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    with explain_disk_full(workdir):
+        processes.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         if MODE.value != "evaluate":
             train(config, workdir)
         if MODE.value != "train":
             evaluate(config, workdir)
-        processes.wait_for_all("the end")
+        processes.barrier("the end")
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ SCRIPTS = {
     ),
     "gpu": (
         "latency",
-        "latency --compute_type=bfloat16",
+        "latency --compute_dtype=bfloat16",
         "throughput",
         "parts",
-        "training_step --compute_type=bfloat16 --batch_size=256 --steps=30",
+        "training_step --compute_dtype=bfloat16 --batch_size=256 --steps=30",
         "evaluation",
         "startup",
         "end_to_end",

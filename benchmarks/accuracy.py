@@ -33,11 +33,11 @@ from m3dhmr_jax import losses
 from m3dhmr_jax.builders import Network, create_network, create_optimizer, load_hand
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.data.augment import AugmentConfig
-from m3dhmr_jax.evaluate.scoring import SHOWN, score_batches, shown
+from m3dhmr_jax.evaluate.scoring import REPORTED_METRICS, format_score, score_batches
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_eval_step
 from m3dhmr_jax.synthetic import FULL, write_dataset
-from m3dhmr_jax.training.step import Objective, TrainState, first_state, make_train_step
+from m3dhmr_jax.training.step import Objective, TrainState, init_state, make_train_step
 from m3dhmr_jax.types import Batch, Config
 
 MOBRECON = "configs/mobrecon.py:backbone=resnet18"
@@ -56,13 +56,13 @@ def render(n_train: int, n_test: int, seed: int) -> tuple[Batch, Batch]:
 def read(folder: Path, split: str) -> Batch:
     """All photos of a split, one for each annotation, in one batch."""
     labels = freihand.read_annotations(folder, split)
-    n = len(labels.xyz_m)
+    n = len(labels.joints_m)
     photos = np.stack([_photo(folder / freihand.image_name(split, i)) for i in range(n)])
     masks = [folder / freihand.PARTS[split] / "mask" / f"{i:08d}.jpg" for i in range(n)]
     return Batch(
         image=photos,
         intrinsics=labels.intrinsics,
-        xyz_m=labels.xyz_m,
+        joints_m=labels.joints_m,
         verts_m=labels.verts_m,
         # Only training crops follow the mask.
         bbox_px=np.stack([freihand.mask_box_px(mask) for mask in masks])
@@ -106,7 +106,7 @@ def train(
             f"{len(photos.index)} photos are less than batch_size={config.batch_size}: render more"
         )
     optimizer = create_optimizer(config, steps_per_epoch)
-    late = round(config.loss.consistency_from_epoch * steps_per_epoch)
+    late = round(config.loss.consistency_start_epoch * steps_per_epoch)
     step = make_train_step(
         network.graphdef,
         functools.partial(losses.two_view_terms, faces=hand.faces, crop_px=network.image_size),
@@ -120,7 +120,7 @@ def train(
     def step_on(state: TrainState, photos: Batch, rows: Any, key: Any) -> TrainState:
         return step(state, jax.tree.map(lambda x: jnp.take(x, rows, axis=0), photos), key)[0]
 
-    state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    state = init_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state = jax.tree.map(jnp.copy, state)  # The step consumes its own, not the network's.
     key = jax.random.key(config.seed)
     rows = orders(len(photos.index), config.batch_size, config.seed)
@@ -161,11 +161,14 @@ def compare(
         minutes = (time.perf_counter() - start) / 60
         result = score(config, network, hand, test, state)
         facts = {"steps": steps, "batch_size": config.batch_size, "seed": seed}
-        facts |= {"compute_type": config.model.compute_type}
+        facts |= {"compute_dtype": config.model.compute_dtype}
         facts |= {"train_photos": len(training.index), "test_photos": len(test.index)}
-        facts |= {"minutes": round(minutes, 2), **{name: result[name] for name in SHOWN}}
+        facts |= {"minutes": round(minutes, 2), **{name: result[name] for name in REPORTED_METRICS}}
         line = record("accuracy", {}, system=system.name, config=system.config, **facts)
-        print(f"{system.config}: " + ", ".join(f"{n} {shown(n, line[n])}" for n in SHOWN))
+        print(
+            f"{system.config}: "
+            + ", ".join(f"{n} {format_score(n, line[n])}" for n in REPORTED_METRICS)
+        )
         lines.append(line)
     return lines
 
@@ -180,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--system", action="append", choices=[s.name for s in COMPARED], help="one; may be repeated"
     )
-    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type")
+    parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype")
     flags = parser.parse_args(arguments)
     systems = [s for s in COMPARED if not flags.system or s.name in flags.system]
     if flags.photos:
@@ -189,14 +192,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         photos = render(flags.train, flags.test, flags.seed)
 
     def adapt(config: Config) -> None:
-        config.model.compute_type = flags.compute_type
+        config.model.compute_dtype = flags.compute_dtype
 
     lines = compare(systems, photos, flags.steps, flags.seed, adapt)
     rows = [
-        [line["system"], line["config"], *(shown(name, line[name]) for name in SHOWN)]
+        [
+            line["system"],
+            line["config"],
+            *(format_score(name, line[name]) for name in REPORTED_METRICS),
+        ]
         for line in lines
     ]
-    print(table(["system", "config", *SHOWN.values()], rows))
+    print(table(["system", "config", *REPORTED_METRICS.values()], rows))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def make_batch() -> Batch:
     return Batch(
         image=rng.integers(0, 256, (N_IMAGES, PHOTO_PX, PHOTO_PX, 3), dtype=np.uint8),
         intrinsics=np.tile(intrinsics, (N_IMAGES, 1, 1)),
-        xyz_m=verts_m[:, :21],
+        joints_m=verts_m[:, :21],
         verts_m=verts_m,
         bbox_px=np.tile(np.array([55, 60, 110, 95], np.float32), (N_IMAGES, 1)),
         index=np.arange(N_IMAGES),

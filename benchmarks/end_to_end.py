@@ -25,7 +25,7 @@ from m3dhmr_jax.data import loader
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.synthetic import FULL, write_dataset
 from m3dhmr_jax.tasks import create_task
-from m3dhmr_jax.training.step import first_state
+from m3dhmr_jax.training.step import init_state
 from m3dhmr_jax.training.train import Schedule, create_step
 from m3dhmr_jax.types import Config
 from tfds_freihand.prepare import prepare
@@ -55,7 +55,7 @@ def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, l
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
     step = create_step(config, task, optimizer, schedule, mesh)
     network, key = task.network, jax.random.key(config.seed)
-    state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    state = init_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state = sharding.replicate(state, mesh)
     pending = None
 
@@ -91,16 +91,16 @@ def main() -> None:
     parser.add_argument("--renderers", type=int, default=2, help="Processes that render.")
     parser.add_argument("--batch_size", type=int, default=32, help="Examples per step.")
     parser.add_argument(
-        "--steps", type=int, default=20, help="Steps per round, after a fifth of it to settle."
+        "--steps", type=int, default=20, help="Steps per round, after a fifth of it to flush."
     )
     parser.add_argument("--rounds", type=int, default=3, help="Rounds.")
     parser.add_argument("--threads", type=int, default=2, help="config.data.loader.threads.")
     parser.add_argument("--workers", type=int, default=0, help="config.data.loader.workers.")
-    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type.")
+    parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype.")
     args = parser.parse_args()
     config = load_config(args.config)
     config.batch_size = args.batch_size
-    config.model.compute_type = args.compute_type
+    config.model.compute_dtype = args.compute_dtype
     config.data.loader.threads, config.data.loader.workers = args.threads, args.workers
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
@@ -121,7 +121,7 @@ def main() -> None:
         timings,
         config=args.config,
         batch_size=config.batch_size,
-        compute_type=config.model.compute_type,
+        compute_dtype=config.model.compute_dtype,
         loader={"threads": args.threads, "workers": args.workers},
         examples_per_s={name: round(rate, 1) for name, rate in rates.items()},
         paper_schedule_h=round(hours, 2),

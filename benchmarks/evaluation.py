@@ -17,7 +17,7 @@ from benchmarks.measure import interleaved, record, table
 from benchmarks.scoring import N_SAMPLES, Samples, make_samples
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
-from m3dhmr_jax.inference import make_answer_step
+from m3dhmr_jax.inference import make_predict_step
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
 from m3dhmr_jax.types import Batch
 
@@ -26,13 +26,13 @@ PHOTO_PX = 224
 
 def batch_of(samples: Samples) -> Batch:
     """Photos of noise for the hands of a batch."""
-    n = len(samples.xyz_m)
+    n = len(samples.joints_m)
     rng = np.random.default_rng(0)
     intrinsics = np.array([[480, 0, 112], [0, 480, 112], [0, 0, 1]], np.float32)
     return Batch(
         image=rng.integers(0, 256, (n, PHOTO_PX, PHOTO_PX, 3), np.uint8),
         intrinsics=np.tile(intrinsics, (n, 1, 1)),
-        xyz_m=samples.xyz_m.astype(np.float32),
+        joints_m=samples.joints_m.astype(np.float32),
         verts_m=samples.verts_m.astype(np.float32),
         bbox_px=np.tile(np.array([47, 47, 130, 130], np.float32), (n, 1)),
         index=np.arange(n, dtype=np.int32),
@@ -44,7 +44,9 @@ def main(name: str = "configs/resnet18.py", *, n: int = N_SAMPLES) -> None:
     config = load_config(name)
     hand = load_hand(config)
     network = create_network(config, hand)
-    answer_step = make_answer_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
+    predict_step = make_predict_step(
+        network.eval_graphdef, hand.joint_regressor, network.image_size
+    )
     size = config.eval.batch_size
     count = -(-n // size)
     samples = make_samples(count * size)  # The last batch is filled up, as in evaluation.
@@ -52,12 +54,12 @@ def main(name: str = "configs/resnet18.py", *, n: int = N_SAMPLES) -> None:
     photos, errors = batch_of(Samples(*(each[:size] for each in samples))), []
 
     def answer() -> object:
-        return answer_step(network.params, network.stats, photos)
+        return predict_step(network.params, network.stats, photos)
 
     def compute_errors() -> object:
         hands = [each[here].astype(np.float32) for here in [next(rows)] for each in samples]
-        xyz_m, verts_m, pred_xyz_m, pred_verts_m = hands
-        errors.append(batch_metrics(pred_xyz_m, pred_verts_m, xyz_m, verts_m))
+        joints_m, verts_m, pred_xyz_m, pred_verts_m = hands
+        errors.append(batch_metrics(pred_xyz_m, pred_verts_m, joints_m, verts_m))
         return errors[-1]
 
     timings = interleaved({"answers": answer, "errors": compute_errors}, count, warm_up=1)

@@ -1,6 +1,6 @@
 """How long one hand takes: the network alone, and from a photo to a mesh in camera space.
 
-    python -m benchmarks.latency [--config=configs/resnet34.py] [--compute_type=bfloat16]
+    python -m benchmarks.latency [--config=configs/resnet34.py] [--compute_dtype=bfloat16]
 
 One line per config. `plain` is the network as it is trained, `jax.jit` of the unfolded module in
 evaluation mode; `network` is what the predictor runs. All configs are timed in turn in one
@@ -37,10 +37,10 @@ HEADS = [
 K = np.array([[600, 0, 320], [0, 600, 240], [0, 0, 1]], np.float32)
 
 
-def calls(name: str, compute_type: str) -> dict[str, Callable[[], object]]:
+def calls(name: str, compute_dtype: str) -> dict[str, Callable[[], object]]:
     """Plain network, network, and pipeline of a config, untrained, for one hand each."""
     hand, config = load_builtin(), load_config(name)
-    config.model.compute_type = compute_type
+    config.model.compute_dtype = compute_dtype
     network = create_network(config, hand)
     side, (params, stats) = network.image_size, (network.params, network.stats)
     image = jax.random.normal(jax.random.key(0), (1, side, side, 3))
@@ -62,11 +62,11 @@ def calls(name: str, compute_type: str) -> dict[str, Callable[[], object]]:
 
 
 def main(
-    configs: tuple[str, ...] = CONFIGS, rounds: int = 40, compute_type: str = "float32"
+    configs: tuple[str, ...] = CONFIGS, rounds: int = 40, compute_dtype: str = "float32"
 ) -> None:
     names = dict.fromkeys((YARDSTICK, *configs))
     functions = {
-        (name, part): call for name in names for part, call in calls(name, compute_type).items()
+        (name, part): call for name in names for part, call in calls(name, compute_dtype).items()
     }
     keys = {f"{name} {part}": (name, part) for name, part in functions}
     timings = interleaved({key: functions[pair] for key, pair in keys.items()}, rounds)
@@ -90,7 +90,7 @@ def main(
             "latency",
             of_config[name],
             config=name,
-            compute_type=compute_type,
+            compute_dtype=compute_dtype,
             ratios={key: ratio and round(ratio, 3) for key, ratio in ratios.items()},
         )
     print(table(HEADS, rows))
@@ -100,6 +100,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", action="append", help="a config of this repository, or several")
     parser.add_argument("--rounds", type=int, default=40, help="that count")
-    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type")
+    parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype")
     args = parser.parse_args()
-    main(tuple(args.config or CONFIGS), args.rounds, args.compute_type)
+    main(tuple(args.config or CONFIGS), args.rounds, args.compute_dtype)

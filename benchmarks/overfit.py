@@ -136,17 +136,17 @@ def main(_) -> None:
     def seen(params: Any, stats: Any) -> tuple[Array, Array]:
         model = nnx.merge(network.eval_graphdef, params, stats)
         encoding, maps = model.backbone(views.image)
-        uv_01 = model.landmarks(maps)
-        return sample_at(encoding, uv_01), uv_01
+        landmarks_01 = model.landmarks(maps)
+        return sample_at(encoding, landmarks_01), landmarks_01
 
-    pose_features, uv_01 = seen(params, stats)
+    pose_features, landmarks_01 = seen(params, stats)
     decoder_graphdef, _ = nnx.split(nnx.merge(network.graphdef, params, stats).decoder)
     rate = optax.warmup_cosine_decay_schedule(0, DECODER_RATE, DECODER_WARMUP, DECODER_STEPS.value)
     optimizer = optim.adam(rate, config.optim.clip_norm)
 
     def decoder_loss(decoder: Any, some: Array):
         verts = nnx.merge(decoder_graphdef, decoder)(pose_features[some])
-        return loss(Prediction(verts, uv_01[some]), View(*(x[some] for x in views)))
+        return loss(Prediction(verts, landmarks_01[some]), View(*(x[some] for x in views)))
 
     @jax.jit
     def decoder_step(decoder: Any, opt_state: Any, some: Array):

@@ -49,9 +49,11 @@ def walk(model: M3DHMR, image: Float[Array, "b s s 3"], call: Call) -> Predictio
     merged = call("merge", (backbone.remap, backbone.merge), _merge, stem, top)
     top, bottom = call("stack2", backbone.stack2, lambda m, x: m(x), merged)
     readers = backbone.maps, model.landmarks
-    uv_01 = call("landmarks", readers, lambda m, x: m[1](m[0](x)), top)
-    x = call("sample_and_lift", (backbone.encode, decoder.lift), _sample_and_lift, bottom, uv_01)
-    for conv, level in zip(decoder.convs, decoder.tables.levels[::-1], strict=True):
+    landmarks_01 = call("landmarks", readers, lambda m, x: m[1](m[0](x)), top)
+    x = call(
+        "sample_and_lift", (backbone.encode, decoder.lift), _sample_and_lift, bottom, landmarks_01
+    )
+    for conv, level in zip(decoder.convs, decoder.hierarchy.levels[::-1], strict=True):
 
         def refine(conv, x, level=level):
             x = upsample(x, level.up_indices, level.up_weights)
@@ -60,7 +62,7 @@ def walk(model: M3DHMR, image: Float[Array, "b s s 3"], call: Call) -> Predictio
         x = call(f"level_{level.n_vertices}", conv, refine, x)
     rows = decoder.head_spirals.indices
     verts = call("head", decoder.head, lambda head, x: head(x, rows), x)
-    return Prediction(verts, uv_01)
+    return Prediction(verts, landmarks_01)
 
 
 def _merge(modules: Any, stem: Array, top: Array) -> Array:
@@ -68,9 +70,9 @@ def _merge(modules: Any, stem: Array, top: Array) -> Array:
     return nnx.relu(merge(jnp.concatenate([stem, nnx.relu(remap(top))], axis=-1)))
 
 
-def _sample_and_lift(modules: Any, bottom: Array, uv_01: Array) -> Array:
+def _sample_and_lift(modules: Any, bottom: Array, landmarks_01: Array) -> Array:
     encode, lift = modules
-    return jnp.einsum("vn,bne->bve", lift[...], sample_at(encode(bottom), uv_01))
+    return jnp.einsum("vn,bne->bve", lift[...], sample_at(encode(bottom), landmarks_01))
 
 
 def programs(model: M3DHMR, image: Array) -> dict[str, Callable[[], Any]]:

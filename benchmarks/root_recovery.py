@@ -26,7 +26,7 @@ ENOUGH_PX, LEAST_LANDMARKS, MOST_SOLVES = 2.0, 13, 5
 def make_problems() -> dict[str, np.ndarray]:
     """Turned hands in crops of 128 px: noise of 0, 1 or 3 px, and 0, 2 or 5 landmarks astray."""
     model, rng = load_builtin(), np.random.default_rng(0)
-    joints = model.joint_regressor @ model.vertices
+    joints = model.joint_regressor @ model.verts_m
     turns = np.linalg.qr(rng.normal(size=(N_PROBLEMS, 3, 3)))[0]
     joints_rel = (joints - joints[:1]) @ turns
     t_true = rng.uniform([-0.03, -0.03, 0.3], [0.03, 0.03, 1.2], (N_PROBLEMS, 3))

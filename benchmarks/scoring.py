@@ -27,7 +27,7 @@ N_SAMPLES, NOISE_M = 3960, 0.004
 class Samples(NamedTuple):
     """Hands before the camera and predictions of them; b samples, n landmarks, v vertices."""
 
-    xyz_m: Float[np.ndarray, "b n 3"]
+    joints_m: Float[np.ndarray, "b n 3"]
     verts_m: Float[np.ndarray, "b v 3"]
     pred_xyz_m: Float[np.ndarray, "b n 3"]
     pred_verts_m: Float[np.ndarray, "b v 3"]
@@ -38,10 +38,10 @@ def make_samples(n: int) -> Samples:
     hand, rng = load_builtin(), np.random.default_rng(0)
     turns = np.linalg.qr(rng.normal(size=(n, 3, 3)))[0]
     places = rng.uniform([-0.1, -0.1, 0.4], [0.1, 0.1, 1.0], (n, 3))[:, None]
-    verts_m = hand.vertices @ turns + places
+    verts_m = hand.verts_m @ turns + places
     pred_verts_m = verts_m + NOISE_M * rng.normal(size=verts_m.shape)
-    xyz_m, pred_xyz_m = (hand.joint_regressor @ x for x in (verts_m, pred_verts_m))
-    return Samples(xyz_m, verts_m, pred_xyz_m, pred_verts_m)
+    joints_m, pred_xyz_m = (hand.joint_regressor @ x for x in (verts_m, pred_verts_m))
+    return Samples(joints_m, verts_m, pred_xyz_m, pred_verts_m)
 
 
 def write_list(path: Path, lists: list[np.ndarray], *, is_nested: bool) -> None:
@@ -59,7 +59,7 @@ def write_list(path: Path, lists: list[np.ndarray], *, is_nested: bool) -> None:
 def write_files(folder: Path, n: int) -> int:
     """A truth and a challenge entry of `n` samples; their size in bytes."""
     samples = make_samples(n)
-    write_list(folder / "evaluation_xyz.json", [samples.xyz_m], is_nested=False)
+    write_list(folder / "evaluation_xyz.json", [samples.joints_m], is_nested=False)
     write_list(folder / "evaluation_verts.json", [samples.verts_m], is_nested=False)
     predicted = [samples.pred_xyz_m, samples.pred_verts_m]
     write_list(folder / "pred.json", predicted, is_nested=True)

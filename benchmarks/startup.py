@@ -36,7 +36,7 @@ ends = [time.time()]
 config = load_config(sys.argv[1])
 config.eval.checkpoint = sys.argv[2]
 hand = load_hand(config)
-network = create_network(config, hand, drawn=False)
+network = create_network(config, hand, abstract=True)
 state = trained_state(config, network, Path())
 graphdef, folded = jax.block_until_ready(fold(network.eval_graphdef, state.params, state.stats))
 side = network.image_size

@@ -80,7 +80,7 @@ def load_config(name: str) -> Config:
 
 def size_of(config: Config) -> Size:
     """Counts a network without making its arrays."""
-    network = create_network(config, load_hand(config), drawn=False)
+    network = create_network(config, load_hand(config), abstract=True)
     image = jax.ShapeDtypeStruct((1, network.image_size, network.image_size, 3), jnp.float32)
     answer = functools.partial(predict, network.eval_graphdef)
     program = jax.make_jaxpr(answer)(network.params, network.stats, image)

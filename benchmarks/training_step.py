@@ -1,7 +1,7 @@
 """Examples per second of a training step, its memory, and how busy the device is.
 
     python -m benchmarks.training_step
-    python -m benchmarks.training_step --compute_type=bfloat16 --batch_size=256 --steps=30
+    python -m benchmarks.training_step --compute_dtype=bfloat16 --batch_size=256 --steps=30
 
 The whole jitted step of a run, augmentation and optimizer included, on examples that lie on the
 device; an example is one photo, of which the network sees two views. Model FLOPs are those of the
@@ -27,7 +27,7 @@ from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.training import optim
-from m3dhmr_jax.training.step import Objective, first_state, make_train_step
+from m3dhmr_jax.training.step import Objective, init_state, make_train_step
 from m3dhmr_jax.types import Batch, Config
 
 PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.
@@ -38,10 +38,10 @@ PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.
 }
 
 
-def peak_tflops(device_kind: str, compute_type: str) -> float | None:
+def peak_tflops(device_kind: str, compute_dtype: str) -> float | None:
     """What one device promises, if it is known."""
     for (name, of_type), tflops in PEAK_TFLOPS.items():
-        if name in device_kind and of_type == compute_type:
+        if name in device_kind and of_type == compute_dtype:
             return tflops
     return None
 
@@ -49,13 +49,13 @@ def peak_tflops(device_kind: str, compute_type: str) -> float | None:
 def examples(hand: HandModel, n: int) -> Batch:
     """The hand of rest in front of a camera, on noise."""
     rng = np.random.default_rng(0)
-    place_m = np.array([0, 0, 0.6]) - hand.vertices.mean(axis=0)
-    verts_m = np.repeat((hand.vertices + place_m)[None], n, axis=0).astype(np.float32)
+    place_m = np.array([0, 0, 0.6]) - hand.verts_m.mean(axis=0)
+    verts_m = np.repeat((hand.verts_m + place_m)[None], n, axis=0).astype(np.float32)
     intrinsics = np.array([[450, 0, 112], [0, 450, 112], [0, 0, 1]], np.float32)
     return Batch(
         image=rng.integers(0, 256, (n, 224, 224, 3), np.uint8),
         intrinsics=np.repeat(intrinsics[None], n, axis=0),
-        xyz_m=(hand.joint_regressor @ verts_m).astype(np.float32),
+        joints_m=(hand.joint_regressor @ verts_m).astype(np.float32),
         verts_m=verts_m,
         bbox_px=np.repeat(np.array([[50, 50, 120, 120]], np.float32), n, axis=0),
         index=np.arange(n, dtype=np.int32),
@@ -80,7 +80,7 @@ def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], floa
         config.optim.accumulate_steps,
     )
     mesh = sharding.device_mesh()
-    state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    state = init_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state, key = sharding.replicate(state, mesh), jax.random.key(0)
     batch = sharding.shard(examples(hand, config.batch_size), mesh)
     step = sharding.jit_step(step, mesh).lower(state, batch, key).compile()
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=3, help="Rounds that count, after one that does not."
     )
-    parser.add_argument("--compute_type", default="float32", help="config.model.compute_type.")
+    parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype.")
     parser.add_argument("--remat", action="store_true", help="config.model.remat.")
     parser.add_argument(
         "--accumulate_steps", type=int, default=1, help="config.optim.accumulate_steps."
@@ -123,21 +123,21 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(args.config)
     config.batch_size = args.batch_size
-    config.model.compute_type = args.compute_type
+    config.model.compute_dtype = args.compute_dtype
     config.model.remat = args.remat
     config.optim.accumulate_steps = args.accumulate_steps
-    sharding.check_parts(config.batch_size, config.optim.accumulate_steps)
+    sharding.check_microbatches(config.batch_size, config.optim.accumulate_steps)
     times_ms, needed_mb = measured(config, args.rounds, args.steps)
     step = timing(times_ms)
     examples_per_s = 1000 * config.batch_size / step.median_ms
     # Two views; backward is twice forward; a multiply-add is two operations.
     example_gflop = 2 * 3 * 2 * size_of(config).multiply_adds / 1e9
     tflops = example_gflop * examples_per_s / 1e3
-    peak = peak_tflops(jax.devices()[0].device_kind, config.model.compute_type)
+    peak = peak_tflops(jax.devices()[0].device_kind, config.model.compute_dtype)
     utilisation = tflops / (peak * jax.device_count()) if peak else None
     facts = {
         "batch_size": config.batch_size,
-        "compute_type": config.model.compute_type,
+        "compute_dtype": config.model.compute_dtype,
         "remat": config.model.remat,
         "accumulate_steps": config.optim.accumulate_steps,
         "examples_per_s": round(examples_per_s, 2),

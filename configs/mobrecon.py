@@ -20,8 +20,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config: Any = (resnet34 if backbone == "resnet34" else resnet18).get_config()
     if backbone == "densestack":
         config.model.backbone = "densestack"
-        config.model.landmark_reader = "clipped_mlp"
+        config.model.landmark_head = "clipped_mlp"
     config.model.mesh_operator = "dsconv"
     config.model.roi = False
-    config.loss.consistency_from_epoch = 5.0
+    config.loss.consistency_start_epoch = 5.0
     return config

@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config: Any = base.get_config()
     config.task = "landmarks"
     config.epochs = 0.25 * config.epochs
-    config.optim.drop_epochs = (0.75 * config.epochs,)
+    config.optim.lr_decay_epochs = (0.75 * config.epochs,)
 
     config.loss = ConfigDict()
     config.loss.heatmap_sigma_cells = 1.5  # A cell is 4 px of the crop, about half a finger.

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.model.encoding = 128
     config.model.channels = (32, 32, 16, 16)
     config.model.kernels = 4
-    config.model.landmark_reader = "soft_argmax"
+    config.model.landmark_head = "soft_argmax"
 
     config.data.source.folder = "data/quickstart"
     config.data.source.prepared = "data/tfds/quickstart"
@@ -41,13 +41,13 @@ def get_config() -> ConfigDict:
     config.augment.hue = 0.02
     config.optim.learning_rate = 2.5e-3
     config.optim.warmup_epochs = 0.3
-    config.optim.drop_epochs = (4.0, 4.9)
-    config.optim.drop_factor = 0.25
+    config.optim.lr_decay_epochs = (4.0, 4.9)
+    config.optim.lr_decay_factor = 0.25
     config.optim.ema_decay = 0.99
     config.loss.weights.pose2d = 2.0
     config.loss.weights.con3d = 0.25
     config.loss.weights.con2d = 0.25
-    config.loss.consistency_from_epoch = 2.0
+    config.loss.consistency_start_epoch = 2.0
 
     config.checkpoint_every_epochs = 1.1
     config.eval.every_epochs = 2.75

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
 
     config.hand = ""  # The built-in one; or the path of your MANO_RIGHT.pkl, as FreiHAND needs.
 
-    # Fields of m3dhmr_jax.models.network.ModelConfig, and `tables`.
+    # Fields of m3dhmr_jax.models.network.ModelConfig, and `hierarchy`.
     config.model = ConfigDict()
     config.model.image_size = 128
     config.model.backbone = "resnet"  # Or "densestack", MobRecon's.
@@ -34,11 +34,11 @@ def get_config() -> ConfigDict:
     config.model.roi = True  # False ends without a look at the regions of the hand.
     config.model.roi_length = 27
     config.model.roi_dilation = 2
-    config.model.landmark_reader = "mlp"  # Or "clipped_mlp", MobRecon's, or "soft_argmax".
-    config.model.tables = (
+    config.model.landmark_head = "mlp"  # Or "clipped_mlp", MobRecon's, or "soft_argmax".
+    config.model.hierarchy = (
         ""  # An .npz of m3dhmr_jax.mesh.hierarchy_file; if none, made of the hand.
     )
-    config.model.compute_type = "float32"  # Or "bfloat16": half the memory, fast on GPU and TPU.
+    config.model.compute_dtype = "float32"  # Or "bfloat16": half the memory, fast on GPU and TPU.
     config.model.remat = False  # True computes the residual blocks again, to save memory.
 
     # Fields of m3dhmr_jax.data.augment.AugmentConfig.
@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.augment.scale = 1.3
     config.augment.scale_jitter = 0.2
     config.augment.max_angle_deg = 90.0
-    config.augment.turn_probability = 0.6
+    config.augment.rotation_probability = 0.6
     config.augment.shift = 1.0
     config.augment.brightness = 0.4
     config.augment.contrast = 0.4
@@ -68,8 +68,8 @@ def get_config() -> ConfigDict:
 
     config.optim = ConfigDict()
     config.optim.learning_rate = 1e-3
-    config.optim.drop_epochs = (30.0,)
-    config.optim.drop_factor = 0.1
+    config.optim.lr_decay_epochs = (30.0,)
+    config.optim.lr_decay_factor = 0.1
     config.optim.warmup_epochs = 0.0
     config.optim.clip_norm = 2.0  # The first steps are hundreds of times longer than the rest.
     config.optim.accumulate_steps = 1  # Parts of a batch that take turns, to save memory.
@@ -84,7 +84,7 @@ def get_config() -> ConfigDict:
     config.loss.weights.edge = 1.0
     config.loss.weights.con3d = 1.0
     config.loss.weights.con2d = 1.0
-    config.loss.consistency_from_epoch = 0.0  # MobRecon's code: 5.
+    config.loss.consistency_start_epoch = 0.0  # MobRecon's code: 5.
 
     config.checkpoint_every_epochs = 1.0
     config.log_every_steps = 50

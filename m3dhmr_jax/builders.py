@@ -11,16 +11,23 @@ import optax
 from flax import nnx
 
 from m3dhmr_jax.checkpoints.manager import Checkpoints
-from m3dhmr_jax.checkpoints.weights import Adopted, Weights, account, adopt, flatten, load_weights
+from m3dhmr_jax.checkpoints.weights import (
+    LoadReport,
+    Weights,
+    flatten,
+    load_matching,
+    load_weights,
+    summarize,
+)
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin, load_mano
-from m3dhmr_jax.mesh.hierarchy import MeshTables, build_tables, tables_id
-from m3dhmr_jax.mesh.hierarchy_file import load_tables
+from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy, hierarchy_id
+from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.mesh.spirals import roi_spirals
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from m3dhmr_jax.models.pretrain2d import Pretrain2D
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.training import optim
-from m3dhmr_jax.training.step import TrainState, first_state
+from m3dhmr_jax.training.step import TrainState, init_state
 from m3dhmr_jax.types import Config
 
 
@@ -32,7 +39,7 @@ class Network(NamedTuple):
     params: Any  # Arrays, or what has their shapes.
     stats: Any
     image_size: int
-    belongs_to: dict[str, Any]  # What its checkpoints fit.
+    compatibility: dict[str, Any]  # What its checkpoints fit.
 
 
 def load_hand(config: Config) -> HandModel:
@@ -44,36 +51,36 @@ def load_hand(config: Config) -> HandModel:
     return load_mano(config.hand) if config.hand else load_builtin()
 
 
-def create_network(config: Config, hand: HandModel, *, drawn: bool = True) -> Network:
-    """The network with fresh parameters, drawn from `config.seed`.
+def create_network(config: Config, hand: HandModel, *, abstract: bool = False) -> Network:
+    """The network with parameters initialised from `config.seed`.
 
-    If they are not `drawn`, their shapes stand in their place, for arrays that are read: a fresh
-    process draws for a quarter of a minute.
+    If `abstract`, parameters are `jax.ShapeDtypeStruct`s, to be replaced by arrays that are read:
+    initialising takes a fresh process a quarter of a minute.
 
     Raises:
-        ValueError: if a field of `config.model` has a bad value, its tables do not fit, or no mesh
+        ValueError: if a field of `config.model` has a bad value, its hierarchy do not fit, or no mesh
             is learned.
-        FileNotFoundError: if the file of its tables is not there.
+        FileNotFoundError: if the file of its hierarchy is not there.
     """
     if config.task != "mesh":
         raise ValueError(
-            f"task={config.task!r} trains a part of the network, which answers no mesh; start a "
+            f"task={config.task!r} trains a part of the network, which predicts no mesh; start a "
             "whole one from it: --config=configs/resnet18.py --config.init_from=<its workdir>"
         )
-    tables_file, model_config = _model(config)
-    tables = create_tables(tables_file, hand, model_config)
-    own = {"hand": hand_id(hand), "tables": tables_id(tables)}
+    hierarchy_file, model_config = _model(config)
+    hierarchy = create_hierarchy(hierarchy_file, hand, model_config)
+    own = {"hand": hand_id(hand), "hierarchy": hierarchy_id(hierarchy)}
 
     def model() -> M3DHMR:
-        return M3DHMR(model_config, tables, rngs=nnx.Rngs(config.seed))
+        return M3DHMR(model_config, hierarchy, rngs=nnx.Rngs(config.seed))
 
-    return _as_data(model, drawn, config, model_config, own)
+    return _as_data(model, abstract, config, model_config, own)
 
 
-def create_pretraining(config: Config, *, drawn: bool = True) -> Network:
+def create_pretraining(config: Config, *, abstract: bool = False) -> Network:
     """The part of that network which is trained in 2D first, under heads of its own.
 
-    `drawn` as in `create_network`.
+    `abstract` as in `create_network`.
 
     Raises:
         ValueError: if a field of `config.model` has a bad value.
@@ -83,20 +90,20 @@ def create_pretraining(config: Config, *, drawn: bool = True) -> Network:
     def model() -> Pretrain2D:
         return Pretrain2D(model_config, rngs=nnx.Rngs(config.seed))
 
-    return _as_data(model, drawn, config, model_config, {})
+    return _as_data(model, abstract, config, model_config, {})
 
 
 def _model(config: Config) -> tuple[str, ModelConfig]:
     fields = dict(config.model)
-    return fields.pop("tables"), ModelConfig(**fields)
+    return fields.pop("hierarchy"), ModelConfig(**fields)
 
 
 def _as_data(
     make: Callable[[], nnx.Module],
-    drawn: bool,
+    abstract: bool,
     config: Config,
     model_config: ModelConfig,
-    belongs_to: dict[str, Any],
+    compatibility: dict[str, Any],
 ) -> Network:
     graphdefs = []
 
@@ -106,7 +113,7 @@ def _as_data(
         graphdefs.extend((graphdef, nnx.graphdef(nnx.view(model, use_running_average=True))))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
-    params, stats = arrays() if drawn else jax.eval_shape(arrays)
+    params, stats = jax.eval_shape(arrays) if abstract else arrays()
     fields = dataclasses.asdict(model_config)
     del fields["remat"]  # Changes no number: a run may go on with it or without.
     return Network(
@@ -115,7 +122,7 @@ def _as_data(
         params=params,
         stats=stats,
         image_size=model_config.image_size,
-        belongs_to=belongs_to
+        compatibility=compatibility
         | {
             "task": config.task,
             "model": fields,
@@ -124,32 +131,32 @@ def _as_data(
     )
 
 
-def create_tables(path: str, hand: HandModel, model: ModelConfig) -> MeshTables:
-    """The tables of a file, or those of the hand where `path` is empty; regions are the hand's.
+def create_hierarchy(path: str, hand: HandModel, model: ModelConfig) -> MeshHierarchy:
+    """The hierarchy of a file, or those of the hand where `path` is empty; regions are the hand's.
 
     Raises:
-        ValueError: if the file is no such tables, or they do not fit the hand or the network.
+        ValueError: if the file is no such hierarchy, or they do not fit the hand or the network.
         FileNotFoundError: if it is not there.
     """
     if not path:
-        return build_tables(hand, model.spiral_length, model.roi_length, model.roi_dilation)
-    tables = load_tables(path)
-    finest = tables.levels[0].n_vertices
-    if finest != len(hand.vertices):
+        return build_hierarchy(hand, model.spiral_length, model.roi_length, model.roi_dilation)
+    hierarchy = load_hierarchy(path)
+    finest = hierarchy.levels[0].n_vertices
+    if finest != len(hand.verts_m):
         raise ValueError(
-            f"model.tables={path}: its finest level has {finest} vertices, but the hand has "
-            f"{len(hand.vertices)}; tables and hand must be of the same surface"
+            f"model.hierarchy={path}: its finest level has {finest} vertices, but the hand has "
+            f"{len(hand.verts_m)}; hierarchy and hand must be of the same surface"
         )
-    lengths = {level.spirals.shape[1] for level in tables.levels}
+    lengths = {level.spirals.shape[1] for level in hierarchy.levels}
     if lengths != {model.spiral_length}:
         raise ValueError(
             f"model.spiral_length={model.spiral_length}, but {path} has spirals of "
             f"length {sorted(lengths)}: set the field to their length"
         )
     if not model.roi:
-        return tables
-    roi = roi_spirals(hand.vertices, hand.faces, hand.regions, model.roi_length, model.roi_dilation)
-    return dataclasses.replace(tables, roi_spirals=roi)
+        return hierarchy
+    roi = roi_spirals(hand.verts_m, hand.faces, hand.regions, model.roi_length, model.roi_dilation)
+    return dataclasses.replace(hierarchy, roi_spirals=roi)
 
 
 def create_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -158,14 +165,14 @@ def create_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTran
         config.optim.learning_rate,
         steps_per_epoch,
         config.optim.warmup_epochs,
-        config.optim.drop_epochs,
-        config.optim.drop_factor,
+        config.optim.lr_decay_epochs,
+        config.optim.lr_decay_factor,
     )
     return optim.adam(rate, config.optim.clip_norm)
 
 
 def checkpoints_of(workdir: Path, network: Network) -> Checkpoints:
-    return Checkpoints(workdir / "checkpoints", network.belongs_to)
+    return Checkpoints(workdir / "checkpoints", network.compatibility)
 
 
 def initialised(network: Network, source: str) -> Network:
@@ -182,7 +189,7 @@ def initialised(network: Network, source: str) -> Network:
         return network
     found = read_run(Path(source)) if Path(source).is_dir() else load_weights(Path(source))
     network, report = _adopt(network, found)
-    lines = [line for _, adopted in report for line in account(adopted)]
+    lines = [line for _, adopted in report for line in summarize(adopted)]
     if not any(adopted.used for _, adopted in report):
         raise ValueError(
             f"init_from={source}: nothing in it fits this network: {'; '.join(lines)}; "
@@ -191,7 +198,7 @@ def initialised(network: Network, source: str) -> Network:
     print(f"Starting from {source}:")
     for kind, adopted in report:
         total = len(adopted.used) + len(adopted.missing) + len(adopted.wrong_shape)
-        print("; ".join([f"  {len(adopted.used)} of {total} {kind} used", *account(adopted)]))
+        print("; ".join([f"  {len(adopted.used)} of {total} {kind} used", *summarize(adopted)]))
     for line in _other_tables(network, found):
         print(f"  {line}")
     return network
@@ -207,29 +214,31 @@ def read_run(workdir: Path) -> Weights:
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise FileNotFoundError(f"{workdir}: neither a weights file nor the workdir of a run")
-    checkpoints = Checkpoints(folder, belongs_to={})
+    checkpoints = Checkpoints(folder, compatibility={})
     found = checkpoints.restore_anything()
     checkpoints.close()
     if found is None:
         raise FileNotFoundError(f"{folder}: no finished checkpoint here")
     step, state = found
-    params = state.get("mean_params") or state["params"]
+    params = state.get("ema_params") or state["params"]
     return Weights(flatten(params), flatten(state["stats"]), {"step": str(step)})
 
 
-def _adopt(network: Network, found: Weights) -> tuple[Network, list[tuple[str, Adopted]]]:
-    params, of_params = adopt(network.params, found.params)
-    stats, of_stats = adopt(network.stats, found.stats)
+def _adopt(network: Network, found: Weights) -> tuple[Network, list[tuple[str, LoadReport]]]:
+    params, of_params = load_matching(network.params, found.params)
+    stats, of_stats = load_matching(network.stats, found.stats)
     report = [("parameters", of_params), ("BatchNorm statistics", of_stats)]
     return network._replace(params=params, stats=stats), report
 
 
 def _other_tables(network: Network, found: Weights) -> list[str]:
-    """A line if the weights say that they fit other mesh tables than the network's."""
-    theirs, own = found.metadata.get("tables"), network.belongs_to.get("tables")
+    """A line if the weights say that they fit other mesh hierarchy than the network's."""
+    theirs, own = found.metadata.get("hierarchy"), network.compatibility.get("hierarchy")
     if theirs in (None, own):
         return []
-    return [f"it was made for the mesh tables {theirs}, but those of model.tables here are {own}"]
+    return [
+        f"it was made for the mesh hierarchy {theirs}, but those of model.hierarchy here are {own}"
+    ]
 
 
 def _state_of_file(network: Network, path: Path) -> TrainState:
@@ -240,7 +249,7 @@ def _state_of_file(network: Network, path: Path) -> TrainState:
         )
     found = load_weights(path)
     network, report = _adopt(network, found)
-    lines = [f"{kind}: {line}" for kind, adopted in report for line in account(adopted)]
+    lines = [f"{kind}: {line}" for kind, adopted in report for line in summarize(adopted)]
     lines += _other_tables(network, found)
     if lines:
         raise ValueError(
@@ -271,7 +280,7 @@ def trained_state(config: Config, network: Network, workdir: Path) -> TrainState
     checkpoints = checkpoints_of(workdir, network)
     optimizer = create_optimizer(config, steps_per_epoch=1)
     like = jax.eval_shape(
-        lambda params, stats: first_state(params, stats, optimizer, config.optim.ema_decay),
+        lambda params, stats: init_state(params, stats, optimizer, config.optim.ema_decay),
         network.params,
         network.stats,
     )

@@ -15,7 +15,7 @@ from tfds_freihand.prepare import prepare
 RECORDS_LOOKED_AT = 32
 
 
-@processes.in_turns
+@processes.once_per_host
 def open_dataset(
     hand: HandModel,
     *,
@@ -68,8 +68,10 @@ def check_hand_fits(dataset_dir: Path, hand: HandModel) -> None:
     source = loader.open_split(dataset_dir, "test")
     rows = np.linspace(0, len(source) - 1, min(len(source), RECORDS_LOOKED_AT)).astype(int)
     records = [source[int(row)] for row in rows]
-    verts_m, xyz_m = (np.stack([record[name] for record in records]) for name in ("verts", "xyz"))
-    off_m = freihand.landmarks_off_m(hand, verts_m, xyz_m)
+    verts_m, joints_m = (
+        np.stack([record[name] for record in records]) for name in ("verts", "xyz")
+    )
+    off_m = freihand.joint_distance_m(hand, verts_m, joints_m)
     if off_m > freihand.LABELS_AGREE_M:
         raise ValueError(
             f"{dataset_dir}: landmarks regressed from its meshes are {1000 * off_m:.0f} mm from "

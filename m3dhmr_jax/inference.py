@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, UInt8
 
 from m3dhmr_jax.camera.pinhole import apply_affine, project
 from m3dhmr_jax.camera.root_recovery import recover_roots
-from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX, eval_view, normalise
+from m3dhmr_jax.data.augment import FREIHAND_IMAGE_PX, eval_view, normalise
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, Prediction
 
@@ -36,8 +36,10 @@ def compiler_options() -> dict[str, bool | int | str] | None:
 class CameraHands(NamedTuple):
     """Hands in front of the camera."""
 
-    uv_px: Float[FloatArray, "b n 2"]  # Landmarks as the network sees them, pixels of the photo.
-    xyz_m: Float[FloatArray, "b n 3"]  # Landmarks as regressed from the mesh.
+    landmarks_px: Float[
+        FloatArray, "b n 2"
+    ]  # Landmarks as the network sees them, pixels of the photo.
+    joints_m: Float[FloatArray, "b n 3"]  # Landmarks as regressed from the mesh.
     verts_m: Float[FloatArray, "b v 3"]
     root_covariance_m2: Float[FloatArray, "b 3 3"]  # Of the place of the whole hand.
     noise_px: Float[FloatArray, " b"]  # By which landmarks miss the mesh, those aside that mislead.
@@ -59,24 +61,26 @@ def to_camera(
 ) -> CameraHands:
     """Puts predicted meshes where their landmarks are seen."""
     verts_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
-    xyz_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m)
-    uv_px = jax.vmap(apply_affine)(prediction.uv_01 * crop_px, jnp.asarray(img_from_crop))
-    return place(uv_px, xyz_m, verts_m, intrinsics)
+    joints_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m)
+    landmarks_px = jax.vmap(apply_affine)(
+        prediction.landmarks_01 * crop_px, jnp.asarray(img_from_crop)
+    )
+    return place(landmarks_px, joints_m, verts_m, intrinsics)
 
 
 def place(
-    uv_px: Float[FloatArray, "b n 2"],
-    xyz_m: Float[FloatArray, "b n 3"],
+    landmarks_px: Float[FloatArray, "b n 2"],
+    joints_m: Float[FloatArray, "b n 3"],
     verts_m: Float[FloatArray, "b v 3"],
     intrinsics: Float[FloatArray, "b 3 3"],
 ) -> CameraHands:
     """Hands where these cameras see their landmarks, wherever they stood before."""
-    before_m = xyz_m[:, ROOT, None]
-    xyz_m, verts_m = jnp.asarray(xyz_m) - before_m, jnp.asarray(verts_m) - before_m
-    root = recover_roots(xyz_m, jnp.asarray(uv_px), jnp.asarray(intrinsics))
+    before_m = joints_m[:, ROOT, None]
+    joints_m, verts_m = jnp.asarray(joints_m) - before_m, jnp.asarray(verts_m) - before_m
+    root = recover_roots(joints_m, jnp.asarray(landmarks_px), jnp.asarray(intrinsics))
     t_m = root.t_m[:, None]
     return CameraHands(
-        jnp.asarray(uv_px), xyz_m + t_m, verts_m + t_m, root.covariance_m2, root.noise_px
+        jnp.asarray(landmarks_px), joints_m + t_m, verts_m + t_m, root.covariance_m2, root.noise_px
     )
 
 
@@ -103,7 +107,7 @@ def make_crop_step(
     return crop_step
 
 
-def make_answer_step(
+def make_predict_step(
     eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
 ) -> Callable[[Any, Any, Batch], CameraHands]:
     """A jitted pure function (params, stats, batch) to the hands that the network sees.
@@ -112,55 +116,57 @@ def make_answer_step(
     """
 
     @jax.jit
-    def answer_step(params: Any, stats: Any, batch: Batch) -> CameraHands:
+    def predict_step(params: Any, stats: Any, batch: Batch) -> CameraHands:
         view = eval_view(batch, crop_px)
         prediction = predict(eval_graphdef, params, stats, view.image)
         return to_camera(prediction, view.img_from_crop, batch.intrinsics, joint_regressor, crop_px)
 
-    return answer_step
+    return predict_step
 
 
 def hand_errors(hands: CameraHands, batch: Batch) -> SampleMetrics:
     """What is kept of each hand for its scores."""
-    return batch_metrics(hands.xyz_m, hands.verts_m, batch.xyz_m, batch.verts_m)
+    return batch_metrics(hands.joints_m, hands.verts_m, batch.joints_m, batch.verts_m)
 
 
 def make_eval_step(
     eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
 ) -> Callable[[Any, Any, Batch], SampleMetrics]:
     """A jitted pure function (params, stats, batch) to the errors of each example."""
-    answer_step = make_answer_step(eval_graphdef, joint_regressor, crop_px)
+    predict_step = make_predict_step(eval_graphdef, joint_regressor, crop_px)
 
     @jax.jit
     def eval_step(params: Any, stats: Any, batch: Batch) -> SampleMetrics:
-        return hand_errors(answer_step(params, stats, batch), batch)
+        return hand_errors(predict_step(params, stats, batch), batch)
 
     return eval_step
 
 
-def landmarks_px(
-    xyz_m: Float[FloatArray, "b n 3"], intrinsics: Float[FloatArray, "b 3 3"]
+def project_joints(
+    joints_m: Float[FloatArray, "b n 3"], intrinsics: Float[FloatArray, "b 3 3"]
 ) -> Float[Array, "b n 2"]:
     """Where landmarks are in their photos."""
-    return jax.vmap(project)(jnp.asarray(xyz_m), jnp.asarray(intrinsics))
+    return jax.vmap(project)(jnp.asarray(joints_m), jnp.asarray(intrinsics))
 
 
-def landmark_errors_px(uv_px: Float[FloatArray, "b n 2"], batch: Batch) -> Float[Array, "b n"]:
+def landmark_errors_px(
+    landmarks_px: Float[FloatArray, "b n 2"], batch: Batch
+) -> Float[Array, "b n"]:
     """Distances to the true landmarks, in pixels of photos brought to FreiHAND's size."""
-    off_px = jnp.asarray(uv_px) - landmarks_px(batch.xyz_m, batch.intrinsics)
+    off_px = jnp.asarray(landmarks_px) - project_joints(batch.joints_m, batch.intrinsics)
     shorter_px = min(batch.image.shape[1:3])
-    return jnp.linalg.norm(off_px, axis=-1) * (FREIHAND_PHOTO_PX / shorter_px)
+    return jnp.linalg.norm(off_px, axis=-1) * (FREIHAND_IMAGE_PX / shorter_px)
 
 
 def make_landmark_step(
     eval_graphdef: Any, crop_px: int
 ) -> Callable[[Any, Any, Batch], Float[Array, "b n 2"]]:
-    """`make_answer_step` for a network that finds landmarks only: their pixels in the photo."""
+    """`make_predict_step` for a network that finds landmarks only: their pixels in the photo."""
 
     @jax.jit
     def landmark_step(params: Any, stats: Any, batch: Batch) -> Float[Array, "b n 2"]:
         view = eval_view(batch, crop_px)
-        uv_01 = predict(eval_graphdef, params, stats, view.image).uv_01
-        return jax.vmap(apply_affine)(uv_01 * crop_px, view.img_from_crop)
+        landmarks_01 = predict(eval_graphdef, params, stats, view.image).landmarks_01
+        return jax.vmap(apply_affine)(landmarks_01 * crop_px, view.img_from_crop)
 
     return landmark_step

@@ -80,23 +80,23 @@ def edge_errors(
 def con3d_errors(
     verts1: Float[FloatArray, "b v 3"],
     verts2: Float[FloatArray, "b v 3"],
-    turn_rad: Float[FloatArray, " b"],
+    rotation_rad: Float[FloatArray, " b"],
 ) -> Float[Array, "b v 3"]:
-    """Differences of two views' meshes once view one is turned by `turn_rad`, angle 2 - angle 1."""
-    return jnp.abs(jax.vmap(pinhole.turn_with_picture)(verts1, turn_rad) - verts2)
+    """Differences of two views' meshes once view one is turned by `rotation_rad`, angle 2 - angle 1."""
+    return jnp.abs(jax.vmap(pinhole.rotate_about_optical_axis)(verts1, rotation_rad) - verts2)
 
 
 def con2d_errors(
-    uv1_01: Float[FloatArray, "b n 2"],
-    uv2_01: Float[FloatArray, "b n 2"],
+    landmarks1_01: Float[FloatArray, "b n 2"],
+    landmarks2_01: Float[FloatArray, "b n 2"],
     img_from_crop1: Float[FloatArray, "b 2 3"],
     img_from_crop2: Float[FloatArray, "b 2 3"],
     crop_px: int,
 ) -> Float[Array, "b n 2"]:
     """Differences of two views' landmarks in the photo, in crop sides (`crop_px` pixels)."""
     in_photo = jax.vmap(pinhole.apply_affine)
-    first_px = in_photo(uv1_01 * crop_px, img_from_crop1)
-    return jnp.abs(first_px - in_photo(uv2_01 * crop_px, img_from_crop2)) / crop_px
+    first_px = in_photo(landmarks1_01 * crop_px, img_from_crop1)
+    return jnp.abs(first_px - in_photo(landmarks2_01 * crop_px, img_from_crop2)) / crop_px
 
 
 def mean_over(
@@ -137,29 +137,38 @@ def two_view_terms(
     def both(first: Float[Array, "b k c"], second: Float[Array, "b k c"]) -> Float[Array, ""]:
         return (mean_over(first, mask) + mean_over(second, mask)) / 2
 
-    (verts1, uv1_01), (verts2, uv2_01) = only_valid((pred1, pred2), valid, view1.verts.dtype)
+    (verts1, landmarks1_01), (verts2, landmarks2_01) = only_valid(
+        (pred1, pred2), valid, view1.verts.dtype
+    )
     true1, true2 = view1.verts, view2.verts
-    turn_rad = jnp.subtract(view2.angle_rad, view1.angle_rad)
-    in_photo = con2d_errors(uv1_01, uv2_01, view1.img_from_crop, view2.img_from_crop, crop_px)
+    rotation_rad = jnp.subtract(view2.angle_rad, view1.angle_rad)
+    in_photo = con2d_errors(
+        landmarks1_01, landmarks2_01, view1.img_from_crop, view2.img_from_crop, crop_px
+    )
     return {
         "mesh": both(l1_errors(verts1, true1), l1_errors(verts2, true2)),
-        "pose2d": both(l1_errors(uv1_01, view1.uv_01), l1_errors(uv2_01, view2.uv_01)),
+        "pose2d": both(
+            l1_errors(landmarks1_01, view1.landmarks_01),
+            l1_errors(landmarks2_01, view2.landmarks_01),
+        ),
         "normal": both(normal_errors(verts1, true1, faces), normal_errors(verts2, true2, faces)),
         "edge": both(edge_errors(verts1, true1, faces), edge_errors(verts2, true2, faces)),
-        "con3d": mean_over(con3d_errors(verts1, verts2, turn_rad), mask),
+        "con3d": mean_over(con3d_errors(verts1, verts2, rotation_rad), mask),
         "con2d": mean_over(in_photo, mask),
     }
 
 
 def gaussian_heatmaps(
-    uv_01: Float[FloatArray, "b n 2"], side: int, sigma_cells: float
+    landmarks_01: Float[FloatArray, "b n 2"], side: int, sigma_cells: float
 ) -> Float[Array, "b h w n"]:
     """A bell of height 1 around each landmark, on `side` times `side` cells.
 
     Cell i has its centre at (i + 0.5) / side of the crop, as `soft_argmax` reads maps.
     """
     centres_01 = (jnp.arange(side) + 0.5) / side
-    off = (centres_01[None, :, None, None] - jnp.asarray(uv_01)[:, None]) * side / sigma_cells
+    off = (
+        (centres_01[None, :, None, None] - jnp.asarray(landmarks_01)[:, None]) * side / sigma_cells
+    )
     across, down = jnp.moveaxis(jnp.exp(-(off**2) / 2), -1, 0)
     return down[:, :, None] * across[:, None]
 
@@ -177,15 +186,15 @@ def two_view_terms_2d(
     `heatmap` is the mean squared error over all cells, `pose2d` that of `two_view_terms`.
     """
     mask = jnp.asarray(valid)[:, None, None]
-    pred1, pred2 = only_valid((pred1, pred2), valid, view1.uv_01.dtype)
+    pred1, pred2 = only_valid((pred1, pred2), valid, view1.landmarks_01.dtype)
 
     def heatmap(pred: LandmarkPrediction, view: View) -> Float[Array, ""]:
         side = pred.heatmaps.shape[1]
-        off = jnp.asarray(pred.heatmaps) - gaussian_heatmaps(view.uv_01, side, sigma_cells)
+        off = jnp.asarray(pred.heatmaps) - gaussian_heatmaps(view.landmarks_01, side, sigma_cells)
         return mean_over((off**2).reshape(len(off), side * side, -1), mask)
 
     def pose2d(pred: LandmarkPrediction, view: View) -> Float[Array, ""]:
-        return mean_over(l1_errors(pred.uv_01, view.uv_01), mask)
+        return mean_over(l1_errors(pred.landmarks_01, view.landmarks_01), mask)
 
     return {
         "heatmap": (heatmap(pred1, view1) + heatmap(pred2, view2)) / 2,

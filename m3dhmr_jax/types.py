@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     image: UInt8[FloatArray, "b h w 3"]  # RGB.
     intrinsics: Float[FloatArray, "b 3 3"]  # K: pixels from camera coordinates.
-    xyz_m: Float[FloatArray, "b n 3"]
+    joints_m: Float[FloatArray, "b n 3"]
     verts_m: Float[FloatArray, "b v 3"]
     bbox_px: Float[FloatArray, "b 4"]  # (x, y, width, height) of the hand's mask.
     index: Int[FloatArray, " b"]  # Position in the official annotation lists.
@@ -35,7 +35,7 @@ class View(NamedTuple):
     """One crop per example, as the network sees it, with labels moved along."""
 
     image: Float[FloatArray, "b s s 3"]  # Mean 0.5 and deviation 0.5 taken out of [0, 1].
-    uv_01: Float[FloatArray, "b n 2"]  # Landmarks as a fraction of the crop side.
+    landmarks_01: Float[FloatArray, "b n 2"]  # Landmarks as a fraction of the crop side.
     verts: Float[
         FloatArray, "b v 3"
     ]  # Relative to the root, in units of MESH_UNIT_M, turned with the crop.
@@ -49,11 +49,11 @@ class Prediction(NamedTuple):
     """What the network answers for one crop."""
 
     verts: Float[FloatArray, "b v 3"]  # As View.verts.
-    uv_01: Float[FloatArray, "b n 2"]  # As View.uv_01.
+    landmarks_01: Float[FloatArray, "b n 2"]  # As View.landmarks_01.
 
 
 class LandmarkPrediction(NamedTuple):
     """What the network of the 2D pre-training answers for one crop."""
 
     heatmaps: Float[FloatArray, "b h w n"]  # 1 in the cell of the landmark, 0 far from it.
-    uv_01: Float[FloatArray, "b n 2"]  # As View.uv_01.
+    landmarks_01: Float[FloatArray, "b n 2"]  # As View.landmarks_01.

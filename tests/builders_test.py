@@ -17,7 +17,7 @@ from m3dhmr_jax.builders import (
 from m3dhmr_jax.checkpoints.weights import flatten, save_weights
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import predict
-from m3dhmr_jax.training.step import first_state
+from m3dhmr_jax.training.step import init_state
 
 FIRST_HALF = ("backbone/stem", "backbone/stack1", "backbone/remap", "backbone/merge")
 EMA = 0.5
@@ -36,7 +36,7 @@ def run(pretraining, tiny_config, tmp_path_factory):
     """The workdir of its run, whose parameters have a running mean: what evaluation takes."""
     workdir = tmp_path_factory.mktemp("pretraining")
     config = tiny_config(**{"optim.ema_decay": EMA})
-    state = first_state(pretraining.params, pretraining.stats, create_optimizer(config, 10), EMA)
+    state = init_state(pretraining.params, pretraining.stats, create_optimizer(config, 10), EMA)
     raw = jax.tree.map(lambda x: x + 100.0, state.params)
     checkpoints = checkpoints_of(workdir, pretraining)
     checkpoints.save(7, state._replace(params=raw), {})
@@ -89,8 +89,8 @@ def test_without_a_source_a_network_stays_fresh(tiny_network):
 
 def test_the_running_mean_starts_from_what_was_taken(tiny_network, run, tiny_config):
     network = initialised(tiny_network, str(run))
-    state = first_state(network.params, network.stats, create_optimizer(tiny_config(), 10), EMA)
-    jax.tree.map(np.testing.assert_array_equal, state.mean_params, network.params)
+    state = init_state(network.params, network.stats, create_optimizer(tiny_config(), 10), EMA)
+    jax.tree.map(np.testing.assert_array_equal, state.ema_params, network.params)
 
 
 def test_a_source_of_which_nothing_fits_is_refused(tiny_network, tmp_path):
@@ -150,17 +150,17 @@ def test_weights_for_other_mesh_tables_are_told_from_those_for_these(
 ):
     config = tiny_config(**{"eval.checkpoint": str(tmp_path / "w")})
     arrays = tiny_network.params, tiny_network.stats
-    save_weights(tmp_path / "w", *arrays, {"tables": tiny_network.belongs_to["tables"]})
+    save_weights(tmp_path / "w", *arrays, {"hierarchy": tiny_network.compatibility["hierarchy"]})
     trained_state(config, tiny_network, tmp_path)
     initialised(tiny_network, str(tmp_path / "w"))
-    assert "mesh tables" not in capsys.readouterr().out
-    save_weights(tmp_path / "w", *arrays, {"tables": "0123"})
+    assert "mesh hierarchy" not in capsys.readouterr().out
+    save_weights(tmp_path / "w", *arrays, {"hierarchy": "0123"})
     with pytest.raises(
-        ValueError, match=r"w is not of this network.*made for the mesh tables 0123"
+        ValueError, match=r"w is not of this network.*made for the mesh hierarchy 0123"
     ):
         trained_state(config, tiny_network, tmp_path)
     initialised(tiny_network, str(tmp_path / "w"))
-    assert "made for the mesh tables 0123" in capsys.readouterr().out
+    assert "made for the mesh hierarchy 0123" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_no_such_name_is_refused(tiny_network, tiny_config, tmp_path):
@@ -175,7 +175,7 @@ def test_a_pretraining_answers_no_mesh(tiny_config):
 
 
 def test_a_network_that_is_not_drawn_is_the_same_but_for_its_arrays(tiny_config, tiny_network):
-    shaped = create_network(tiny_config(), load_builtin(), drawn=False)
+    shaped = create_network(tiny_config(), load_builtin(), abstract=True)
     for own, drawn in ((shaped.params, tiny_network.params), (shaped.stats, tiny_network.stats)):
         assert jax.tree.structure(own) == jax.tree.structure(drawn)
         for shape, array in zip(jax.tree.leaves(own), jax.tree.leaves(drawn), strict=True):

@@ -61,11 +61,11 @@ def test_mobrecon_is_the_default_but_for_decoder_loss_and_backbone():
     common = {
         "model.mesh_operator": "dsconv",
         "model.roi": False,
-        "loss.consistency_from_epoch": 5.0,
+        "loss.consistency_start_epoch": 5.0,
     }
     densestack = common | {
         "model.backbone": "densestack",
-        "model.landmark_reader": "clipped_mlp",
+        "model.landmark_head": "clipped_mlp",
     }
     assert differences(mobrecon.get_config("backbone=resnet18"), base) == common
     assert differences(mobrecon.get_config("backbone=densestack"), base) == densestack

@@ -102,7 +102,7 @@ def run_main(tmp_path_factory):
         "epochs": 8.0,
         "checkpoint_every_epochs": 2.0,
         "eval.every_epochs": 4.0,
-        "optim.drop_epochs": (6.0,),
+        "optim.lr_decay_epochs": (6.0,),
         "data.source.folder": data / "photos",
         "data.source.prepared": data / "prepared",
         "data.source.synthetic_train": 12,
@@ -181,13 +181,13 @@ def hand_batch():
     hand, rng = load_builtin(), np.random.default_rng(0)
     turns, _ = np.linalg.qr(rng.normal(size=(4, 3, 3)))
     turns[:, 0] *= np.linalg.det(turns)[:, None]  # Turned, never mirrored.
-    centred = hand.vertices - hand.vertices.mean(axis=0)
+    centred = hand.verts_m - hand.verts_m.mean(axis=0)
     verts_m = (centred @ turns + [0.01, -0.02, 0.6]).astype(np.float32)
     intrinsics = np.array([[450, 0, 112], [0, 455, 110], [0, 0, 1]], np.float32)
     return Batch(
         image=rng.integers(0, 256, (4, 14, 14, 3), np.uint8).repeat(16, 1).repeat(16, 2),
         intrinsics=np.stack([intrinsics] * 4),
-        xyz_m=(hand.joint_regressor @ verts_m).astype(np.float32),
+        joints_m=(hand.joint_regressor @ verts_m).astype(np.float32),
         verts_m=verts_m,
         bbox_px=np.array([[60, 50, 100, 110]] * 4, np.float32),
         index=np.arange(4, dtype=np.int32),

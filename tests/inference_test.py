@@ -9,10 +9,10 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import (
     compiler_options,
     landmark_errors_px,
-    landmarks_px,
     make_eval_step,
     make_landmark_step,
     predict,
+    project_joints,
     to_camera,
 )
 from m3dhmr_jax.types import LandmarkPrediction, Prediction
@@ -74,21 +74,21 @@ def test_the_two_views_of_the_parameters_differ_only_in_the_statistics(tiny_netw
 def test_a_true_answer_lands_in_its_true_place(hand_batch, regressor, size):
     """Metres from the crop's units: the hands stand 0.6 m away and come back within 0.1 mm."""
     view = eval_view(hand_batch, size)
-    truth = Prediction(view.verts, view.uv_01)
+    truth = Prediction(view.verts, view.landmarks_01)
     hands = to_camera(truth, view.img_from_crop, hand_batch.intrinsics, regressor, size)
-    np.testing.assert_allclose(hands.xyz_m, hand_batch.xyz_m, atol=1e-4)
+    np.testing.assert_allclose(hands.joints_m, hand_batch.joints_m, atol=1e-4)
     np.testing.assert_allclose(hands.verts_m, hand_batch.verts_m, atol=1e-4)
-    seen = hand_batch.xyz_m @ hand_batch.intrinsics.transpose(0, 2, 1)
-    np.testing.assert_allclose(hands.uv_px, seen[..., :2] / seen[..., 2:], atol=1e-2)
+    seen = hand_batch.joints_m @ hand_batch.intrinsics.transpose(0, 2, 1)
+    np.testing.assert_allclose(hands.landmarks_px, seen[..., :2] / seen[..., 2:], atol=1e-2)
 
 
 def test_unturned_training_crops_come_back_too(hand_batch, regressor):
-    config = AugmentConfig(size=96, turn_probability=0.0)
+    config = AugmentConfig(size=96, rotation_probability=0.0)
     keys = jax.random.split(jax.random.key(0), 4)
     view = augmented_view(hand_batch, keys, config)
-    truth = Prediction(view.verts, view.uv_01)
+    truth = Prediction(view.verts, view.landmarks_01)
     hands = to_camera(truth, view.img_from_crop, hand_batch.intrinsics, regressor, 96)
-    np.testing.assert_allclose(hands.xyz_m, hand_batch.xyz_m, atol=1e-4)
+    np.testing.assert_allclose(hands.joints_m, hand_batch.joints_m, atol=1e-4)
 
 
 def test_an_evaluation_step_scores_the_answer_in_camera_space(
@@ -100,16 +100,16 @@ def test_an_evaluation_step_scores_the_answer_in_camera_space(
     hands = to_camera(
         answer(view.image), view.img_from_crop, hand_batch.intrinsics, regressor, size
     )
-    off_m = np.linalg.norm(np.asarray(hands.xyz_m) - hand_batch.xyz_m, axis=-1)
-    np.testing.assert_allclose(errors.xyz_m, off_m, rtol=1e-2)  # An untrained answer shakes.
-    centred = np.asarray(hands.xyz_m) - np.asarray(hands.xyz_m)[:, :1]
-    off_m = np.linalg.norm(centred - (hand_batch.xyz_m - hand_batch.xyz_m[:, :1]), axis=-1)
+    off_m = np.linalg.norm(np.asarray(hands.joints_m) - hand_batch.joints_m, axis=-1)
+    np.testing.assert_allclose(errors.joints_m, off_m, rtol=1e-2)  # An untrained answer shakes.
+    centred = np.asarray(hands.joints_m) - np.asarray(hands.joints_m)[:, :1]
+    off_m = np.linalg.norm(centred - (hand_batch.joints_m - hand_batch.joints_m[:, :1]), axis=-1)
     np.testing.assert_allclose(errors.xyz_rel_m, off_m, rtol=1e-3, atol=1e-4)
 
 
 def test_landmark_errors_are_distances_in_photos_of_freihands_size(hand_batch):
     """In a photo of half the size a pixel is worth two."""
-    true_px = landmarks_px(hand_batch.xyz_m, hand_batch.intrinsics)
+    true_px = project_joints(hand_batch.joints_m, hand_batch.intrinsics)
     off_px = landmark_errors_px(true_px + jnp.array([3.0, 4.0])[None, None], hand_batch)
     np.testing.assert_allclose(off_px, np.full((4, 21), 5.0), atol=1e-3)
     small = hand_batch._replace(image=hand_batch.image[:, ::2, ::2])
@@ -124,8 +124,8 @@ class MiddleOfTheCrop(nnx.Module):
 
 
 def test_the_middle_of_the_evaluation_crop_is_the_middle_of_the_photo(hand_batch):
-    uv_px = make_landmark_step(nnx.graphdef(MiddleOfTheCrop()), 64)({}, {}, hand_batch)
-    np.testing.assert_allclose(uv_px, np.full((4, 21, 2), 112.0), atol=1e-3)
+    landmarks_px = make_landmark_step(nnx.graphdef(MiddleOfTheCrop()), 64)({}, {}, hand_batch)
+    np.testing.assert_allclose(landmarks_px, np.full((4, 21, 2), 112.0), atol=1e-3)
 
 
 def test_the_options_for_a_gpu_are_ones_that_the_compiler_knows(monkeypatch):

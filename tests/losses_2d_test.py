@@ -11,25 +11,27 @@ SIGMA_CELLS = 1.5
 SIDE = 32
 
 
-def view_of(uv_01):
-    b = len(uv_01)
+def view_of(landmarks_01):
+    b = len(landmarks_01)
     return View(
-        np.zeros((b, 8, 8, 3)), uv_01, np.zeros((b, 4, 3)), np.zeros(b), np.zeros((b, 2, 3))
+        np.zeros((b, 8, 8, 3)), landmarks_01, np.zeros((b, 4, 3)), np.zeros(b), np.zeros((b, 2, 3))
     )
 
 
 @pytest.fixture
-def uv_01():
+def landmarks_01():
     """Far enough from the border for whole bells."""
     return np.random.default_rng(0).uniform(0.25, 0.75, (2, 3, 21, 2)).astype(np.float32)
 
 
-def exact(uv_01):
-    return LandmarkPrediction(gaussian_heatmaps(uv_01, SIDE, SIGMA_CELLS), jnp.asarray(uv_01))
+def exact(landmarks_01):
+    return LandmarkPrediction(
+        gaussian_heatmaps(landmarks_01, SIDE, SIGMA_CELLS), jnp.asarray(landmarks_01)
+    )
 
 
-def terms_of(preds, uv_01, valid=(True, True, True)):
-    views = [view_of(uv) for uv in uv_01]
+def loss_terms_fn(preds, landmarks_01, valid=(True, True, True)):
+    views = [view_of(uv) for uv in landmarks_01]
     return two_view_terms_2d(preds[0], views[0], preds[1], views[1], np.array(valid), SIGMA_CELLS)
 
 
@@ -42,25 +44,25 @@ def test_a_bell_is_1_at_its_landmark_and_as_wide_as_asked():
     np.testing.assert_allclose(bell[0, 5, 7, 0], np.exp(-(1 + 4) / 2 / SIGMA_CELLS**2), rtol=1e-5)
 
 
-def test_landmarks_are_where_soft_argmax_finds_them(uv_01):
-    bells = gaussian_heatmaps(uv_01[0], SIDE, SIGMA_CELLS)
-    np.testing.assert_allclose(soft_argmax(jnp.log(bells + 1e-30)), uv_01[0], atol=1e-4)
+def test_landmarks_are_where_soft_argmax_finds_them(landmarks_01):
+    bells = gaussian_heatmaps(landmarks_01[0], SIDE, SIGMA_CELLS)
+    np.testing.assert_allclose(soft_argmax(jnp.log(bells + 1e-30)), landmarks_01[0], atol=1e-4)
 
 
-def test_exact_answers_have_no_loss_and_blank_ones_the_energy_of_the_bells(uv_01):
-    preds = [exact(uv) for uv in uv_01]
-    terms = terms_of(preds, uv_01)
+def test_exact_answers_have_no_loss_and_blank_ones_the_energy_of_the_bells(landmarks_01):
+    preds = [exact(uv) for uv in landmarks_01]
+    terms = loss_terms_fn(preds, landmarks_01)
     assert set(terms) == {"heatmap", "pose2d"}
     np.testing.assert_allclose(list(terms.values()), 0, atol=1e-7)
-    blank = [LandmarkPrediction(jnp.zeros_like(p.heatmaps), p.uv_01 + 0.1) for p in preds]
-    terms = terms_of(blank, uv_01)
+    blank = [LandmarkPrediction(jnp.zeros_like(p.heatmaps), p.landmarks_01 + 0.1) for p in preds]
+    terms = loss_terms_fn(blank, landmarks_01)
     np.testing.assert_allclose(terms["heatmap"], np.pi * SIGMA_CELLS**2 / SIDE**2, rtol=1e-4)
     np.testing.assert_allclose(terms["pose2d"], 0.1, rtol=1e-4)
 
 
-def test_both_views_count_the_same(uv_01):
-    wrong, right = LandmarkPrediction(jnp.ones((3, 8, 8, 21)), jnp.ones((3, 21, 2))), uv_01
-    both = terms_of([wrong, wrong], right)
+def test_both_views_count_the_same(landmarks_01):
+    wrong, right = LandmarkPrediction(jnp.ones((3, 8, 8, 21)), jnp.ones((3, 21, 2))), landmarks_01
+    both = loss_terms_fn([wrong, wrong], right)
     for preds in ([wrong, None], [None, wrong]):
         halves = [
             LandmarkPrediction(gaussian_heatmaps(uv, 8, SIGMA_CELLS), jnp.asarray(uv))
@@ -68,21 +70,24 @@ def test_both_views_count_the_same(uv_01):
             else pred
             for pred, uv in zip(preds, right, strict=True)
         ]
-        alone = terms_of(halves, right)
+        alone = loss_terms_fn(halves, right)
         assert all(0.3 < alone[name] / both[name] < 0.7 for name in both)
 
 
-def test_filler_counts_nowhere_and_has_no_slope(uv_01):
+def test_filler_counts_nowhere_and_has_no_slope(landmarks_01):
     """Whatever its labels and answers hold."""
     valid = (True, False, True)
     preds = [LandmarkPrediction(jnp.ones((3, 8, 8, 21)), jnp.zeros((3, 21, 2)))] * 2
-    spoilt = uv_01.copy()
+    spoilt = landmarks_01.copy()
     spoilt[:, 1] = np.nan
     spoilt_preds = jax.tree.map(lambda x: x.at[1].set(jnp.nan), preds)
-    want, got = terms_of(preds, uv_01, valid), terms_of(spoilt_preds, spoilt, valid)
+    want, got = (
+        loss_terms_fn(preds, landmarks_01, valid),
+        loss_terms_fn(spoilt_preds, spoilt, valid),
+    )
     for name, term in want.items():
         np.testing.assert_array_equal(term, got[name])
-    slopes = jax.grad(lambda preds: sum(terms_of(preds, spoilt, valid).values()))(spoilt_preds)
+    slopes = jax.grad(lambda preds: sum(loss_terms_fn(preds, spoilt, valid).values()))(spoilt_preds)
     for slope in jax.tree.leaves(slopes):
         assert jnp.isfinite(slope).all()
         assert not slope[1].any()

@@ -32,8 +32,8 @@ def views():
         crop_from_img = np.concatenate([linear, np.full((3, 2, 1), -20, np.float32)], 2)
         return View(
             image=np.zeros((3, 8, 8, 3), np.float32),
-            uv_01=jax.vmap(pinhole.apply_affine)(uv_img_px, crop_from_img) / CROP_PX,
-            verts=jax.vmap(pinhole.turn_with_picture)(verts, angle),
+            landmarks_01=jax.vmap(pinhole.apply_affine)(uv_img_px, crop_from_img) / CROP_PX,
+            verts=jax.vmap(pinhole.rotate_about_optical_axis)(verts, angle),
             angle_rad=angle,
             img_from_crop=jax.vmap(pinhole.invert_affine)(crop_from_img),
         )
@@ -42,7 +42,7 @@ def views():
 
 
 def shifted(view: View, by: float) -> Prediction:
-    return Prediction(verts=view.verts + by, uv_01=view.uv_01 + by)
+    return Prediction(verts=view.verts + by, landmarks_01=view.landmarks_01 + by)
 
 
 @jax.jit
@@ -50,35 +50,35 @@ def two_view_terms(pred1, view1, pred2, view2, valid):
     return losses.two_view_terms(pred1, view1, pred2, view2, TETRAHEDRON, valid, CROP_PX)
 
 
-def terms_of(pred1, view1, pred2, view2, valid=(True, True, True)):
+def loss_terms_fn(pred1, view1, pred2, view2, valid=(True, True, True)):
     return losses.two_view_terms(pred1, view1, pred2, view2, TETRAHEDRON, jnp.array(valid), CROP_PX)
 
 
 def test_exact_predictions_have_no_loss(views):
-    terms = terms_of(shifted(views[0], 0), views[0], shifted(views[1], 0), views[1])
+    terms = loss_terms_fn(shifted(views[0], 0), views[0], shifted(views[1], 0), views[1])
     assert set(terms) == {"mesh", "pose2d", "normal", "edge", "con3d", "con2d"}
     np.testing.assert_allclose(list(terms.values()), 0, atol=1e-5)
 
 
 def test_each_view_term_is_the_average_of_both_views(views):
-    terms = terms_of(shifted(views[0], 0.1), views[0], shifted(views[1], 0.3), views[1])
+    terms = loss_terms_fn(shifted(views[0], 0.1), views[0], shifted(views[1], 0.3), views[1])
     np.testing.assert_allclose([terms["mesh"], terms["pose2d"]], 0.2, rtol=1e-5)
 
 
 def test_consistency_ignores_a_common_error_but_sees_a_wrong_turn(views):
     view1, view2 = views
     shift = jnp.array([0.0, 0.0, 0.4])  # Along the optical axis: the same in both views.
-    pred1 = Prediction(view1.verts + shift[None, None], view1.uv_01)
-    pred2 = Prediction(view2.verts + shift[None, None], view2.uv_01)
-    assert terms_of(pred1, view1, pred2, view2)["con3d"] < 1e-6
+    pred1 = Prediction(view1.verts + shift[None, None], view1.landmarks_01)
+    pred2 = Prediction(view2.verts + shift[None, None], view2.landmarks_01)
+    assert loss_terms_fn(pred1, view1, pred2, view2)["con3d"] < 1e-6
     wrong = view1._replace(angle_rad=-view1.angle_rad)
-    assert terms_of(pred1, wrong, pred2, view2)["con3d"] > 0.1
+    assert loss_terms_fn(pred1, wrong, pred2, view2)["con3d"] > 0.1
 
 
 def test_landmark_consistency_is_measured_in_the_photo(views):
     errors = losses.con2d_errors(
-        views[0].uv_01 + 0.1,
-        views[1].uv_01,
+        views[0].landmarks_01 + 0.1,
+        views[1].landmarks_01,
         views[0].img_from_crop,
         views[1].img_from_crop,
         CROP_PX,
@@ -97,7 +97,7 @@ def test_filler_counts_nowhere_whatever_it_holds(views, junk):
     spoilt = [jax.tree.map(lambda x: x + spoil, pred) for pred in preds]
     bad_views = [
         view._replace(
-            uv_01=view.uv_01 + spoil,
+            landmarks_01=view.landmarks_01 + spoil,
             verts=view.verts + spoil,
             angle_rad=view.angle_rad + spoil[:, 0, 0],
             img_from_crop=view.img_from_crop + spoil,
@@ -106,11 +106,11 @@ def test_filler_counts_nowhere_whatever_it_holds(views, junk):
     ]
 
     def loss(first, second):
-        return sum(terms_of(first, bad_views[0], second, bad_views[1], valid).values())
+        return sum(loss_terms_fn(first, bad_views[0], second, bad_views[1], valid).values())
 
     rows = np.array([0, 2])
     alone = [jax.tree.map(lambda x: x[rows], tree) for tree in (*preds, *views)]
-    want = terms_of(alone[0], alone[2], alone[1], alone[3], (True, True))
+    want = loss_terms_fn(alone[0], alone[2], alone[1], alone[3], (True, True))
     np.testing.assert_allclose(loss(*spoilt), sum(want.values()), rtol=1e-5)
     for slope in jax.tree.leaves(jax.grad(loss, (0, 1))(*spoilt)):
         assert jnp.isfinite(slope).all()
@@ -119,7 +119,9 @@ def test_filler_counts_nowhere_whatever_it_holds(views, junk):
 
 
 def test_no_valid_example_means_no_loss(views):
-    terms = terms_of(shifted(views[0], 1), views[0], shifted(views[1], 1), views[1], [False] * 3)
+    terms = loss_terms_fn(
+        shifted(views[0], 1), views[0], shifted(views[1], 1), views[1], [False] * 3
+    )
     assert not any(terms.values())
 
 
@@ -137,8 +139,8 @@ def test_bfloat16_predictions_are_compared_in_float32(views):
     low = [jax.tree.map(lambda x: x.astype(jnp.bfloat16), shifted(view, 0.1)) for view in views]
     back = [jax.tree.map(lambda x: x.astype(jnp.float32), pred) for pred in low]
     for got, want in zip(
-        terms_of(low[0], views[0], low[1], views[1]).values(),
-        terms_of(back[0], views[0], back[1], views[1]).values(),
+        loss_terms_fn(low[0], views[0], low[1], views[1]).values(),
+        loss_terms_fn(back[0], views[0], back[1], views[1]).values(),
         strict=True,
     ):
         assert got.dtype == jnp.float32
@@ -215,7 +217,7 @@ def peer_views(peer):
         views.append(
             View(
                 image=np.zeros((len(peer["gt"]), 8, 8, 3), np.float32),
-                uv_01=peer["uv_gt"][..., uv],
+                landmarks_01=peer["uv_gt"][..., uv],
                 verts=peer["verts_pair_gt"][..., verts],
                 angle_rad=np.deg2rad(peer["aug_param"][:, 4 * i]),
                 img_from_crop=peer["uv_trans"][..., matrix],

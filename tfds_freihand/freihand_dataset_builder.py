@@ -99,7 +99,7 @@ def _examples(
             {
                 "image": folder / freihand.image_name(split, image),
                 "K": annotations.intrinsics[row],
-                "xyz": annotations.xyz_m[row],
+                "xyz": annotations.joints_m[row],
                 "verts": annotations.verts_m[row],
                 "bbox": boxes_px[row],
                 "scale": annotations.scale_m[row],

@@ -9,7 +9,7 @@ from absl import app, flags, logging
 
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.hand import HandModel, load_mano
-from m3dhmr_jax.runtime.files import full_disk_named, only_one
+from m3dhmr_jax.runtime.files import explain_disk_full, file_lock
 from tfds_freihand.freihand_dataset_builder import Builder
 
 
@@ -27,7 +27,7 @@ def prepare(folder: Path | None, data_dir: Path, hand: HandModel | None = None) 
         DiskFullError: if there is no room in `data_dir`.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    with only_one(data_dir / "freihand.lock"), full_disk_named(data_dir):
+    with file_lock(data_dir / "freihand.lock"), explain_disk_full(data_dir):
         builder = Builder(hand, data_dir=data_dir, file_format="array_record")
         target = Path(builder.data_dir)
         if target.is_dir():

@@ -38,7 +38,7 @@ def compose_affine(
     return product.at[:, 2].add(outer[:, 2])
 
 
-def turn_with_picture(
+def rotate_about_optical_axis(
     points: Float[FloatArray, "n 3"], angle_rad: Float[FloatArray, ""]
 ) -> Float[Array, "n 3"]:
     """Turns points about the optical axis as the picture turns.

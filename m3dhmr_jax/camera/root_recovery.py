@@ -54,7 +54,9 @@ class Root(NamedTuple):
 
     t_m: Float[Array, "*b 3"]  # The root in camera space.
     covariance_m2: Float[Array, "*b 3 3"]  # Of t_m, from the noise that was found.
-    is_good: Float[Array, "*b n"]  # The probability that a landmark is where it should be.
+    inlier_probability: Float[
+        Array, "*b n"
+    ]  # The probability that a landmark is where it should be.
     noise_px: Float[Array, "*b"]  # Of the good landmarks, along each axis.
 
 
@@ -83,17 +85,17 @@ class _State(NamedTuple):
 
 def recover_root(
     points_rel_m: Float[FloatArray, "n 3"],
-    uv_px: Float[FloatArray, "n 2"],
+    landmarks_px: Float[FloatArray, "n 2"],
     intrinsics: Float[FloatArray, "3 3"],
     silhouette: Silhouette | None = None,
 ) -> Root:
-    """The most plausible translation of root-relative points that are seen at `uv_px`.
+    """The most plausible translation of root-relative points that are seen at `landmarks_px`.
 
     Finite whatever is seen; where that tells nothing, the covariance is metres.
     """
-    points, uv, k = jnp.asarray(points_rel_m), jnp.asarray(uv_px), jnp.asarray(intrinsics)
+    points, uv, k = jnp.asarray(points_rel_m), jnp.asarray(landmarks_px), jnp.asarray(intrinsics)
     misfits = functools.partial(
-        _misfits, points=points, uv_px=uv, intrinsics=k, silhouette=silhouette
+        _misfits, points=points, landmarks_px=uv, intrinsics=k, silhouette=silhouette
     )
     t_m, noise_px2 = first_guess(points, uv, k)
     span_px = _span_px(points, t_m, k)
@@ -126,7 +128,7 @@ def recover_root(
     return Root(
         t_m=state.theta[:3],
         covariance_m2=state.covariance[:3, :3],
-        is_good=state.weights[0],
+        inlier_probability=state.weights[0],
         noise_px=jnp.sqrt(state.mixtures[0].noise_px2),
     )
 
@@ -136,7 +138,7 @@ recover_roots = jax.jit(jax.vmap(recover_root))
 
 def first_guess(
     points_rel_m: Float[Array, "n 3"],
-    uv_px: Float[Array, "n 2"],
+    landmarks_px: Float[Array, "n 2"],
     intrinsics: Float[Array, "3 3"],
 ) -> tuple[Float[Array, "3"], Float[Array, ""]]:
     """A translation that most landmarks agree to, and their noise variance, px^2.
@@ -144,8 +146,8 @@ def first_guess(
     Of the closed-form solutions from SUBSETS subsets, that with the least product of reprojection
     errors: it needs no scale, and what is far off anyway hardly matters.
     """
-    rays = apply_affine(uv_px, invert_affine(intrinsics[:2]))
-    guesses = linear_translations(points_rel_m, rays, jnp.asarray(_subsets(len(uv_px))))
+    rays = apply_affine(landmarks_px, invert_affine(intrinsics[:2]))
+    guesses = linear_translations(points_rel_m, rays, jnp.asarray(_subsets(len(landmarks_px))))
     guesses = jax.vmap(in_front, (0, None))(guesses, points_rel_m)
     tx, ty, tz = guesses.T[:, :, None]
     (x, y, z), (u, v) = points_rel_m.T[:, None], rays.T[:, None]
@@ -187,18 +189,18 @@ def in_front(t_m: Float[Array, "3"], points_rel_m: Float[Array, "n 3"]) -> Float
 def _misfits(
     theta: Float[Array, " p"],
     points: Float[Array, "n 3"],
-    uv_px: Float[Array, "n 2"],
+    landmarks_px: Float[Array, "n 2"],
     intrinsics: Float[Array, "3 3"],
     silhouette: Silhouette | None,
 ) -> list[Float[Array, "m d"]]:
     """What is seen too much, pixels: by the landmarks, and by the silhouette's reach if given."""
     seen = project(points + theta[None, :3], intrinsics)
     if silhouette is None:
-        return [seen - uv_px]
+        return [seen - landmarks_px]
     middle, (scale, width_px) = jnp.mean(seen, axis=0, keepdims=True), theta[3:]
     reach_px = mesh_reach_px(silhouette.verts_rel_m, theta[:3], intrinsics) + width_px
     return [
-        middle + (1 + scale) * (seen - middle) - uv_px,
+        middle + (1 + scale) * (seen - middle) - landmarks_px,
         (reach_px - silhouette.reach.px)[:, None],
     ]
 

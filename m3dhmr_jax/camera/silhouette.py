@@ -50,7 +50,9 @@ def mesh_reach_px(
     Differentiable in `t_m`: the vertex that reaches farthest moves the reach.
     """
     verts = jnp.asarray(verts_rel_m)
-    uv_px = project(verts + t_m[None], intrinsics)
-    columns = DIRECTIONS[:, :1] * uv_px[None, :, 0] + DIRECTIONS[:, 1:] * uv_px[None, :, 1]
+    landmarks_px = project(verts + t_m[None], intrinsics)
+    columns = (
+        DIRECTIONS[:, :1] * landmarks_px[None, :, 0] + DIRECTIONS[:, 1:] * landmarks_px[None, :, 1]
+    )
     farthest = verts[jnp.argmax(columns, axis=1)]
     return jnp.sum(DIRECTIONS * project(farthest + t_m[None], intrinsics), axis=1)

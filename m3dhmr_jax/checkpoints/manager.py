@@ -32,14 +32,14 @@ class Checkpoints:
 
     Args:
         directory: made if it is not there.
-        belongs_to: what the arrays fit: any JSON tree, stored and compared when they are read.
+        compatibility: what the arrays fit: any JSON tree, stored and compared when they are read.
     """
 
-    def __init__(self, directory: Path, belongs_to: dict[str, Any]):
+    def __init__(self, directory: Path, compatibility: dict[str, Any]):
         python_logging.getLogger("absl").addFilter(_not_of_orbax)
         self.directory = directory.absolute()
         self._being_saved: int | None = None
-        self.belongs_to = json.loads(json.dumps(belongs_to))  # As it will be read back.
+        self.compatibility = json.loads(json.dumps(compatibility))  # As it will be read back.
         keep = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(1),
@@ -70,7 +70,7 @@ class Checkpoints:
         """
         self.wait()
         self._being_saved = step
-        meta = {"belongs_to": self.belongs_to, "sha256": digest(state), "scores": scores}
+        meta = {"compatibility": self.compatibility, "sha256": digest(state), "scores": scores}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         metrics = {} if error is None else {"error": error}
         with self._loss_named():
@@ -95,7 +95,7 @@ class Checkpoints:
             yield
         except Exception as error:
             step, reason = self._being_saved, full_disk(error)
-            if processes.is_first():
+            if processes.is_primary():
                 shutil.rmtree(self.directory / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
             self._manager.reload()
             newest = self.newest()
@@ -149,7 +149,7 @@ class Checkpoints:
                 content = read(candidate)
             except _DamagedError as found:
                 damage = found
-            if processes.any_of_them(damage is not None):
+            if processes.any_process(damage is not None):
                 logging.error(
                     "Checkpoint %d in %s is damaged (%s); trying an older one",
                     candidate,
@@ -173,11 +173,11 @@ class Checkpoints:
         with _damage_in_one_sentence():
             args = ocp.args.Composite(meta=ocp.args.JsonRestore())
             meta = self._manager.restore(step, args=args)["meta"]
-            return {name: meta[name] for name in ("belongs_to", "sha256", "scores")}
+            return {name: meta[name] for name in ("compatibility", "sha256", "scores")}
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         meta = self._read_meta(step)
-        differing = _differences(meta["belongs_to"], self.belongs_to)
+        differing = _differences(meta["compatibility"], self.compatibility)
         if differing:
             raise ValueError(
                 f"checkpoint {step} in {self.directory} belongs to another network or hand: "

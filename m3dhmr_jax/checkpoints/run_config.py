@@ -21,12 +21,12 @@ def save_config(workdir: Path, config: Config) -> None:
         ValueError: if another process does not find it there, or was started with another config.
     """
     text, file = config_text(config) + "\n", workdir / NAME
-    if processes.is_first():
+    if processes.is_primary():
         workdir.mkdir(parents=True, exist_ok=True)
         partial = workdir / (NAME + ".partial")
         partial.write_text(text)
         partial.replace(file)
-    processes.wait_for_all(f"{NAME} is written")
+    processes.barrier(f"{NAME} is written")
     if not file.is_file() or file.read_text() != text:
         raise ValueError(
             f"process {jax.process_index()} does not find its own config in {file.absolute()}, "

@@ -26,7 +26,7 @@ class Weights(NamedTuple):
     metadata: dict[str, str]
 
 
-class Adopted(NamedTuple):
+class LoadReport(NamedTuple):
     """What became of every name of a tree and of what was offered to it; no name is twice here."""
 
     used: tuple[str, ...]
@@ -109,7 +109,7 @@ def load_weights(path: Path) -> Weights:
     return Weights(**parts, metadata=metadata)
 
 
-def adopt(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, Adopted]:
+def load_matching(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, LoadReport]:
     """`tree` with every leaf replaced that `found` has by name and shape, and a full account.
 
     Leaves keep the tree's number types.
@@ -122,7 +122,7 @@ def adopt(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, Adopted]:
         jax.numpy.asarray(found[name], leaf.dtype) if name in used else leaf
         for name, leaf in zip(names, leaves, strict=True)
     ]
-    return jax.tree.unflatten(structure, adopted), Adopted(
+    return jax.tree.unflatten(structure, adopted), LoadReport(
         used=tuple(name for name in names if name in used),
         missing=tuple(name for name in names if name not in found),
         unused=tuple(name for name in found if name not in same_name),
@@ -134,7 +134,7 @@ def adopt(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, Adopted]:
     )
 
 
-def account(adopted: Adopted) -> list[str]:
+def summarize(adopted: LoadReport) -> list[str]:
     """What did not fit, a line for each kind there is: how many, and which parts or tensors."""
     shapes = [f"{name} {offered} not {own}" for name, offered, own in adopted.wrong_shape]
     common = [*adopted.used, *(name for name, _, _ in adopted.wrong_shape)]

@@ -2,7 +2,7 @@
 
 torchvision's ResNet-18 or ResNet-34 becomes a start for training (--config.init_from=OUT), the
 same in both stacks; MobRecon becomes a whole network (--config.eval.checkpoint=OUT), which needs
-the mesh tables that it was trained with.
+the mesh hierarchy that it was trained with.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from typing import Any
 
 from flax import nnx
 
-from m3dhmr_jax.builders import tables_id
+from m3dhmr_jax.builders import hierarchy_id
 from m3dhmr_jax.checkpoints.weights import save_weights
 from m3dhmr_jax.convert import torch_file
 from m3dhmr_jax.convert.architectures import Architecture, recognise
 from m3dhmr_jax.convert.conversion import Conversion, convert
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.mesh.hierarchy import MeshTables, build_tables
-from m3dhmr_jax.mesh.hierarchy_file import load_tables
+from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy
+from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 
 SHOWN = 4  # Names of each kind in the report; the rest is counted.
@@ -33,18 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m m3dhmr_jax.convert", description=__doc__)
     parser.add_argument("file", type=Path, help="a .pth, .pt or .safetensors file")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument("--tables", type=Path, help="the .npz of mesh tables, for MobRecon")
+    parser.add_argument("--hierarchy", type=Path, help="the .npz of mesh hierarchy, for MobRecon")
     parser.add_argument("--under", default="", help="take only tensors whose names start so")
     flags = parser.parse_args(arguments)
     try:
-        for line in convert_file(flags.file, flags.out, flags.tables, flags.under):
+        for line in convert_file(flags.file, flags.out, flags.hierarchy, flags.under):
             print(line)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
 
 
 def convert_file(
-    path: Path, out: Path, tables_path: Path | None = None, under: str = ""
+    path: Path, out: Path, hierarchy_path: Path | None = None, under: str = ""
 ) -> list[str]:
     """Writes the weights file `out` and tells what became of everything in the file.
 
@@ -59,8 +59,8 @@ def convert_file(
     content = torch_file.read(path)
     try:
         architecture = recognise([name for name in content.arrays if name.startswith(under)])
-        tables = _tables(architecture, tables_path)
-        params, stats = abstract_network(architecture, tables)
+        hierarchy = _hierarchy(architecture, hierarchy_path)
+        params, stats = abstract_network(architecture, hierarchy)
         conversion = convert(content.arrays, architecture, params, stats)
         _check_fit(architecture, conversion)
     except ValueError as error:
@@ -71,26 +71,26 @@ def convert_file(
         "network": architecture.title,
     }
     if architecture.whole:
-        metadata["tables"] = tables_id(tables)
+        metadata["hierarchy"] = hierarchy_id(hierarchy)
     save_weights(out, conversion.params, conversion.stats, metadata)
     return [f"{path}: {architecture.title}", *report(conversion, content.others), f"Wrote {out}"]
 
 
-def _tables(architecture: Architecture, path: Path | None) -> MeshTables:
+def _hierarchy(architecture: Architecture, path: Path | None) -> MeshHierarchy:
     if path:
-        return load_tables(path)
+        return load_hierarchy(path)
     if architecture.whole:
         raise ValueError(
-            f"{architecture.title} fits only the mesh tables that it was trained with: give them "
-            "with --tables (m3dhmr_jax/mesh/hierarchy_file.py says how the file is made)"
+            f"{architecture.title} fits only the mesh hierarchy that it was trained with: give them "
+            "with --hierarchy (m3dhmr_jax/mesh/hierarchy_file.py says how the file is made)"
         )
-    return build_tables(load_builtin())
+    return build_hierarchy(load_builtin())
 
 
-def abstract_network(architecture: Architecture, tables: MeshTables) -> tuple[Any, Any]:
+def abstract_network(architecture: Architecture, hierarchy: MeshHierarchy) -> tuple[Any, Any]:
     """Parameters and statistics of our network, as shapes and types."""
     config = ModelConfig(**architecture.model)
-    model = nnx.eval_shape(lambda: M3DHMR(config, tables, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: M3DHMR(config, hierarchy, rngs=nnx.Rngs(0)))
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 

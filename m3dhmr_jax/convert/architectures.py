@@ -92,7 +92,7 @@ def _mobrecon(prefix: str, names: Collection[str]) -> Architecture:
         raise ValueError(
             f"it is MobRecon's DenseStack under another decoder ({decoder[0]}, ...); {UNDERSTOOD}"
         )
-    model = {"backbone": "densestack", "roi": False, "landmark_reader": "clipped_mlp"}
+    model = {"backbone": "densestack", "roi": False, "landmark_head": "clipped_mlp"}
     operator = operators[0] if decoder else "dsconv"
     return Architecture(
         title=f"MobRecon-DenseStack ({operator})" if decoder else "DenseStack without a decoder",

@@ -16,12 +16,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
-from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine, project, turn_with_picture
+from m3dhmr_jax.camera.pinhole import (
+    apply_affine,
+    invert_affine,
+    project,
+    rotate_about_optical_axis,
+)
 from m3dhmr_jax.data.color import jitter_colour
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, View
 
-FREIHAND_PHOTO_PX = 224  # The side of the photos of FreiHAND.
-FREIHAND_BOX_PX = 130.0  # The centred square of them that the peers evaluate on: 100 px x 1.3.
+FREIHAND_IMAGE_PX = 224  # The side of the photos of FreiHAND.
+FREIHAND_CROP_PX = 130.0  # The centred square of them that the peers evaluate on: 100 px x 1.3.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +37,7 @@ class AugmentConfig:
         size: side of the crop, px.
         scale, scale_jitter: side of the square over the longer side of the mask's box, and the
             largest deviation from it.
-        max_angle_deg, turn_probability: the crop turns at all, and then by any angle up to this.
+        max_angle_deg, rotation_probability: the crop turns at all, and then by any angle up to this.
         shift: share of the room beside the hand that the crop may wander, 0 to 1.
         brightness, contrast, saturation: factors are drawn from 1 - strength to 1 + strength.
         hue: part of a full turn of the colour circle, in either direction.
@@ -45,7 +50,7 @@ class AugmentConfig:
     scale: float = 1.3
     scale_jitter: float = 0.2
     max_angle_deg: float = 90.0
-    turn_probability: float = 0.6
+    rotation_probability: float = 0.6
     shift: float = 1.0
     brightness: float = 0.3
     contrast: float = 0.3
@@ -65,7 +70,7 @@ class AugmentConfig:
                 f"augment.max_angle_deg={self.max_angle_deg} must lie in 0..180: "
                 "crops turn by up to this angle in either direction"
             )
-        for name in ("turn_probability", "shift", "brightness", "contrast", "saturation"):
+        for name in ("rotation_probability", "shift", "brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name}={getattr(self, name)} must be a share in 0..1")
         if not 0 <= self.hue <= 0.5:
@@ -132,7 +137,7 @@ def normalise(image_01: Float[FloatArray, "s s 3"]) -> Float[Array, "s s 3"]:
 
 
 def crop_labels(
-    xyz_m: Float[FloatArray, "n 3"],
+    joints_m: Float[FloatArray, "n 3"],
     verts_m: Float[FloatArray, "v 3"],
     intrinsics: Float[FloatArray, "3 3"],
     crop_from_img: Float[FloatArray, "2 3"],
@@ -140,9 +145,9 @@ def crop_labels(
     size: int,
 ) -> tuple[Float[Array, "n 2"], Float[Array, "v 3"]]:
     """Landmarks as a fraction of the crop; vertices from the root in MESH_UNIT_M, turned along."""
-    uv_01 = apply_affine(project(xyz_m, intrinsics), crop_from_img) / size
-    verts = (jnp.asarray(verts_m) - xyz_m[None, ROOT]) / MESH_UNIT_M
-    return uv_01, turn_with_picture(verts, angle_rad)
+    landmarks_01 = apply_affine(project(joints_m, intrinsics), crop_from_img) / size
+    verts = (jnp.asarray(verts_m) - joints_m[None, ROOT]) / MESH_UNIT_M
+    return landmarks_01, rotate_about_optical_axis(verts, angle_rad)
 
 
 def draw_crop(
@@ -160,7 +165,7 @@ def draw_crop(
         config.scale + config.scale_jitter * jax.random.uniform(scale_key, minval=-1.0)
     )
     angle = math.radians(config.max_angle_deg) * jax.random.uniform(angle_key, minval=-1.0)
-    angle = jnp.where(jax.random.bernoulli(turn_key, config.turn_probability), angle, 0.0)
+    angle = jnp.where(jax.random.bernoulli(turn_key, config.rotation_probability), angle, 0.0)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     turned_wh = jnp.abs(cosine) * hand_wh + jnp.abs(sine) * hand_wh[::-1]
     box_wh = jnp.stack([side, side])
@@ -174,15 +179,15 @@ def draw_crop(
 def augmented_view(batch: Batch, keys: Key[Array, " b"], config: AugmentConfig) -> View:
     """One random crop of every photo, its labels moved along; the same key gives the same bits."""
 
-    def one(image, intrinsics, xyz_m, verts_m, bbox_px, key):
+    def one(image, intrinsics, joints_m, verts_m, bbox_px, key):
         crop_key, colour_key = jax.random.split(key)
         crop_from_img, angle = draw_crop(crop_key, bbox_px, config)
         strengths = config.brightness, config.contrast, config.saturation, config.hue
         crop = jitter_colour(warp(image, crop_from_img, config.size), colour_key, *strengths)
-        labels = crop_labels(xyz_m, verts_m, intrinsics, crop_from_img, angle, config.size)
+        labels = crop_labels(joints_m, verts_m, intrinsics, crop_from_img, angle, config.size)
         return View(normalise(crop), *labels, angle, invert_affine(crop_from_img))
 
-    photo = batch.image, batch.intrinsics, batch.xyz_m, batch.verts_m, batch.bbox_px
+    photo = batch.image, batch.intrinsics, batch.joints_m, batch.verts_m, batch.bbox_px
     return jax.vmap(one)(*photo, keys)
 
 
@@ -198,22 +203,22 @@ def two_views(
     return augmented_view(batch, keys[0], config), augmented_view(batch, keys[1], config)
 
 
-def eval_view(batch: Batch, size: int = 128, box_px: float = FREIHAND_BOX_PX) -> View:
+def eval_view(batch: Batch, size: int = 128, box_px: float = FREIHAND_CROP_PX) -> View:
     """The fixed centred square that the peers evaluate FreiHAND on (100 px x 1.3); no chance.
 
     `box_px` is measured in a photo of 224 px; in other photos the square keeps its share of the
     shorter side.
     """
     height, width = batch.image.shape[1:3]
-    side = box_px * min(height, width) / FREIHAND_PHOTO_PX
+    side = box_px * min(height, width) / FREIHAND_IMAGE_PX
     angle = jnp.zeros(())
     crop_from_img = crop_from_box(
         jnp.array([width / 2, height / 2]), jnp.full(2, side), jnp.full(2, float(size)), angle
     )
 
-    def one(image, intrinsics, xyz_m, verts_m):
+    def one(image, intrinsics, joints_m, verts_m):
         crop = warp(image, crop_from_img, size)
-        labels = crop_labels(xyz_m, verts_m, intrinsics, crop_from_img, angle, size)
+        labels = crop_labels(joints_m, verts_m, intrinsics, crop_from_img, angle, size)
         return View(normalise(crop), *labels, angle, invert_affine(crop_from_img))
 
-    return jax.vmap(one)(batch.image, batch.intrinsics, batch.xyz_m, batch.verts_m)
+    return jax.vmap(one)(batch.image, batch.intrinsics, batch.joints_m, batch.verts_m)

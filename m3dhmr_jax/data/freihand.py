@@ -39,7 +39,7 @@ class Annotations:
     """The labels of one split, one row for each annotation."""
 
     intrinsics: Float[np.ndarray, "a 3 3"]
-    xyz_m: Float[np.ndarray, "a n 3"]
+    joints_m: Float[np.ndarray, "a n 3"]
     verts_m: Float[np.ndarray, "a v 3"]
     scale_m: Float[np.ndarray, " a"]  # Length of the reference bone.
 
@@ -156,7 +156,7 @@ def _pose(
     hand: HandModel | None,
     parameters: Float[np.ndarray, "a 61"],
     intrinsics: Float[np.ndarray, "a 3 3"],
-    xyz_m: Float[np.ndarray, "a n 3"],
+    joints_m: Float[np.ndarray, "a n 3"],
 ) -> Float[np.ndarray, "a v 3"]:
     needs = "MANO: name your MANO_RIGHT.pkl with --config.hand (or --hand of tfds_freihand.prepare)"
     if hand is None:
@@ -168,7 +168,7 @@ def _pose(
         verts_m = posed_vertices_m(hand, parameters, intrinsics)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    off_m = landmarks_off_m(hand, verts_m, xyz_m)
+    off_m = joint_distance_m(hand, verts_m, joints_m)
     if off_m > LABELS_AGREE_M:
         raise ValueError(
             f"{path}: posed with the hand that is set, its parameters give landmarks that are "
@@ -178,11 +178,11 @@ def _pose(
     return verts_m
 
 
-def landmarks_off_m(
-    hand: HandModel, verts_m: Float[np.ndarray, "a v 3"], xyz_m: Float[np.ndarray, "a n 3"]
+def joint_distance_m(
+    hand: HandModel, verts_m: Float[np.ndarray, "a v 3"], joints_m: Float[np.ndarray, "a n 3"]
 ) -> float:
-    """How far the landmarks that `hand` regresses from meshes are from `xyz_m`, for the median."""
-    apart_m = np.linalg.norm(hand.joint_regressor @ verts_m - xyz_m, axis=2).mean(axis=1)
+    """How far the landmarks that `hand` regresses from meshes are from `joints_m`, for the median."""
+    apart_m = np.linalg.norm(hand.joint_regressor @ verts_m - joints_m, axis=2).mean(axis=1)
     return float(np.median(apart_m))
 
 

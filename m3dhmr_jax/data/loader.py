@@ -208,7 +208,7 @@ class _Loader:
         return Batch(
             image=images,
             intrinsics=_stack(records, "K"),
-            xyz_m=_stack(records, "xyz"),
+            joints_m=_stack(records, "xyz"),
             verts_m=_stack(records, "verts"),
             bbox_px=_stack(records, "bbox"),
             index=_stack(records, "index").astype(np.int32),

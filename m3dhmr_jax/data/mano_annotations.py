@@ -31,13 +31,15 @@ def read_parameters(path: Path) -> Float[np.ndarray, "a 61"]:
 
 
 def roots_m(
-    uv_px: Float[np.ndarray, "a 2"],
+    landmarks_px: Float[np.ndarray, "a 2"],
     scales_px_per_m: Float[np.ndarray, " a"],
     intrinsics: Float[np.ndarray, "a 3 3"],
 ) -> Float[np.ndarray, "a 3"]:
     """Places of pixels in camera space: scaled orthographic, as FreiHAND's toolbox has it."""
     focal_px = (intrinsics[:, 0, 0] + intrinsics[:, 1, 1]) / 2
-    from_centre_px = np.concatenate([uv_px - intrinsics[:, :2, 2], focal_px[:, None]], axis=1)
+    from_centre_px = np.concatenate(
+        [landmarks_px - intrinsics[:, :2, 2], focal_px[:, None]], axis=1
+    )
     return from_centre_px / scales_px_per_m[:, None]
 
 
@@ -55,14 +57,16 @@ def posed_vertices_m(
         raise ValueError(
             f"the hand has {len(hand.shape_basis)} shape directions, expected {N_SHAPE} as MANO has"
         )
-    poses, shapes, uv_px, scales = np.split(parameters, np.cumsum([N_POSE, N_SHAPE, 2]), axis=1)
+    poses, shapes, landmarks_px, scales = np.split(
+        parameters, np.cumsum([N_POSE, N_SHAPE, 2]), axis=1
+    )
     if not (scales > 0).all():
         bad = int(np.argmin(scales[:, 0]))
         raise ValueError(
             f"record {bad} has the scale {scales[bad, 0]:g}; it is focal length by depth and must "
             "be positive"
         )
-    roots = roots_m(uv_px, scales[:, 0], intrinsics).astype(np.float32)
+    roots = roots_m(landmarks_px, scales[:, 0], intrinsics).astype(np.float32)
 
     @jax.jit
     @jax.vmap
@@ -72,11 +76,11 @@ def posed_vertices_m(
         vertices, _, landmarks = pose_hand(hand, articulation(hand, pose.reshape(-1, 3)), shape)
         return vertices + (root_m - landmarks[ROOT])[None]
 
-    vertices_m = np.empty((len(parameters), *hand.vertices.shape), np.float32)
+    verts_m = np.empty((len(parameters), *hand.verts_m.shape), np.float32)
     for start in range(0, len(parameters), CHUNK):
         rows = slice(start, start + CHUNK)
         inputs = (poses[rows], shapes[rows], roots[rows])
         missing = CHUNK - len(inputs[0])  # One shape: compiled once.
         padded = (jnp.asarray(np.pad(x, ((0, missing), (0, 0)))) for x in inputs)
-        vertices_m[rows] = np.asarray(posed(*padded))[: CHUNK - missing]
-    return vertices_m
+        verts_m[rows] = np.asarray(posed(*padded))[: CHUNK - missing]
+    return verts_m

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         if options.out.suffix != ".json":
             raise ValueError(f"--out {options.out} must end in .json; a .txt goes beside it")
         truth = read_truth(options.gt)
-        result = score(read_predictions(options.pred, len(truth.xyz_m)), truth)
+        result = score(read_predictions(options.pred, len(truth.joints_m)), truth)
         write_json(options.out, result)
         options.out.with_suffix(".txt").write_text(scores_text(result))
     except (ValueError, OSError) as error:

@@ -23,7 +23,7 @@ HOW = (
 class CameraErrors(NamedTuple):
     """Distances to the true places, camera space."""
 
-    xyz_m: Float[FloatArray, "b n"]
+    joints_m: Float[FloatArray, "b n"]
     mesh_m: Float[FloatArray, "b v"]
 
 
@@ -37,11 +37,11 @@ def disturbed(
 
 
 @jax.jit
-def errors_with_wrong_focal(hands: CameraHands, batch: Batch) -> CameraErrors:
+def errors_with_perturbed_focal(hands: CameraHands, batch: Batch) -> CameraErrors:
     """Errors of an answer once it is placed by K with a wrong focal length."""
     intrinsics = disturbed(batch.intrinsics, batch.index)
-    moved = place(hands.uv_px, hands.xyz_m, hands.verts_m, intrinsics)
+    moved = place(hands.landmarks_px, hands.joints_m, hands.verts_m, intrinsics)
     return CameraErrors(
-        jnp.linalg.norm(moved.xyz_m - batch.xyz_m, axis=-1),
+        jnp.linalg.norm(moved.joints_m - batch.joints_m, axis=-1),
         jnp.linalg.norm(moved.verts_m - batch.verts_m, axis=-1),
     )

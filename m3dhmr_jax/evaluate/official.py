@@ -33,7 +33,7 @@ _TEXT_KEYS = (
 class Hands(NamedTuple):
     """Landmarks and meshes in camera space."""
 
-    xyz_m: Float[np.ndarray, "b n 3"]
+    joints_m: Float[np.ndarray, "b n 3"]
     verts_m: Float[np.ndarray, "b v 3"]
 
 
@@ -52,9 +52,9 @@ def read_truth(folder: Path) -> Hands:
                 f"{' and '.join(p.name for p in paths.values())}, as FreiHAND_pub_v2_eval.zip does"
             )
     truth = Hands(*(read_records(paths[name], _SHAPES[name], np.float64) for name in _SHAPES))
-    if len(truth.xyz_m) != len(truth.verts_m):
+    if len(truth.joints_m) != len(truth.verts_m):
         raise ValueError(
-            f"{folder}: evaluation_xyz.json has {len(truth.xyz_m)} samples and "
+            f"{folder}: evaluation_xyz.json has {len(truth.joints_m)} samples and "
             f"evaluation_verts.json {len(truth.verts_m)}; they must be of the same release"
         )
     return truth

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from m3dhmr_jax.builders import load_hand, trained_state
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.datasets import open_dataset
-from m3dhmr_jax.evaluate.focal_noise import HOW, CameraErrors, errors_with_wrong_focal
+from m3dhmr_jax.evaluate.focal_noise import HOW, CameraErrors, errors_with_perturbed_focal
 from m3dhmr_jax.evaluate.official import Hands, write_predictions
 from m3dhmr_jax.evaluate.report.page import Entry
 from m3dhmr_jax.evaluate.reporting import about, write_report
@@ -23,7 +23,7 @@ class Judged(NamedTuple):
 
     answer: Any  # As the task's answer step gives it.
     errors: Any
-    wrong_focal: CameraErrors | None  # Of hands in camera space.
+    perturbed_focal: CameraErrors | None  # Of hands in camera space.
 
 
 def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
@@ -38,32 +38,32 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
             f"eval.save_predictions=True needs meshes, and task={config.task!r} learns none"
         )
     hand = load_hand(config)
-    task = create_task(config, hand, drawn=False)
+    task = create_task(config, hand, abstract=True)
     state = trained_state(config, task.network, workdir)
     data = open_dataset(hand, **config.data.source)
     mesh, meshes = sharding.device_mesh(), config.task == "mesh"
 
     def judged(batch: Batch, params: Any, stats: Any) -> Judged:
-        answer = task.answer_step(params, stats, batch)
-        wrong_focal = errors_with_wrong_focal(answer, batch) if meshes else None
-        return Judged(answer, task.errors_of(answer, batch), wrong_focal)
+        answer = task.predict_step(params, stats, batch)
+        perturbed_focal = errors_with_perturbed_focal(answer, batch) if meshes else None
+        return Judged(answer, task.error_fn(answer, batch), perturbed_focal)
 
     def test_batches() -> Iterator[Batch]:
-        return loader.eval_batches(data, config.eval.batch_size, **processes.own_share())
+        return loader.eval_batches(data, config.eval.batch_size, **processes.process_shard())
 
-    judge, weights = sharding.by_rows(judged, mesh), (state.eval_params, state.stats)
+    judge, weights = sharding.data_parallel(judged, mesh), (state.eval_params, state.stats)
     model = gather(lambda batch: judge(batch, *weights), test_batches())
-    guess, errors_of_guess = task.constant_guess
-    constant = gather(sharding.by_rows(errors_of_guess(data), mesh), test_batches())
+    guess, baseline_error_fn = task.constant_guess
+    constant = gather(sharding.data_parallel(baseline_error_fn(data), mesh), test_batches())
     rows = {"model": task.scores(model.errors), guess: task.scores(constant)}
-    if not processes.is_first():
+    if not processes.is_primary():
         return rows
     content = {"checkpoint": config.eval.checkpoint, "step": int(state.step)} | rows
     if meshes:
-        noisy = camera_scores(*model.wrong_focal)
-        content |= {"model_with_wrong_focal": noisy, "wrong_focal": HOW}
+        noisy = camera_scores(*model.perturbed_focal)
+        content |= {"model_with_perturbed_focal": noisy, "perturbed_focal": HOW}
     write_json(workdir / "eval" / "scores.json", content)
-    print(table(rows, task.headline))
+    print(table(rows, task.reported_metrics))
     if meshes:
         path = workdir / "eval" / "report.html"
         network = Entry(rows["model"], model.errors)
@@ -71,7 +71,7 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
         write_report(path, *page, hand, data, about(config, data, int(state.step)))
         print(f"Report: {path}")
     if config.eval.save_predictions:
-        hands = Hands(model.answer.xyz_m, model.answer.verts_m)
+        hands = Hands(model.answer.joints_m, model.answer.verts_m)
         zipped = write_predictions(workdir / "eval" / "pred.json", hands)
         print(f"Predictions for submission: {zipped}")
     return rows

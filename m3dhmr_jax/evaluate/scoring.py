@@ -15,7 +15,7 @@ from m3dhmr_jax.metrics.freihand import scores
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.types import Batch
 
-SHOWN = {
+REPORTED_METRICS = {
     "pa_mpjpe_mm": "PA-MPJPE mm",
     "pa_mpvpe_mm": "PA-MPVPE mm",
     "f_5": "F@5",
@@ -32,38 +32,41 @@ def gather(rows_of: Callable[[Batch], Any], batches: Iterable[Batch]) -> Any:
     mesh, kept = sharding.device_mesh(), []
     for batch in batches:
         batch = sharding.shard(batch, mesh)
-        valid, rows = sharding.to_host((batch.valid, rows_of(batch)))
+        valid, rows = sharding.gather_to_host((batch.valid, rows_of(batch)))
         kept.append(jax.tree.map(lambda leaf, valid=valid: leaf[valid], rows))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
 
 def score_batches(
-    errors_of: Callable[[Batch], Any],
+    error_fn: Callable[[Batch], Any],
     batches: Iterable[Batch],
     scores: Callable[[Any], dict[str, float]] = scores,
 ) -> dict[str, float]:
     """`scores` of the errors over all batches: each valid example counts once."""
-    return scores(gather(errors_of, batches))
+    return scores(gather(error_fn, batches))
 
 
-def shown(name: str, value: float) -> str:
+def format_score(name: str, value: float) -> str:
     """A score as it is printed: lengths to a hundredth, shares to a thousandth."""
     return f"{value:.{2 if name.endswith(('_mm', '_px')) else 3}f}"
 
 
-def table(rows: Mapping[str, Mapping[str, float]], headline: Mapping[str, str] = SHOWN) -> str:
-    """The numbers that papers quote, a row per entry; `headline` says which, and their headings."""
+def table(
+    rows: Mapping[str, Mapping[str, float]], reported_metrics: Mapping[str, str] = REPORTED_METRICS
+) -> str:
+    """The numbers that papers quote, a row per entry; `reported_metrics` says which, and their headings."""
 
     def line(name: str, cells: Iterable[str]) -> str:
         padded = (
-            f"{cell:>{max(len(t), 5)}}" for t, cell in zip(headline.values(), cells, strict=True)
+            f"{cell:>{max(len(t), 5)}}"
+            for t, cell in zip(reported_metrics.values(), cells, strict=True)
         )
         return f"| {name:24} | " + " | ".join(padded) + " |"
 
-    head = line("", headline.values())
+    head = line("", reported_metrics.values())
     rule = "".join("|" if character == "|" else "-" for character in head)
     lines = [
-        line(name.replace("_", " "), (shown(key, row[key]) for key in headline))
+        line(name.replace("_", " "), (format_score(key, row[key]) for key in reported_metrics))
         for name, row in rows.items()
     ]
     return "\n".join([head, rule, *lines])

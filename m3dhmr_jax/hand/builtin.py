@@ -57,7 +57,7 @@ def load_builtin() -> HandModel:
     joints = arrays["J"]
     weights = arrays["weights"]
     return HandModel(
-        vertices=arrays["v_template"],
+        verts_m=arrays["v_template"],
         faces=arrays["faces"].astype(np.int32),
         rest_joints=joints,
         parents=arrays["parents"].astype(np.int32),

@@ -66,7 +66,7 @@ def load_mano(path: str | Path) -> HandModel:
     weights = arrays["weights"]
     try:
         hand = HandModel(
-            vertices=_float32(rest),
+            verts_m=_float32(rest),
             faces=arrays["f"].astype(np.int32),
             rest_joints=_float32(regressor @ rest),
             parents=parents.astype(np.int32),
@@ -103,8 +103,8 @@ def _check_side(path: Path, hand: HandModel) -> None:
             f"{path}: this is a left hand, but only right hands are modelled (photos of left ones "
             f"are mirrored); expected {EXPECTED}"
         )
-    middle = hand.vertices.mean(axis=0)
-    corners = (hand.vertices - middle)[hand.faces].astype(np.float64)
+    middle = hand.verts_m.mean(axis=0)
+    corners = (hand.verts_m - middle)[hand.faces].astype(np.float64)
     if np.linalg.det(corners).sum() < 0:
         raise ValueError(
             f"{path}: the faces of 'f' look inwards, as those of a mirrored hand; expected "

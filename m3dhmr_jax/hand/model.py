@@ -10,7 +10,8 @@ import hashlib
 import numpy as np
 from jaxtyping import Float, Int
 
-N_LANDMARKS = 21
+from m3dhmr_jax.types import N_JOINTS
+
 REGIONS = ("palm", "thumb", "index", "middle", "ring", "little")
 
 
@@ -32,7 +33,7 @@ class HandModel:
     """A right hand at rest, in metres; every array is checked when the model is made.
 
     Attributes:
-        vertices: rest surface, faces counter-clockwise seen from outside, wrist open.
+        verts_m: rest surface, faces counter-clockwise seen from outside, wrist open.
         rest_joints, joint_shape_basis: skeleton joints and their motion with shape.
         skin_weights: each row sums to 1. parents: -1 for the wrist, else a smaller joint index.
         joint_regressor: landmarks from posed vertices.
@@ -45,7 +46,7 @@ class HandModel:
         ValueError: if shapes disagree, an index is out of range or weights do not sum to 1.
     """
 
-    vertices: Float[np.ndarray, "v 3"]
+    verts_m: Float[np.ndarray, "v 3"]
     faces: Int[np.ndarray, "f 3"]
     rest_joints: Float[np.ndarray, "j 3"]
     parents: Int[np.ndarray, " j"]
@@ -60,7 +61,7 @@ class HandModel:
 
     def __post_init__(self):
         self._check_shapes()
-        v, j = len(self.vertices), len(self.rest_joints)
+        v, j = len(self.verts_m), len(self.rest_joints)
         if self.faces.min() < 0 or self.faces.max() >= v:
             raise ValueError(
                 f"HandModel.faces name vertices {self.faces.min()}..{self.faces.max()}, "
@@ -84,14 +85,14 @@ class HandModel:
             )
 
     def _check_shapes(self) -> None:
-        v, j, p = len(self.vertices), len(self.rest_joints), len(self.shape_basis)
+        v, j, p = len(self.verts_m), len(self.rest_joints), len(self.shape_basis)
         expected = {
-            "vertices": (v, 3),
+            "verts_m": (v, 3),
             "faces": (len(self.faces), 3),
             "rest_joints": (j, 3),
             "parents": (j,),
             "skin_weights": (v, j),
-            "joint_regressor": (N_LANDMARKS, v),
+            "joint_regressor": (N_JOINTS, v),
             "regions": (v,),
             "shape_basis": (p, v, 3),
             "joint_shape_basis": (p, j, 3),
@@ -111,5 +112,5 @@ class HandModel:
 def hand_id(hand: HandModel) -> str:
     """Names a surface by its faces and rest shape."""
     content = np.ascontiguousarray(hand.faces, np.int32).tobytes()
-    content += np.ascontiguousarray(hand.vertices, np.float32).tobytes()
+    content += np.ascontiguousarray(hand.verts_m, np.float32).tobytes()
     return hashlib.sha256(content).hexdigest()[:16]

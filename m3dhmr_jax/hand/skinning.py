@@ -19,9 +19,9 @@ _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 class PosedHand(NamedTuple):
     """A posed surface, its joints and landmarks, in metres; the wrist joint stays in place."""
 
-    vertices: Float[Array, "v 3"]
-    joints: Float[Array, "j 3"]  # Kinematic, MANO order.
-    landmarks: Float[Array, "n 3"]  # Regressed from the posed vertices, FreiHAND order.
+    verts_m: Float[Array, "v 3"]
+    skeleton_m: Float[Array, "j 3"]  # The 16 skeleton joints, MANO order.
+    joints_m: Float[Array, "n 3"]  # Regressed from the posed vertices, FreiHAND order.
 
 
 def rotation_matrices(axis_angle: Float[Array, "j 3"]) -> Float[Array, "j 3 3"]:
@@ -50,7 +50,7 @@ def pose_hand(
     The global turn is about the wrist joint. `pose_mean` is not added here: it belongs to the
     axis-angle parameters, `articulation` adds it.
     """
-    rest = hand.vertices + _einsum("p,pva->va", shape, hand.shape_basis)
+    rest = hand.verts_m + _einsum("p,pva->va", shape, hand.shape_basis)
     joints = jnp.asarray(hand.rest_joints) + _einsum("p,pja->ja", shape, hand.joint_shape_basis)
     if hand.pose_basis is not None:
         bend = (rotations[1:] - jnp.eye(3)[None]).reshape(-1)

@@ -1,4 +1,4 @@
-"""The fixed tables of a hand that the network is built on: levels, up-sampling and spirals.
+"""The fixed hierarchy of a hand that the network is built on: levels, up-sampling and spirals.
 
 Axes: v vertices of a level, s spiral length, r length of a region's spiral.
 """
@@ -20,11 +20,13 @@ class MeshLevel:
     """One resolution of the surface, and how values come to it from the next coarser one.
 
     A value on this level is `sum_k up_weights[:, k] * coarser[up_indices[:, k]]`. The weights are
-    barycentric if made here, but need not be: other tables may have rows that do not sum to 1.
+    barycentric if made here, but need not be: other hierarchy may have rows that do not sum to 1.
     """
 
     spirals: Int[np.ndarray, "v s"]  # Row i: vertex i, then its neighbours in spiral order.
-    up_indices: Int[np.ndarray, "_ _"]  # (v, 3), like the weights: MeshTables says if they are not.
+    up_indices: Int[
+        np.ndarray, "_ _"
+    ]  # (v, 3), like the weights: MeshHierarchy says if they are not.
     up_weights: Float[np.ndarray, "_ _"]
 
     @property
@@ -33,7 +35,7 @@ class MeshLevel:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MeshTables:
+class MeshHierarchy:
     """All that the decoder needs to know about a hand.
 
     Raises:
@@ -74,25 +76,25 @@ def _check_range(name: str, indices: np.ndarray, n_vertices: int) -> None:
         )
 
 
-def tables_id(tables: MeshTables) -> str:
-    """Names tables by the content of all their arrays."""
-    content = hashlib.sha256(str(tables.coarsest).encode())
-    for level in tables.levels:
+def hierarchy_id(hierarchy: MeshHierarchy) -> str:
+    """Names hierarchy by the content of all their arrays."""
+    content = hashlib.sha256(str(hierarchy.coarsest).encode())
+    for level in hierarchy.levels:
         for array in (level.spirals, level.up_indices, level.up_weights):
             content.update(np.ascontiguousarray(array).tobytes())
-    if tables.roi_spirals is not None:
-        content.update(np.ascontiguousarray(tables.roi_spirals).tobytes())
+    if hierarchy.roi_spirals is not None:
+        content.update(np.ascontiguousarray(hierarchy.roi_spirals).tobytes())
     return content.hexdigest()[:16]
 
 
-def build_tables(
+def build_hierarchy(
     hand: HandModel,
     spiral_length: int = 9,
     roi_length: int = 27,
     roi_dilation: int = 2,
     level_count: int = 5,
-) -> MeshTables:
-    """The tables of `hand`: on the coarser levels it ships with, then on ones half as large each.
+) -> MeshHierarchy:
+    """The hierarchy of `hand`: on the coarser levels it ships with, then on ones half as large each.
 
     Raises:
         ValueError: if `level_count` is below 2, if a spiral does not fit on its level, or if a
@@ -100,7 +102,7 @@ def build_tables(
     """
     if level_count < 2:
         raise ValueError(f"level_count={level_count} must be at least 2: a mesh and a coarser one")
-    vertices, faces = hand.vertices, hand.faces
+    vertices, faces = hand.verts_m, hand.faces
     levels = []
     for number in range(level_count - 1):
         step = _coarser(hand, number, vertices, faces)
@@ -112,8 +114,8 @@ def build_tables(
             )
         )
         vertices, faces = vertices[step.kept], step.faces
-    roi = roi_spirals(hand.vertices, hand.faces, hand.regions, roi_length, roi_dilation)
-    return MeshTables(tuple(levels), len(vertices), roi)
+    roi = roi_spirals(hand.verts_m, hand.faces, hand.regions, roi_length, roi_dilation)
+    return MeshHierarchy(tuple(levels), len(vertices), roi)
 
 
 def _coarser(hand: HandModel, number: int, vertices: np.ndarray, faces: np.ndarray) -> CoarseLevel:

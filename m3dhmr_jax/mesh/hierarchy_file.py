@@ -11,7 +11,7 @@ Written, from lists of arrays, by
 
     named = {"spirals": spirals, "up_indices": up_indices, "up_weights": up_weights}
     flat = {f"{name}_{i}": x for name, xs in named.items() for i, x in enumerate(xs)}
-    np.savez("tables.npz", coarsest=49, **flat)
+    np.savez("hierarchy.npz", coarsest=49, **flat)
 
 Where up-sampling is a sparse matrix with three entries in each row, `csr = matrix.tocsr()` has them
 as `csr.indices.reshape(-1, 3)` and `csr.data.reshape(-1, 3)`.
@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from m3dhmr_jax.mesh.hierarchy import MeshLevel, MeshTables
+from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, MeshLevel
 
 KINDS = {"spirals": "integers", "up_indices": "integers", "up_weights": "floats"}
 
 
-def load_tables(path: str | Path) -> MeshTables:
-    """The tables of a file, without spirals inside regions: those belong to the hand.
+def load_hierarchy(path: str | Path) -> MeshHierarchy:
+    """The hierarchy of a file, without spirals inside regions: those belong to the hand.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -54,7 +54,7 @@ def load_tables(path: str | Path) -> MeshTables:
         for number in range(count)
     )
     try:
-        return MeshTables(levels, int(arrays["coarsest"]), None)
+        return MeshHierarchy(levels, int(arrays["coarsest"]), None)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     unknown = [k for k in arrays if not re.fullmatch(rf"coarsest|({'|'.join(KINDS)})_\d+", k)]
     if unknown:
         raise ValueError(
-            f"{path}: has {', '.join(unknown)}, which tables do not have; "
+            f"{path}: has {', '.join(unknown)}, which hierarchy do not have; "
             "the names are those in m3dhmr_jax/mesh/hierarchy_file.py"
         )
     return arrays

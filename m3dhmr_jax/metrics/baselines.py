@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.inference import landmark_errors_px, landmarks_px
+from m3dhmr_jax.inference import landmark_errors_px, project_joints
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
 from m3dhmr_jax.metrics.mean_shape import place_about_root, procrustes_mean
 from m3dhmr_jax.types import ROOT, Batch
@@ -27,22 +27,22 @@ def mean_hand(verts_m: Float[np.ndarray, "b v 3"], hand: HandModel) -> Float[np.
     return place_about_root(shape, regressor @ shape, verts_m - roots[:, None])
 
 
-def errors_of_constant(
+def constant_error_fn(
     verts_m: Float[np.ndarray, "v 3"], hand: HandModel
 ) -> Callable[[Batch], SampleMetrics]:
     """Errors of the same mesh for every photo, put at the true root."""
-    xyz_m = hand.joint_regressor @ verts_m
+    joints_m = hand.joint_regressor @ verts_m
 
-    def errors_of(batch: Batch) -> SampleMetrics:
-        root_m = batch.xyz_m[:, ROOT, None]
+    def error_fn(batch: Batch) -> SampleMetrics:
+        root_m = batch.joints_m[:, ROOT, None]
         return batch_metrics(
-            (xyz_m[None] + root_m).astype(np.float32),
+            (joints_m[None] + root_m).astype(np.float32),
             (verts_m[None] + root_m).astype(np.float32),
-            batch.xyz_m,
+            batch.joints_m,
             batch.verts_m,
         )
 
-    return errors_of
+    return error_fn
 
 
 def training_labels(data: Path, *names: str) -> list[np.ndarray]:
@@ -53,13 +53,13 @@ def training_labels(data: Path, *names: str) -> list[np.ndarray]:
     return [np.stack([record[name] for record in records]) for name in names]
 
 
-def errors_of_mean_hand(data: Path, hand: HandModel) -> Callable[[Batch], SampleMetrics]:
+def mean_hand_error_fn(data: Path, hand: HandModel) -> Callable[[Batch], SampleMetrics]:
     """Errors of the training set's mean hand."""
     (verts_m,) = training_labels(data, "verts")
-    return errors_of_constant(mean_hand(verts_m, hand), hand)
+    return constant_error_fn(mean_hand(verts_m, hand), hand)
 
 
-def errors_of_mean_landmarks(data: Path) -> Callable[[Batch], Float[Array, "b n"]]:
+def mean_landmark_error_fn(data: Path) -> Callable[[Batch], Float[Array, "b n"]]:
     """Errors of the places that the training set's landmarks have on average."""
-    mean_px = np.mean(landmarks_px(*training_labels(data, "xyz", "K")), axis=0)
+    mean_px = np.mean(project_joints(*training_labels(data, "xyz", "K")), axis=0)
     return lambda batch: landmark_errors_px(np.stack([mean_px] * len(batch.image)), batch)

@@ -25,7 +25,7 @@ HANDS_AT_ONCE = 16  # On two cores the fastest; 778 vertices then need some 40 M
 class SampleMetrics(NamedTuple):
     """What is kept of each hand; under `batch_metrics` every array has a leading b."""
 
-    xyz_m: Float[FloatArray, "*b n"]  # Distance of each landmark to its true place.
+    joints_m: Float[FloatArray, "*b n"]  # Distance of each landmark to its true place.
     xyz_al_m: Float[FloatArray, "*b n"]
     xyz_rel_m: Float[FloatArray, "*b n"]
     mesh_m: Float[FloatArray, "*b v"]
@@ -116,7 +116,7 @@ def sample_metrics(
     pred_root, gt_root = pred_xyz[ROOT : ROOT + 1], gt_xyz[ROOT : ROOT + 1]
     mesh_al, mesh_truth = aligned_and_centred(pred_verts, gt_verts)
     return SampleMetrics(
-        xyz_m=distances(pred_xyz, gt_xyz),
+        joints_m=distances(pred_xyz, gt_xyz),
         xyz_al_m=distances(*aligned_and_centred(pred_xyz, gt_xyz)),
         xyz_rel_m=distances(pred_xyz - pred_root, gt_xyz - gt_root),
         mesh_m=distances(pred_verts, gt_verts),
@@ -155,11 +155,11 @@ def f_scores(matched: Int[FloatArray, "b 2 2"], vertices: int) -> Float[np.ndarr
 def _kept(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None) -> SampleMetrics:
     """The valid rows as host arrays; refuses what no score can be made of."""
     host = SampleMetrics(*(np.asarray(values) for values in samples))
-    rows = np.arange(len(host.xyz_m)) if valid is None else np.flatnonzero(np.asarray(valid))
+    rows = np.arange(len(host.joints_m)) if valid is None else np.flatnonzero(np.asarray(valid))
     if not len(rows):
-        raise ValueError(f"no valid sample among {len(host.xyz_m)}: there is nothing to score")
+        raise ValueError(f"no valid sample among {len(host.joints_m)}: there is nothing to score")
     kept = SampleMetrics(*(values[rows] for values in host))
-    finite = np.isfinite(kept.xyz_m).all(1) & np.isfinite(kept.mesh_m).all(1)
+    finite = np.isfinite(kept.joints_m).all(1) & np.isfinite(kept.mesh_m).all(1)
     finite &= np.isfinite(kept.xyz_al_m).all(1) & np.isfinite(kept.mesh_al_m).all(1)
     if not finite.all():
         bad = rows[~finite]
@@ -181,16 +181,18 @@ def _distance_scores(name: str, errors_m: Float[np.ndarray, "b p"]) -> dict[str,
 
 
 def camera_scores(
-    xyz_m: Float[FloatArray, "b n"], mesh_m: Float[FloatArray, "b v"]
+    joints_m: Float[FloatArray, "b n"], mesh_m: Float[FloatArray, "b v"]
 ) -> dict[str, float]:
     """Scores of distances in camera space, under the official script's keys; metres.
 
     `xyz_mean3d` and `mesh_mean3d` are what others call MPJPE and MPVPE in camera space.
     `root_mm` is the wrist's mean distance from its true place, in millimetres.
     """
-    xyz_m, mesh_m = np.asarray(xyz_m, np.float64), np.asarray(mesh_m, np.float64)
-    root_mm = 1000 * float(xyz_m[:, ROOT].mean())
-    return _distance_scores("xyz", xyz_m) | _distance_scores("mesh", mesh_m) | {"root_mm": root_mm}
+    joints_m, mesh_m = np.asarray(joints_m, np.float64), np.asarray(mesh_m, np.float64)
+    root_mm = 1000 * float(joints_m[:, ROOT].mean())
+    return (
+        _distance_scores("xyz", joints_m) | _distance_scores("mesh", mesh_m) | {"root_mm": root_mm}
+    )
 
 
 def scores(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None = None) -> dict[str, float]:
@@ -204,7 +206,7 @@ def scores(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None = None) 
         ValueError: if no sample is valid, or a valid one has NaN or infinity, which is named.
     """
     kept = _kept(samples, valid)
-    result = camera_scores(kept.xyz_m, kept.mesh_m)
+    result = camera_scores(kept.joints_m, kept.mesh_m)
     for name in ("xyz_al", "mesh_al"):
         result |= _distance_scores(name, np.asarray(getattr(kept, f"{name}_m"), np.float64))
     vertices = kept.mesh_m.shape[1]

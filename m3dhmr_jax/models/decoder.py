@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.mesh.hierarchy import MeshTables
+from m3dhmr_jax.mesh.hierarchy import MeshHierarchy
 from m3dhmr_jax.models.gather import Rows
 from m3dhmr_jax.models.spiral_conv import (
     DynamicSpiralConv,
@@ -45,7 +45,7 @@ class MeshDecoder(nnx.Module):
     convolution, or depth-separable if the others are, as in MobRecon.
 
     Raises:
-        ValueError: if the tables have not as many levels as there are `channels`, or no regions.
+        ValueError: if the hierarchy have not as many levels as there are `channels`, or no regions.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class MeshDecoder(nnx.Module):
         landmarks: int,
         encoding: int,
         channels: tuple[int, ...],
-        tables: MeshTables,
+        hierarchy: MeshHierarchy,
         *,
         operator: str = "dsc",
         kernels: int = 8,
@@ -61,29 +61,31 @@ class MeshDecoder(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if len(tables.levels) != len(channels):
+        if len(hierarchy.levels) != len(channels):
             raise ValueError(
-                f"the tables have {len(tables.levels)} levels to refine to, but channels={channels}"
+                f"the hierarchy have {len(hierarchy.levels)} levels to refine to, but channels={channels}"
                 f" speaks of {len(channels)}: there must be one entry for each"
             )
-        self.tables = tables
-        self.lift = nnx.Param(jnp.full((tables.coarsest, landmarks), 0.01))
+        self.hierarchy = hierarchy
+        self.lift = nnx.Param(jnp.full((hierarchy.coarsest, landmarks), 0.01))
         widths = (encoding, *channels)
         convolution = mesh_operator(operator, kernels)
         self.convs = nnx.List(
             convolution(c, d, level.spirals.shape[1], dtype=dtype, rngs=rngs)
-            for c, d, level in zip(widths, channels, tables.levels[::-1], strict=False)
+            for c, d, level in zip(widths, channels, hierarchy.levels[::-1], strict=False)
         )
-        rows = tables.roi_spirals if roi else tables.levels[0].spirals
+        rows = hierarchy.roi_spirals if roi else hierarchy.levels[0].spirals
         if rows is None:
-            raise ValueError("roi=True, but the tables have no spirals inside the hand's regions")
+            raise ValueError(
+                "roi=True, but the hierarchy have no spirals inside the hand's regions"
+            )
         self.head_spirals = Rows(rows)
         head = SeparableSpiralConv if operator == "dsconv" and not roi else SpiralConv
         self.head = head(channels[-1], 3, rows.shape[1], dtype=dtype, rngs=rngs)
 
     def __call__(self, pose_features: Float[Array, "b n e"]) -> Float[Array, "b v 3"]:
         x = jnp.einsum("vn,bne->bve", self.lift[...].astype(pose_features.dtype), pose_features)
-        for conv, level in zip(self.convs, self.tables.levels[::-1], strict=True):
+        for conv, level in zip(self.convs, self.hierarchy.levels[::-1], strict=True):
             x = upsample(x, level.up_indices, level.up_weights)
             x = nnx.relu(conv(x, level.spirals))
         return self.head(x, self.head_spirals.indices)

@@ -15,12 +15,12 @@ from jaxtyping import Array, Float
 
 
 def sample_at(
-    features: Float[Array, "b h w c"], uv_01: Float[Array, "b n 2"]
+    features: Float[Array, "b h w c"], landmarks_01: Float[Array, "b n 2"]
 ) -> Float[Array, "b n c"]:
     """Reads bilinearly; 0 and 1 are the centres of the outer cells, beyond the border holds."""
     _, h, w, _ = features.shape
-    x = jnp.clip(uv_01[..., 0], 0, 1) * (w - 1)
-    y = jnp.clip(uv_01[..., 1], 0, 1) * (h - 1)
+    x = jnp.clip(landmarks_01[..., 0], 0, 1) * (w - 1)
+    y = jnp.clip(landmarks_01[..., 1], 0, 1) * (h - 1)
     weight_x = nnx.relu(1 - jnp.abs(jnp.subtract.outer(x, jnp.arange(w, dtype=x.dtype))))
     weight_y = nnx.relu(1 - jnp.abs(jnp.subtract.outer(y, jnp.arange(h, dtype=y.dtype))))
     # Positions stay in float32: bfloat16 would round them to a third of a cell.

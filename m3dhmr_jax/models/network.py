@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.mesh.hierarchy import MeshTables
+from m3dhmr_jax.mesh.hierarchy import MeshHierarchy
 from m3dhmr_jax.models.decoder import MESH_OPERATORS, MeshDecoder
 from m3dhmr_jax.models.densestack import DenseStack, clip
 from m3dhmr_jax.models.layers import sample_at
@@ -42,8 +42,8 @@ class ModelConfig:
     roi: bool = True  # Whether the head looks at its vertex's region of the hand.
     roi_length: int = 27
     roi_dilation: int = 2
-    landmark_reader: str = "mlp"  # How a landmark is read from its map; one of LANDMARK_READERS.
-    compute_type: str = "float32"
+    landmark_head: str = "mlp"  # How a landmark is read from its map; one of LANDMARK_READERS.
+    compute_dtype: str = "float32"
     remat: bool = False  # Whether training computes residual blocks twice, to save memory.
 
     def __post_init__(self):
@@ -84,8 +84,8 @@ class ModelConfig:
         for name, allowed in (
             ("backbone", BACKBONES),
             ("mesh_operator", MESH_OPERATORS),
-            ("compute_type", COMPUTE_TYPES),
-            ("landmark_reader", LANDMARK_READERS),
+            ("compute_dtype", COMPUTE_TYPES),
+            ("landmark_head", LANDMARK_READERS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"model.{name}={getattr(self, name)!r} must be one of {allowed}")
@@ -124,22 +124,22 @@ def soft_argmax(maps: Float[Array, "b h w n"]) -> Float[Array, "b n 2"]:
     return jnp.stack([x, y], axis=-1)
 
 
-def landmark_reader(
+def landmark_head(
     config: ModelConfig, map_stride: int, rngs: nnx.Rngs
 ) -> Callable[[Float[Array, "b h w n"]], Float[Array, "b n 2"]]:
-    """What `config.landmark_reader` names; a cell of a map is `map_stride` pixels of the image."""
-    if config.landmark_reader == "soft_argmax":
+    """What `config.landmark_head` names; a cell of a map is `map_stride` pixels of the image."""
+    if config.landmark_head == "soft_argmax":
         return soft_argmax
     cells = (config.image_size // map_stride) ** 2
-    clipped = config.landmark_reader == "clipped_mlp"
-    return LandmarkMLP(cells, clipped, dtype=jnp.dtype(config.compute_type), rngs=rngs)
+    clipped = config.landmark_head == "clipped_mlp"
+    return LandmarkMLP(cells, clipped, dtype=jnp.dtype(config.compute_dtype), rngs=rngs)
 
 
 class M3DHMR(nnx.Module):
     """The network of the paper's figure 2; with MobRecon's parts, MobRecon."""
 
-    def __init__(self, config: ModelConfig, tables: MeshTables, *, rngs: nnx.Rngs):
-        dtype = jnp.dtype(config.compute_type)
+    def __init__(self, config: ModelConfig, hierarchy: MeshHierarchy, *, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.compute_dtype)
         self.dtype = dtype
         sizes = {"width": config.width, "encoding": config.encoding, "landmarks": N_JOINTS}
         self.backbone = (
@@ -147,12 +147,12 @@ class M3DHMR(nnx.Module):
             if config.backbone == "densestack"
             else StackedResNet(config.blocks, **sizes, remat=config.remat, dtype=dtype, rngs=rngs)
         )
-        self.landmarks = landmark_reader(config, self.backbone.MAP_STRIDE, rngs)
+        self.landmarks = landmark_head(config, self.backbone.MAP_STRIDE, rngs)
         self.decoder = MeshDecoder(
             N_JOINTS,
             config.encoding,
             config.channels,
-            tables,
+            hierarchy,
             operator=config.mesh_operator,
             kernels=config.kernels,
             roi=config.roi,
@@ -162,7 +162,7 @@ class M3DHMR(nnx.Module):
 
     def __call__(self, image: Float[Array, "b s s 3"]) -> Prediction:
         encoding, maps = self.backbone(image.astype(self.dtype))
-        uv_01 = self.landmarks(maps)
-        pose_features = sample_at(encoding, uv_01)  # F^p, eq. 1.
+        landmarks_01 = self.landmarks(maps)
+        pose_features = sample_at(encoding, landmarks_01)  # F^p, eq. 1.
         verts = self.decoder(pose_features)
-        return Prediction(verts.astype(jnp.float32), uv_01)
+        return Prediction(verts.astype(jnp.float32), landmarks_01)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.models.network import ModelConfig, landmark_reader
+from m3dhmr_jax.models.network import ModelConfig, landmark_head
 from m3dhmr_jax.models.resnet import FirstStack
 from m3dhmr_jax.types import N_JOINTS, LandmarkPrediction
 
@@ -31,7 +31,7 @@ class Pretrain2D(nnx.Module):
                 f"model.backbone={config.backbone!r} has no 2D pre-training: it is that of the "
                 "paper's stacked ResNet, model.backbone='resnet'"
             )
-        dtype = jnp.dtype(config.compute_type)
+        dtype = jnp.dtype(config.compute_dtype)
         self.dtype = dtype
         self.backbone = FirstStack(
             config.blocks, config.width, remat=config.remat, dtype=dtype, rngs=rngs
@@ -41,7 +41,7 @@ class Pretrain2D(nnx.Module):
         self.heatmap_head = head(kernel_init=nnx.initializers.normal(0.01))
         self.map_head = head()
         # Not named as the main network's reader, which reads maps of another layer.
-        self.landmark_head = landmark_reader(config, FirstStack.MAP_STRIDE, rngs)
+        self.landmark_head = landmark_head(config, FirstStack.MAP_STRIDE, rngs)
 
     def __call__(self, image: Float[Array, "b s s 3"]) -> LandmarkPrediction:
         top, merged = self.backbone.first(image.astype(self.dtype))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from m3dhmr_jax.data.augment import FREIHAND_PHOTO_PX
+from m3dhmr_jax.data.augment import FREIHAND_IMAGE_PX
 
 ASSUMED_FIELD_DEG = 60.0  # Across the longer side: between webcams and the main lens of telephones.
 FREIHAND_FIELD_DEG = 28.0  # FreiHAND's photos are cut out of larger ones: focal length 450 px.
@@ -49,7 +49,7 @@ def intrinsics_from_focal_35mm(focal_mm: float, width: int, height: int) -> Matr
 
 def assumed_intrinsics(width: int, height: int) -> Matrix:
     """K where nothing is known: 60 degrees, or FreiHAND's 28 for a photo of FreiHAND's size."""
-    is_freihand = width == height == FREIHAND_PHOTO_PX
+    is_freihand = width == height == FREIHAND_IMAGE_PX
     return intrinsics_from_field(
         FREIHAND_FIELD_DEG if is_freihand else ASSUMED_FIELD_DEG, width, height
     )

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from m3dhmr_jax.data.augment import FREIHAND_BOX_PX, FREIHAND_PHOTO_PX
+from m3dhmr_jax.data.augment import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX
 
 BOX_SCALE = 1.3  # Side of the square over the longer side of the hand's box, as in training.
 SMALLEST_BOX_PX = 1.0
@@ -49,8 +49,8 @@ def square_of_photo(width: int, height: int) -> Float[np.ndarray, "1 4"]:
 
     A photo of FreiHAND's size is taken as one of FreiHAND: the square that evaluation looks at.
     """
-    is_freihand = width == height == FREIHAND_PHOTO_PX
-    side = FREIHAND_BOX_PX if is_freihand else max(width, height)
+    is_freihand = width == height == FREIHAND_IMAGE_PX
+    side = FREIHAND_CROP_PX if is_freihand else max(width, height)
     return np.array([[(width - side) / 2, (height - side) / 2, side, side]])
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from m3dhmr_jax.predict.crops import Photo
 from m3dhmr_jax.predict.frames import Frame, Input
 from m3dhmr_jax.predict.predictor import SIDES, PredictedHands
-from m3dhmr_jax.visualize.hands import HAND_COLOURS, SeenHand
+from m3dhmr_jax.visualize.hands import HAND_COLOURS, HandDrawing
 from m3dhmr_jax.visualize.obj import write_obj
-from m3dhmr_jax.visualize.overlay import draw_answer, draw_landmarks, draw_meshes
+from m3dhmr_jax.visualize.overlay import draw_landmarks, draw_meshes, draw_prediction
 
 MESH_KINDS = ("obj", "ply", "glb")
 DECIMALS_M, DECIMALS_PX = 5, 2
@@ -26,16 +26,16 @@ ONE_LINE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 GLTF_FROM_CAMERA = np.array([1.0, -1.0, -1.0])
 
 
-def as_seen(hands: PredictedHands) -> list[SeenHand]:
+def to_drawings(hands: PredictedHands) -> list[HandDrawing]:
     """The hands as pictures show them, each in a colour of its own."""
     colours = itertools.cycle(HAND_COLOURS)
-    parts = hands.landmarks_px, hands.vertices_m, hands.faces
-    return [SeenHand(*each, next(colours)) for each in zip(*parts, strict=True)]
+    parts = hands.landmarks_px, hands.verts_m, hands.faces
+    return [HandDrawing(*each, next(colours)) for each in zip(*parts, strict=True)]
 
 
 def annotated(photo: Photo, hands: PredictedHands) -> Photo:
     """The photo with all meshes and skeletons on it, for video."""
-    seen = as_seen(hands)
+    seen = to_drawings(hands)
     return draw_landmarks(draw_meshes(photo, seen, hands.intrinsics, samples=1), seen)
 
 
@@ -73,7 +73,7 @@ def as_record(source: Input, frame: Frame, hands: PredictedHands, camera: str) -
                 "noise_px": _rounded(hands.noise_px[i], DECIMALS_PX),
                 "landmarks_px": _rounded(hands.landmarks_px[i], DECIMALS_PX),
                 "joints_m": _rounded(hands.joints_m[i], DECIMALS_M),
-                "vertices_m": _rounded(hands.vertices_m[i], DECIMALS_M),
+                "verts_m": _rounded(hands.verts_m[i], DECIMALS_M),
             }
             for i in range(len(hands.is_left))
         ],
@@ -129,7 +129,7 @@ class Results:
                 self._video = SteadyVideo(path, frame)
             self._video.write(annotated(frame.image, hands), frame.time_s)
         else:
-            picture = draw_answer(frame.image, as_seen(hands), hands.intrinsics)
+            picture = draw_prediction(frame.image, to_drawings(hands), hands.intrinsics)
             cv2.imwrite(str(self._out / f"{source.name}_overlay.jpg"), picture[..., ::-1])
         self._write_meshes(source, frame, hands)
 
@@ -138,14 +138,14 @@ class Results:
         if kinds is None:
             kinds = () if source.is_moving else ("obj",)
         name = f"{source.name}_{frame.index:06d}" if source.is_moving else source.name
-        for i, mesh in enumerate(zip(hands.vertices_m, hands.faces, strict=True)):
+        for i, mesh in enumerate(zip(hands.verts_m, hands.faces, strict=True)):
             hand_name = name if len(hands.is_left) == 1 else f"{name}_{i}"
             for kind in kinds:
                 write_mesh(self._out / f"{hand_name}.{kind}", *mesh)
 
 
 def faces_as_json(faces: Int[np.ndarray, "f 3"]) -> bytes:
-    """The triangles that belong to every "vertices_m"."""
+    """The triangles that belong to every "verts_m"."""
     sides = {"right": faces.tolist(), "left": faces[:, ::-1].tolist()}
     return orjson.dumps(sides, option=orjson.OPT_APPEND_NEWLINE)
 

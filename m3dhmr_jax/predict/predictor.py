@@ -35,7 +35,7 @@ from m3dhmr_jax.predict.crops import (
     squares_around,
 )
 from m3dhmr_jax.predict.images import as_photo
-from m3dhmr_jax.runtime.compilation_cache import keep_compiled
+from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 from m3dhmr_jax.types import ROOT, Config
 
 BUCKETS = (1, 2, 4, 8)  # Hands per call of the device; each number is compiled once, when needed.
@@ -45,7 +45,7 @@ SIDES = ("right", "left")
 class PredictedHands(NamedTuple):
     """Hands in camera space, in the order of the boxes; NumPy arrays."""
 
-    vertices_m: Float[np.ndarray, "k v 3"]
+    verts_m: Float[np.ndarray, "k v 3"]
     joints_m: Float[np.ndarray, "k n 3"]  # FreiHAND order, regressed from the vertices.
     landmarks_px: Float[np.ndarray, "k n 2"]  # As the network sees them, pixels of the photo.
     root_m: Float[np.ndarray, "k 3"]  # The wrist, joints_m[:, 0].
@@ -96,9 +96,9 @@ class HandMeshPredictor:
         Raises:
             FileNotFoundError, ValueError: as `trained_state`.
         """
-        keep_compiled()
+        enable_compilation_cache()
         hand = load_hand(config)
-        network = create_network(config, hand, drawn=False)
+        network = create_network(config, hand, abstract=True)
         state = trained_state(config, network, workdir)
         return cls(network, hand, state.eval_params, state.stats)
 
@@ -170,12 +170,12 @@ class HandMeshPredictor:
         hands = self._answer(crops, matrices, cameras)
         mirror = np.ones((n, 1, 3), np.float32)
         mirror[is_left, :, 0] = -1
-        landmarks_px = hands["uv_px"].copy()
+        landmarks_px = hands["landmarks_px"].copy()
         landmarks_px[is_left, :, 0] = width - 1 - landmarks_px[is_left, :, 0]
-        joints_m = hands["xyz_m"] * mirror
+        joints_m = hands["joints_m"] * mirror
         faces = self.hand.faces
         return PredictedHands(
-            vertices_m=hands["verts_m"] * mirror,
+            verts_m=hands["verts_m"] * mirror,
             joints_m=joints_m,
             landmarks_px=landmarks_px,
             root_m=joints_m[:, ROOT],

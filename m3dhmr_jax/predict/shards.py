@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         ("image", pa.string()),  # Path or address.
         ("hand", pa.int32()),  # In the order of the photo's boxes, from 0.
         ("handedness", pa.string()),
-        ("vertices_m", _numbers(N_VERTICES, 3)),
+        ("verts_m", _numbers(N_VERTICES, 3)),
         ("joints_m", _numbers(N_JOINTS, 3)),
         ("landmarks_px", _numbers(N_JOINTS, 2)),
         ("root_m", _numbers(3)),
@@ -56,7 +56,7 @@ SCHEMA = pa.schema(
     ]
 )
 OF_A_HAND = (
-    "vertices_m",
+    "verts_m",
     "joints_m",
     "landmarks_px",
     "root_m",

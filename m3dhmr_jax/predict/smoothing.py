@@ -72,7 +72,7 @@ class HandSmoother:
         m_per_px = float(np.mean(root_m[..., 2])) / focal_px if len(root_m) else 1.0
         inputs = {
             "root": (root_m, ROOT_RESTING_HZ, ROOT_HZ_PER_SPEED),
-            "shape": (hands.vertices_m - root_m, RESTING_HZ, HZ_PER_SPEED),
+            "shape": (hands.verts_m - root_m, RESTING_HZ, HZ_PER_SPEED),
             "landmarks": (hands.landmarks_px, RESTING_HZ, HZ_PER_SPEED * m_per_px),
         }
         self._last = {
@@ -80,10 +80,10 @@ class HandSmoother:
             for name, (points, resting_hz, hz_per_speed) in inputs.items()
         }
         root_m, shape_m, landmarks_px = (self._last[name].points for name in inputs)
-        vertices_m = (shape_m + root_m).astype(np.float32)
-        joints_m = np.einsum("nv,kvc->knc", self._regressor, vertices_m).astype(np.float32)
+        verts_m = (shape_m + root_m).astype(np.float32)
+        joints_m = np.einsum("nv,kvc->knc", self._regressor, verts_m).astype(np.float32)
         return hands._replace(
-            vertices_m=vertices_m,
+            verts_m=verts_m,
             joints_m=joints_m,
             root_m=joints_m[:, 0],
             landmarks_px=landmarks_px.astype(np.float32),

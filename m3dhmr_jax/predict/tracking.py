@@ -42,9 +42,7 @@ class Tracker:
         """Takes note of what was found in the boxes of `look_at`."""
         if not self._follows or not len(hands.is_left):
             return
-        boxes_px = np.stack(
-            [box_of_mesh(verts_m, hands.intrinsics) for verts_m in hands.vertices_m]
-        )
+        boxes_px = np.stack([box_of_mesh(verts_m, hands.intrinsics) for verts_m in hands.verts_m])
         is_lost = [
             is_no_hand(box_px, noise_px, width, height)
             for box_px, noise_px in zip(boxes_px, hands.noise_px.tolist(), strict=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 
-def keep_compiled() -> None:
+def enable_compilation_cache() -> None:
     """Keeps what is compiled from now on in the user's cache folder, unless a folder is set.
 
     JAX_COMPILATION_CACHE_DIR or `jax.config` set one; an empty one turns this off.

@@ -20,7 +20,7 @@ def full_disk(error: BaseException) -> str | None:
 
 
 @contextlib.contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
+def explain_disk_full(folder: Path) -> Iterator[None]:
     """Raises DiskFullError with the name of `folder` for whatever tells of a full disk inside."""
     try:
         yield
@@ -37,7 +37,7 @@ def full_disk_named(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def only_one(lock: Path) -> Iterator[None]:
+def file_lock(lock: Path) -> Iterator[None]:
     """Waits while another process is inside; the lock ends with the process that holds it."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

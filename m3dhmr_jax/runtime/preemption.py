@@ -11,22 +11,22 @@ from jax.experimental import multihost_utils
 EXIT_CODE = 128 + signal.SIGTERM  # As shells say it: neither finished nor failed.
 
 
-class Stopped(BaseException):
+class Preempted(BaseException):
     """The program was asked to stop and does; says what is kept. No error, so nobody handles it."""
 
 
-def raise_at_sigterm() -> None:
-    """From now on, the first SIGTERM raises `Stopped`; a second one ends the program at once."""
+def install_sigterm_handler() -> None:
+    """From now on, the first SIGTERM raises `Preempted`; a second one ends the program at once."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Stopped("by SIGTERM; nothing half-written will be taken for whole")
+        raise Preempted("by SIGTERM; nothing half-written will be taken for whole")
 
     signal.signal(signal.SIGTERM, stop)
 
 
 @contextlib.contextmanager
-def sigterm_held() -> Iterator[None]:
+def defer_sigterm() -> Iterator[None]:
     """What comes meanwhile takes effect at the end: a process that is being started is not torn."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Signals interrupt no other thread.
@@ -41,7 +41,7 @@ def sigterm_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGTERM)
 
 
-class SigtermNoted:
+class PreemptionGuard:
     """While it lasts, the first SIGTERM is only noted; a second one ends the program at once.
 
     In a run of several processes jax notes it, and makes all of them stop after the same step.
@@ -50,7 +50,7 @@ class SigtermNoted:
     def __init__(self):
         self._noted = False
 
-    def __enter__(self) -> "SigtermNoted":
+    def __enter__(self) -> "PreemptionGuard":
         if jax.process_count() == 1:
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self

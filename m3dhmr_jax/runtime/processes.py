@@ -30,7 +30,7 @@ LONGEST_WAIT_S = 7 * 24 * 3600  # For what one process makes; its heartbeat says
 COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
-def join(coordinator: str | None, count: int | None, index: int | None) -> None:
+def initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
     """Joins this process to the others; must come before the first look at a device.
 
     Args:
@@ -59,9 +59,9 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
             f"process {jax.process_index()} has {jax.local_device_count()} of {jax.device_count()} "
             f"devices, but each of the {jax.process_count()} processes must have as many"
         )
-    wait_for_all("join")
+    barrier("initialize")
     sharding.connect()
-    if not is_first():
+    if not is_primary():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  The first one speaks for all.
 
 
@@ -100,28 +100,28 @@ def _refuse_strangers(error: ValueError) -> None:
             ) from error
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process writes what there is once."""
     return jax.process_index() == 0
 
 
-def own_share() -> dict[str, Any]:
+def process_shard() -> dict[str, Any]:
     """Which part of each batch this process loads, as `data.pipeline` takes it."""
     return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
-def wait_for_all(why: str) -> None:
+def barrier(why: str) -> None:
     """Returns when every process has come here."""
     barrier = ocp.multihost.get_barrier_sync_fn()
     barrier(key=f"m3dhmr_jax {why}", timeout_ms=1000 * LONGEST_WAIT_S)
 
 
-def any_of_them(here: bool) -> bool:
+def any_process(here: bool) -> bool:
     """Whether it is so in any process; all must ask."""
     return bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
-def in_turns(make: Callable[Asked, Made]) -> Callable[Asked, Made]:
+def once_per_host(make: Callable[Asked, Made]) -> Callable[Asked, Made]:
     """Decorates what makes files on first use and finds them later; all processes must call it.
 
     It runs in the first process, then in the first of each host, then in the others: files are
@@ -134,7 +134,7 @@ def in_turns(make: Callable[Asked, Made]) -> Callable[Asked, Made]:
         for now in range(3):
             if now == own:
                 found.append(make(*args, **kwargs))
-            wait_for_all(f"{make.__name__} {now}")
+            barrier(f"{make.__name__} {now}")
         return found[0]
 
     return made
@@ -144,4 +144,4 @@ def _turn() -> int:
     host = np.uint32(zlib.crc32(socket.gethostname().encode()))
     hosts = multihost_utils.process_allgather(host).ravel()
     first_of_host = int(np.flatnonzero(hosts == host)[0])
-    return 0 if is_first() else 1 if first_of_host == jax.process_index() else 2
+    return 0 if is_primary() else 1 if first_of_host == jax.process_index() else 2

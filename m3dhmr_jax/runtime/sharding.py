@@ -18,7 +18,7 @@ from m3dhmr_jax.types import Batch
 AXIS = "data"
 
 
-def check_parts(batch_size: int, parts: int) -> None:
+def check_microbatches(batch_size: int, parts: int) -> None:
     """Raises ValueError if a batch cannot be cut into `parts` that the devices share evenly."""
     if parts < 1 or batch_size % (parts * jax.device_count()):
         raise ValueError(
@@ -41,7 +41,7 @@ def connect() -> None:
     """
     mesh = device_mesh()
     ones = np.ones(jax.local_device_count())
-    rows = jax.make_array_from_process_local_data(by_example(mesh), ones)
+    rows = jax.make_array_from_process_local_data(batch_sharding(mesh), ones)
     jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(rows))
     multihost_utils.sync_global_devices("connect")  # The same between the processes.
 
@@ -50,7 +50,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_example(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
@@ -70,7 +70,7 @@ def jit_step(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(everywhere, by_example(mesh), everywhere),
+        in_shardings=(everywhere, batch_sharding(mesh), everywhere),
         out_shardings=everywhere,
     )
 
@@ -92,11 +92,11 @@ def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
 
 def shard(batch: Batch, mesh: Mesh) -> Batch:
     """Hands each device its rows; every process passes its own part of the batch."""
-    place = by_example(mesh)
+    place = batch_sharding(mesh)
     return Batch(*(jax.make_array_from_process_local_data(place, x) for x in batch))
 
 
-def by_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+def data_parallel(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Jits `function(batch, *weights)`, whose answer to an example does not look at others.
 
     The batch is a sharded one, the weights are replicated. Each device answers for its rows.
@@ -114,6 +114,6 @@ def by_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     return lambda batch, *weights: mapped(batch, weights)
 
 
-def to_host(tree: Any) -> Any:
+def gather_to_host(tree: Any) -> Any:
     """Sharded arrays as whole ones, on the host of every process."""
     return multihost_utils.process_allgather(tree, tiled=True)

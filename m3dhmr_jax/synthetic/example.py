@@ -40,8 +40,8 @@ def example_rng(seed: int, split: str, index: int, stream: int) -> np.random.Gen
 
 def annotation_rows(scene: Scene) -> tuple[str, str, str, str]:
     """JSON of one example's K, xyz, verts and scale."""
-    bone = scene.xyz_m[SCALE_BONE[0]] - scene.xyz_m[SCALE_BONE[1]]
-    values = (scene.intrinsics, scene.xyz_m, scene.verts_m, np.linalg.norm(bone))
+    bone = scene.joints_m[SCALE_BONE[0]] - scene.joints_m[SCALE_BONE[1]]
+    values = (scene.intrinsics, scene.joints_m, scene.verts_m, np.linalg.norm(bone))
     rows = (np.round(np.asarray(v, np.float64), METRE_DIGITS).tolist() for v in values)
     k, xyz, verts, scale = (json.dumps(row, separators=(",", ":")) for row in rows)
     return k, xyz, verts, scale

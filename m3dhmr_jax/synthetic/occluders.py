@@ -26,7 +26,7 @@ KINDS = {
 class Thing(NamedTuple):
     """One occluder with its looks per vertex."""
 
-    vertices_m: Float[np.ndarray, "m 3"]
+    verts_m: Float[np.ndarray, "m 3"]
     faces: Int[np.ndarray, "f 3"]
     rest_m: Float[np.ndarray, "m 3"]
     albedo: Float[np.ndarray, "m 3"]

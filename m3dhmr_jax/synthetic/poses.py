@@ -69,7 +69,7 @@ def overlaps(points, ends, radius_m, pairs):
 
 def fit_capsules(hand: HandModel) -> Capsules:
     """Capsules from the rest surface: half of a bone's skin lies inside its radius."""
-    tips = hand.joint_regressor[[4, 8, 12, 16, 20]] @ hand.vertices
+    tips = hand.joint_regressor[[4, 8, 12, 16, 20]] @ hand.verts_m
     points = np.concatenate([hand.rest_joints, tips]).astype(np.float64)
     owner = hand.skin_weights.argmax(1)
     ends, radius, finger = [], [], []
@@ -78,7 +78,7 @@ def fit_capsules(hand: HandModel) -> Capsules:
         for start, stop in itertools.pairwise(stops):
             if start == 0 and number == 0:
                 continue  # The ball of the thumb moves inside the palm's skin.
-            near = hand.vertices[owner == start] if start else None
+            near = hand.verts_m[owner == start] if start else None
             ends.append((start, stop))
             radius.append(0.009 if near is None else _median_distance(near, *points[[start, stop]]))
             finger.append(number)

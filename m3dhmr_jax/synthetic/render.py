@@ -40,7 +40,7 @@ def draw(scene: Scene, surface: Surface) -> Drawn:
     meshes = [(scene.body_m, surface.faces)]
     if scene.sleeve is not None:
         meshes.append(scene.sleeve)
-    meshes += [(thing.vertices_m, thing.faces) for thing in scene.things]
+    meshes += [(thing.verts_m, thing.faces) for thing in scene.things]
     starts = np.cumsum([0] + [len(points) for points, _ in meshes])
     points = np.concatenate([points for points, _ in meshes])
     faces = [part + start for (_, part), start in zip(meshes, starts[:-1], strict=True)]
@@ -92,10 +92,10 @@ def sample_looks(
         rows.append(_rows(normals, points * np.float32(700), cloth, 0.02, 0.16, 0.12))
         start += len(points)
     for thing in scene.things:
-        normals = drawn.normals[start : start + len(thing.vertices_m)]
+        normals = drawn.normals[start : start + len(thing.verts_m)]
         place = thing.rest_m * np.float32(400)
         rows.append(_rows(normals, place, thing.albedo, thing.gloss, 0.03, 0.05))
-        start += len(thing.vertices_m)
+        start += len(thing.verts_m)
     return np.concatenate(rows)
 
 

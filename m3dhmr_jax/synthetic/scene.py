@@ -43,7 +43,7 @@ class Scene(NamedTuple):
 
     intrinsics: Float[np.ndarray, "3 3"]
     verts_m: Float[np.ndarray, "v 3"]
-    xyz_m: Float[np.ndarray, "n 3"]
+    joints_m: Float[np.ndarray, "n 3"]
     body_m: Float[np.ndarray, "m 3"]  # Hand and arm as drawn.
     sleeve: tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "g 3"]] | None
     things: tuple[Thing, ...]
@@ -105,16 +105,16 @@ def arm_is_fine(
 def _place_arm(rng, kit: Kit, posed: Posed, intrinsics, hand_depth):
     """Arm vertices and the bent arm, or None where no try leaves the hand visible."""
     rim, turn = kit.surface.rim, posed.turns[0]
-    rim_m = (posed.vertices[rim] - posed.joints[0]) @ turn
+    rim_m = (posed.verts_m[rim] - posed.skeleton_m[0]) @ turn
     outward = float(np.sign(rim_m[:, 0].mean()))
-    n_hand = len(kit.hand.vertices)
+    n_hand = len(kit.hand.verts_m)
     for _ in range(ARM_TRIES):
         bent = sample_arm(rng)
         arm = bent(rim_m.mean(0), outward, reach_m=RING_REACH_M)
-        arm_m = arms.arm_vertices(rim_m, arm) @ turn.T + posed.joints[0]
+        arm_m = arms.arm_vertices(rim_m, arm) @ turn.T + posed.skeleton_m[0]
         if not arm_is_fine(arm_m, len(rim), intrinsics):
             continue
-        coarse = np.concatenate([posed.vertices, arm_m]).astype(np.float32)
+        coarse = np.concatenate([posed.verts_m, arm_m]).astype(np.float32)
         faces = kit.surface.coarse_faces[len(kit.hand.faces) :]
         clear = faces[(faces >= n_hand).all(1)]
         depth = depth_map(coarse, clear, intrinsics, SIDE_PX, CHECK_PER_PX)
@@ -130,18 +130,18 @@ def _sleeve(rng, posed: Posed, bent, rim_m):
     )
     radius = float(np.linalg.norm((rim_m - rim_m.mean(0))[:, 1:], axis=1).max())
     local, faces = arms.sleeve_mesh(rng, radius, bent(reach_m=reach), reach)
-    return (local @ posed.turns[0].T + posed.joints[0]).astype(np.float32), faces
+    return (local @ posed.turns[0].T + posed.skeleton_m[0]).astype(np.float32), faces
 
 
-def _things(rng, posed: Posed, xyz_m, intrinsics, hand_depth) -> tuple[Thing, ...]:
+def _things(rng, posed: Posed, joints_m, intrinsics, hand_depth) -> tuple[Thing, ...]:
     palm_normal = -posed.turns[0][:, 1].astype(np.float64)
     for _ in range(THING_TRIES):
-        things = tuple(sample_thing(rng, xyz_m, palm_normal) for _ in range(rng.integers(1, 3)))
+        things = tuple(sample_thing(rng, joints_m, palm_normal) for _ in range(rng.integers(1, 3)))
         depth = np.full_like(hand_depth, FAR_M)
         for thing in things:
-            here = depth_map(thing.vertices_m, thing.faces, intrinsics, SIDE_PX, CHECK_PER_PX)
+            here = depth_map(thing.verts_m, thing.faces, intrinsics, SIDE_PX, CHECK_PER_PX)
             depth = np.minimum(depth, here)
-        hidden = hidden_share(xyz_m, intrinsics, depth)
+        hidden = hidden_share(joints_m, intrinsics, depth)
         if visible_share(hand_depth, depth) >= THINGS_MUST_LEAVE and hidden <= THINGS_MAY_HIDE:
             return things
     return ()
@@ -154,24 +154,24 @@ def _try_scene(rng: np.random.Generator, kit: Kit, recipe: Recipe) -> Scene | No
     intrinsics = sample_intrinsics(rng, recipe)
     posed = pose(kit.hand, rotations, shape)
     regressor = kit.hand.joint_regressor
-    root = regressor[0] @ posed.vertices
-    shift = place_hand(rng, posed.vertices.astype(np.float64), root, intrinsics, recipe)
+    root = regressor[0] @ posed.verts_m
+    shift = place_hand(rng, posed.verts_m.astype(np.float64), root, intrinsics, recipe)
     if shift is None:
         return None
     moved = shift.astype(np.float32)
-    posed = Posed(posed.vertices + moved, posed.joints + moved, posed.turns)
-    hand_depth = depth_map(posed.vertices, kit.hand.faces, intrinsics, SIDE_PX, CHECK_PER_PX)
+    posed = Posed(posed.verts_m + moved, posed.skeleton_m + moved, posed.turns)
+    hand_depth = depth_map(posed.verts_m, kit.hand.faces, intrinsics, SIDE_PX, CHECK_PER_PX)
     if (hand_depth < FAR_M).sum() < MIN_HAND_PX2 * CHECK_PER_PX**2:
         return None
     placed = _place_arm(rng, kit, posed, intrinsics, hand_depth)
     if placed is None:
         return None
     coarse, bent, rim_m = placed
-    xyz = (regressor @ posed.vertices).astype(np.float64)
+    xyz = (regressor @ posed.verts_m).astype(np.float64)
     sleeve = _sleeve(rng, posed, bent, rim_m) if rng.random() < recipe.sleeve_probability else None
     occluded = rng.random() < recipe.occluder_probability
     things = _things(rng, posed, xyz, intrinsics, hand_depth) if occluded else ()
-    return Scene(intrinsics, posed.vertices, xyz, refine(coarse, kit.surface), sleeve, things)
+    return Scene(intrinsics, posed.verts_m, xyz, refine(coarse, kit.surface), sleeve, things)
 
 
 def sample_scene(rng: np.random.Generator, kit: Kit, recipe: Recipe) -> Scene:

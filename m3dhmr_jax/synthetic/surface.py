@@ -147,7 +147,7 @@ def build_surface(hand: HandModel, details: HandDetails) -> Surface:
     Raises:
         ValueError: if the hand's surface is not open at the wrist and only there.
     """
-    rim, rings, n_hand = wrist_rim(hand.faces), len(RING_REACH_M), len(hand.vertices)
+    rim, rings, n_hand = wrist_rim(hand.faces), len(RING_REACH_M), len(hand.verts_m)
     faces = np.concatenate([hand.faces, arm_faces(rim, n_hand, rings)]).astype(np.int32)
     n_coarse = n_hand + rings * len(rim) + 1
     edges, fine = split_edges(faces, n_coarse)
@@ -163,11 +163,11 @@ def build_surface(hand: HandModel, details: HandDetails) -> Surface:
         crease=spread(details.crease, 0.0),
         tip=spread(details.tip, 0.0),
     )
-    outward = np.sign(hand.vertices[rim, 0].mean() - hand.vertices[:, 0].mean())
+    outward = np.sign(hand.verts_m[rim, 0].mean() - hand.verts_m[:, 0].mean())
     reach = np.concatenate([RING_REACH_M, RING_REACH_M[-1:]])
-    tube = np.tile(hand.vertices[rim], (rings, 1))
-    arm = np.concatenate([tube, hand.vertices[rim].mean(0)[None]])
+    tube = np.tile(hand.verts_m[rim], (rings, 1))
+    arm = np.concatenate([tube, hand.verts_m[rim].mean(0)[None]])
     arm[:, 0] += outward * np.concatenate([np.repeat(reach[:-1], len(rim)), reach[-1:]])
-    coarse = np.concatenate([hand.vertices, arm]).astype(np.float32)
+    coarse = np.concatenate([hand.verts_m, arm]).astype(np.float32)
     rest = np.concatenate([coarse, coarse[edges].mean(1)]).astype(np.float32)
     return Surface(faces, edges, fine, 4 * len(hand.faces), rim, masks, rest)

@@ -47,7 +47,7 @@ def transfer_details(hand: HandModel, like: HandModel, known: HandDetails) -> Ha
 def _bones(hand: HandModel) -> Float[np.ndarray, "j 3"]:
     """From each joint to the next of its finger, or to its tip; the palm's ends at the middle."""
     joints = hand.rest_joints.astype(np.float64)
-    landmarks = (hand.joint_regressor @ hand.vertices).astype(np.float64)
+    landmarks = (hand.joint_regressor @ hand.verts_m).astype(np.float64)
     ends = [landmarks[TIP_LANDMARKS[j]] if j in TIP_LANDMARKS else joints[j + 1] for j in range(16)]
     ends[0] = joints[MIDDLE]
     return np.stack(ends) - joints
@@ -77,7 +77,7 @@ def _move_skin(
     like: HandModel, hand: HandModel, maps: Float[np.ndarray, "j 3 3"]
 ) -> Float[np.ndarray, "v 3"]:
     """The vertices of `like` after each of its bones was mapped onto that of `hand`."""
-    from_joint = like.vertices[:, None] - like.rest_joints[None]
+    from_joint = like.verts_m[:, None] - like.rest_joints[None]
     placed = np.einsum("jab,vjb->vja", maps, from_joint) + hand.rest_joints
     return np.einsum("vj,vja->va", like.skin_weights, placed)
 
@@ -86,14 +86,14 @@ def _nearest_weights(
     hand: HandModel, like: HandModel, moved_m: Float[np.ndarray, "v 3"]
 ) -> Float[np.ndarray, "v v"]:
     """Each vertex of `hand` as a mean of the nearest of `like` in the same finger or the palm."""
-    weights = np.zeros((len(hand.vertices), len(moved_m)))
+    weights = np.zeros((len(hand.verts_m), len(moved_m)))
     for region in np.unique(hand.regions):
         rows, columns = (
             np.flatnonzero(hand.regions == region),
             np.flatnonzero(like.regions == region),
         )
         tree = KDTree(moved_m[columns])
-        distance_m, nearest = tree.query(hand.vertices[rows], k=NEAREST)
+        distance_m, nearest = tree.query(hand.verts_m[rows], k=NEAREST)
         near = 1 / np.maximum(distance_m, CLOSEST_M) ** 2
         weights[rows[:, None], columns[nearest]] = near / near.sum(axis=1, keepdims=True)
     return weights

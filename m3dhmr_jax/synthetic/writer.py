@@ -22,8 +22,8 @@ from typing import Any
 import tqdm
 
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin
-from m3dhmr_jax.runtime.files import full_disk_named, only_one
-from m3dhmr_jax.runtime.preemption import sigterm_held
+from m3dhmr_jax.runtime.files import explain_disk_full, file_lock
+from m3dhmr_jax.runtime.preemption import defer_sigterm
 from m3dhmr_jax.synthetic.example import SPLITS, Job, make_example, start_worker
 from m3dhmr_jax.synthetic.recipe import FULL, Recipe
 
@@ -94,10 +94,10 @@ def _remove_unfinished(out: Path) -> None:
 def _results(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, str]]:
     """In order. The first example runs alone, so that loops are compiled once and then shared."""
     try:
-        with sigterm_held():  # A pool starts its processes when it is given work.
+        with defer_sigterm():  # A pool starts its processes when it is given work.
             first = pool.submit(make_example, jobs[0])
         yield first.result()
-        with sigterm_held():
+        with defer_sigterm():
             others = pool.map(make_example, jobs[1:], chunksize=CHUNK)
         yield from others
     except BrokenProcessPool as error:
@@ -206,7 +206,7 @@ def write_dataset(
     total = sum(count * versions for _, count, versions in wanted)
     origin = origin_of(n_train, n_test, seed, recipe, backgrounds, hand)
     _make_folder(out)
-    with only_one(out / LOCK), full_disk_named(out):
+    with file_lock(out / LOCK), explain_disk_full(out):
         _remove_unfinished(out)
         _refuse_taken(out)
         (out / UNFINISHED).write_text(json.dumps(origin, indent=2) + "\n")

@@ -10,16 +10,16 @@ import tqdm
 from absl import logging
 
 from m3dhmr_jax.checkpoints.manager import Checkpoints
-from m3dhmr_jax.evaluate.scoring import shown
+from m3dhmr_jax.evaluate.scoring import format_score
 from m3dhmr_jax.runtime import processes
 from m3dhmr_jax.training.step import Terms, TrainState, all_finite
-from m3dhmr_jax.training.tensorboard import Events
+from m3dhmr_jax.training.tensorboard import TensorBoardWriter
 from m3dhmr_jax.types import Config
 
 MAX_SKIPPED_IN_A_ROW = 10  # More are no accident of a batch: the run itself is lost.
 
 
-class Log:
+class TrainLogger:
     """Progress line, TensorBoard events, and the watch over the loss.
 
     A step's terms are looked at while the next step runs, so the device never waits: when they
@@ -35,8 +35,8 @@ class Log:
         steps: int,
         checkpoints: Checkpoints,
     ):
-        first_process = processes.is_first()
-        self._writer = Events(workdir / "events" if first_process else None)
+        first_process = processes.is_primary()
+        self._writer = TensorBoardWriter(workdir / "events" if first_process else None)
         self._every = config.log_every_steps
         self._checkpoints = checkpoints
         self._batch_size = config.batch_size
@@ -52,7 +52,7 @@ class Log:
         self.skipped = 0  # Batches, since this start of the run.
         self._skipped_in_a_row = 0
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> "TrainLogger":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,10 +61,10 @@ class Log:
 
     def step(self, step: int, terms: Terms) -> None:
         """Takes note of a step that was started, and looks at the one before."""
-        self.settle()
+        self.flush()
         self._pending = step, terms
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Looks at the terms of the last step; raises FloatingPointError if one is not finite."""
         if self._pending is None:
             return
@@ -112,10 +112,12 @@ class Log:
             f"step {step}: {what}; {good}. Lower optim.learning_rate, or compute in float32"
         )
 
-    def scores(self, step: int, scores: dict[str, float], headline: Iterable[str]) -> None:
-        """Writes the scores of a test set, and says those of the headline."""
+    def scores(self, step: int, scores: dict[str, float], reported_metrics: Iterable[str]) -> None:
+        """Writes the scores of a test set, and prints the reported ones."""
         for name, value in scores.items():
             self._writer.add_scalar(f"eval/{name}", value, step)
         if scores:
-            line = ", ".join(f"{name} {shown(name, scores[name])}" for name in headline)
+            line = ", ".join(
+                f"{name} {format_score(name, scores[name])}" for name in reported_metrics
+            )
             self._bar.write(f"step {step}: {line}")

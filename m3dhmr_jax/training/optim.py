@@ -11,10 +11,10 @@ def learning_rate(
     peak: float,
     steps_per_epoch: int,
     warmup_epochs: float,
-    drop_epochs: Sequence[float],
-    drop_factor: float,
+    lr_decay_epochs: Sequence[float],
+    lr_decay_factor: float,
 ) -> optax.Schedule:
-    """A linear start, then `peak`, multiplied by `drop_factor` at each of `drop_epochs`.
+    """A linear start, then `peak`, multiplied by `lr_decay_factor` at each of `lr_decay_epochs`.
 
     Raises:
         ValueError: if the rate is not positive, the start negative, the drops are not in order or
@@ -26,17 +26,21 @@ def learning_rate(
         raise ValueError(
             f"optim.warmup_epochs={warmup_epochs} must be at least 0; 0 starts at once"
         )
-    if list(drop_epochs) != sorted(set(drop_epochs)) or any(
-        e <= warmup_epochs for e in drop_epochs
+    if list(lr_decay_epochs) != sorted(set(lr_decay_epochs)) or any(
+        e <= warmup_epochs for e in lr_decay_epochs
     ):
         raise ValueError(
-            f"optim.drop_epochs={tuple(drop_epochs)} must rise and lie after "
+            f"optim.lr_decay_epochs={tuple(lr_decay_epochs)} must rise and lie after "
             f"optim.warmup_epochs={warmup_epochs}"
         )
-    if not 0 < drop_factor <= 1:
-        raise ValueError(f"optim.drop_factor={drop_factor} must lie in (0, 1]: rates only fall")
+    if not 0 < lr_decay_factor <= 1:
+        raise ValueError(
+            f"optim.lr_decay_factor={lr_decay_factor} must lie in (0, 1]: rates only fall"
+        )
     warmup_steps = round(warmup_epochs * steps_per_epoch)
-    drops = {round(epoch * steps_per_epoch) - warmup_steps: drop_factor for epoch in drop_epochs}
+    drops = {
+        round(epoch * steps_per_epoch) - warmup_steps: lr_decay_factor for epoch in lr_decay_epochs
+    }
     constant = optax.piecewise_constant_schedule(peak, drops)
     warmup = optax.linear_schedule(peak / max(warmup_steps, 1), peak, warmup_steps)
     return optax.join_schedules([warmup, constant], [warmup_steps])
@@ -60,6 +64,6 @@ def adam(rate: optax.Schedule, clip_norm: float) -> optax.GradientTransformation
     return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
 
 
-def running_mean(mean: Any, params: Any, decay: float) -> Any:
+def update_ema(mean: Any, params: Any, decay: float) -> Any:
     """Moves the mean of parameters one step towards `params`."""
     return optax.incremental_update(params, mean, 1 - decay)

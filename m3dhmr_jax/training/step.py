@@ -20,7 +20,7 @@ from m3dhmr_jax.training import optim
 from m3dhmr_jax.types import Batch, View
 
 Terms = dict[str, Float[Array, ""]]
-TermsOf = Callable[..., Terms]  # Of (pred1, view1, pred2, view2, valid=...).
+LossTermsFn = Callable[..., Terms]  # Of (pred1, view1, pred2, view2, valid=...).
 TrainStep = Callable[["TrainState", Batch, Key[Array, ""]], tuple["TrainState", Terms]]
 
 
@@ -31,11 +31,11 @@ class TrainState(NamedTuple):
     params: Any
     stats: Any  # BatchNorm's.
     opt_state: Any
-    mean_params: Any  # Their running mean; None if evaluation takes the parameters themselves.
+    ema_params: Any  # Their running mean; None if evaluation takes the parameters themselves.
 
     @property
     def eval_params(self) -> Any:
-        return self.params if self.mean_params is None else self.mean_params
+        return self.params if self.ema_params is None else self.ema_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Objective:
     """
 
     weights: Mapping[str, float]
-    from_step: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    start_step: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for name, weight in self.weights.items():
@@ -59,13 +59,13 @@ class Objective:
 
     def total(self, terms: Terms, step: Int[Array, ""]) -> Float[Array, ""]:
         counted = {
-            name: jnp.where(step >= self.from_step.get(name, 0), term, 0)
+            name: jnp.where(step >= self.start_step.get(name, 0), term, 0)
             for name, term in terms.items()
         }
         return losses.total(counted, self.weights)
 
 
-def first_state(
+def init_state(
     params: Any, stats: Any, optimizer: optax.GradientTransformation, ema_decay: float
 ) -> TrainState:
     """The state before the first step.
@@ -77,9 +77,9 @@ def first_state(
         raise ValueError(
             f"optim.ema_decay={ema_decay} must lie in [0, 1): 1 would never leave the first values"
         )
-    mean_params = jax.tree.map(jnp.copy, params) if ema_decay else None
+    ema_params = jax.tree.map(jnp.copy, params) if ema_decay else None
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, stats, optimizer.init(params), mean_params)
+    return TrainState(step, params, stats, optimizer.init(params), ema_params)
 
 
 class _Part(NamedTuple):
@@ -101,7 +101,7 @@ def _parts(whole: _Part, k: int) -> _Part:
 
 def make_train_step(
     graphdef: Any,
-    terms_of: TermsOf,
+    loss_terms_fn: LossTermsFn,
     optimizer: optax.GradientTransformation,
     objective: Objective,
     augment: AugmentConfig,
@@ -110,7 +110,7 @@ def make_train_step(
 ) -> TrainStep:
     """A function (state, batch, run's key) to (next state, loss terms); to be jitted once.
 
-    `terms_of(pred1, view1, pred2, view2, valid=...)` answers the loss terms of two views, each a
+    `loss_terms_fn(pred1, view1, pred2, view2, valid=...)` answers the loss terms of two views, each a
     mean over the valid examples.
 
     With `accumulate_steps` k the batch goes through the network in k parts, one after the other,
@@ -123,7 +123,7 @@ def make_train_step(
         # Both views in one pass: BatchNorm sees them together, and the device is better filled.
         both = model(jnp.concatenate([part.view1.image, part.view2.image]))
         pred1, pred2 = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], both) for i in range(2))
-        terms = terms_of(pred1, part.view1, pred2, part.view2, valid=part.valid)
+        terms = loss_terms_fn(pred1, part.view1, pred2, part.view2, valid=part.valid)
         new_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return objective.total(terms, step), (terms, new_stats)
 
@@ -154,10 +154,10 @@ def make_train_step(
         grads, (terms, stats) = slope(state.params, state.stats, state.step, whole)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        mean_params = state.mean_params
-        if mean_params is not None:
-            mean_params = optim.running_mean(mean_params, params, ema_decay)
-        return TrainState(state.step + 1, params, stats, opt_state, mean_params), terms
+        ema_params = state.ema_params
+        if ema_params is not None:
+            ema_params = optim.update_ema(ema_params, params, ema_decay)
+        return TrainState(state.step + 1, params, stats, opt_state, ema_params), terms
 
     return train_step
 

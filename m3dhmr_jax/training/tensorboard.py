@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 from tensorboardX.summary import scalar
 
 
-class Events:
+class TensorBoardWriter:
     """Scalars over steps, in a new file of `folder`; None is for a process that only listens.
 
     Written at once. tensorboardX's own `SummaryWriter` writes in a thread that dies on a full disk,

@@ -19,14 +19,14 @@ from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.datasets import open_dataset
 from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.runtime import processes, sharding
-from m3dhmr_jax.runtime.preemption import SigtermNoted, Stopped
+from m3dhmr_jax.runtime.preemption import Preempted, PreemptionGuard
 from m3dhmr_jax.tasks import Task, create_task
-from m3dhmr_jax.training.logger import Log
+from m3dhmr_jax.training.logger import TrainLogger
 from m3dhmr_jax.training.step import (
     Objective,
     Terms,
     TrainState,
-    first_state,
+    init_state,
     make_train_step,
     skipping_nonfinite,
 )
@@ -40,10 +40,10 @@ def train(config: Config, workdir: Path) -> None:
         ValueError, TypeError, FileNotFoundError: for a bad field, dataset or checkpoint, named.
         FloatingPointError: if a loss term, or a parameter to be saved, is not finite.
         OSError: if a checkpoint cannot be written.
-        Stopped: after SIGTERM, when the step under way is saved.
+        Preempted: after SIGTERM, when the step under way is saved.
     """
     sharding.check_divides(config.batch_size, "batch_size")
-    sharding.check_parts(config.batch_size, config.optim.accumulate_steps)
+    sharding.check_microbatches(config.batch_size, config.optim.accumulate_steps)
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
     hand = load_hand(config)
     task = create_task(config, hand)
@@ -67,14 +67,14 @@ def train(config: Config, workdir: Path) -> None:
         config.batch_size,
         config.seed,
         start_step=first,
-        **processes.own_share(),
+        **processes.process_shard(),
         **config.data.loader,
     )
     stopping = False
     with (
-        SigtermNoted() as sigterm,
+        PreemptionGuard() as sigterm,
         contextlib.closing(batches),
-        Log(workdir, config, first, schedule.steps, checkpoints) as log,
+        TrainLogger(workdir, config, first, schedule.steps, checkpoints) as log,
     ):
         for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
             state, terms = train_step(state, sharding.shard(batch, mesh), key)
@@ -82,11 +82,11 @@ def train(config: Config, workdir: Path) -> None:
             stopping = sigterm.should_stop(step)
             scored, saved = schedule.evaluates(step), schedule.saves(step) or stopping
             if scored or saved:
-                log.settle()
+                log.flush()
                 log.check(step, state)
                 scores = evaluate(state) if scored else {}
-                log.scores(step, scores, task.headline)
-                checkpoints.save(step, state, scores, scores.get(task.best_by))
+                log.scores(step, scores, task.reported_metrics)
+                checkpoints.save(step, state, scores, scores.get(task.best_metric))
             if stopping:
                 break
         checkpoints.close()
@@ -95,7 +95,7 @@ def train(config: Config, workdir: Path) -> None:
     if log.skipped:
         logging.warning("%d batches were not finite and were skipped", log.skipped)
     if stopping:
-        raise Stopped(
+        raise Preempted(
             f"by SIGTERM after step {int(state.step)} of {schedule.steps}, which is saved in "
             f"{checkpoints.directory}; the same command goes on from there"
         )
@@ -144,7 +144,7 @@ def create_state(
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
     """The newest checkpoint's state, or a first one."""
-    state = first_state(network.params, network.stats, optimizer, config.optim.ema_decay)
+    state = init_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state = sharding.replicate(state, mesh)
     found = checkpoints.restore(state)
     if found is None:
@@ -162,14 +162,14 @@ def create_step(
     mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, Terms]]:
     """The jitted step; its first argument is consumed."""
-    from_step = {
-        name: round(epoch * schedule.steps_per_epoch) for name, epoch in task.from_epoch.items()
+    start_step = {
+        name: round(epoch * schedule.steps_per_epoch) for name, epoch in task.start_epoch.items()
     }
     step = make_train_step(
         task.network.graphdef,
-        task.terms_of,
+        task.loss_terms_fn,
         optimizer,
-        Objective(dict(config.loss.weights), from_step),
+        Objective(dict(config.loss.weights), start_step),
         AugmentConfig(size=task.network.image_size, **config.augment),
         config.optim.ema_decay,
         config.optim.accumulate_steps,
@@ -184,13 +184,13 @@ def create_evaluator(
 ) -> Callable[[TrainState], dict[str, float]]:
     """Scores a state on the test set."""
 
-    def errors_of(batch: Batch, params: Any, stats: Any) -> Any:
-        return task.errors_of(task.answer_step(params, stats, batch), batch)
+    def error_fn(batch: Batch, params: Any, stats: Any) -> Any:
+        return task.error_fn(task.predict_step(params, stats, batch), batch)
 
-    judge = sharding.by_rows(errors_of, mesh)
+    judge = sharding.data_parallel(error_fn, mesh)
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        batches = loader.eval_batches(data, config.eval.batch_size, **processes.own_share())
+        batches = loader.eval_batches(data, config.eval.batch_size, **processes.process_shard())
         weights = state.eval_params, state.stats
         return score_batches(lambda batch: judge(batch, *weights), batches, task.scores)
 

@@ -12,17 +12,17 @@ from m3dhmr_jax.visualize.mesh import MESH_COLOUR
 HAND_COLOURS = (MESH_COLOUR, (0.95, 0.80, 0.62), (0.72, 0.90, 0.74), (0.88, 0.76, 0.94))
 
 
-class SeenHand(NamedTuple):
+class HandDrawing(NamedTuple):
     """One hand in front of the camera."""
 
-    uv_px: Float[np.ndarray, "n 2"]  # Landmarks in the photo.
+    landmarks_px: Float[np.ndarray, "n 2"]  # Landmarks in the photo.
     verts_cam_m: Float[np.ndarray, "v 3"]
     faces: Int[np.ndarray, "f 3"]  # Counter-clockwise seen from outside: a left hand has its own.
     colour: tuple[float, float, float] = MESH_COLOUR  # RGB in [0, 1].
 
 
 def joined(
-    hands: Sequence[SeenHand],
+    hands: Sequence[HandDrawing],
 ) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"], Float[np.ndarray, "f 3"]]:
     """All hands as one mesh, which hides itself rightly: vertices, faces, colour of each face."""
     first = np.cumsum([0] + [len(hand.verts_cam_m) for hand in hands])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from m3dhmr_jax.visualize.hands import SeenHand, joined
+from m3dhmr_jax.visualize.hands import HandDrawing, joined
 from m3dhmr_jax.visualize.mesh import render_mesh
 from m3dhmr_jax.visualize.skeleton import draw_skeleton
 from m3dhmr_jax.visualize.views import draw_views
@@ -26,18 +26,20 @@ def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.
 
 
 def _enlarged(
-    photo: Photo, hands: Sequence[SeenHand], intrinsics: Float[np.ndarray, "3 3"], factor: float
-) -> tuple[UInt8[np.ndarray, "a b 3"], list[SeenHand], Float[np.ndarray, "3 3"]]:
+    photo: Photo, hands: Sequence[HandDrawing], intrinsics: Float[np.ndarray, "3 3"], factor: float
+) -> tuple[UInt8[np.ndarray, "a b 3"], list[HandDrawing], Float[np.ndarray, "3 3"]]:
     """Photo, landmarks and camera, all enlarged alike."""
     size = (round(photo.shape[1] * factor), round(photo.shape[0] * factor))
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    larger = [hand._replace(uv_px=(hand.uv_px + 0.5) * factor - 0.5) for hand in hands]
+    larger = [
+        hand._replace(landmarks_px=(hand.landmarks_px + 0.5) * factor - 0.5) for hand in hands
+    ]
     return cv2.resize(photo, size, interpolation=how), larger, scale_intrinsics(intrinsics, factor)
 
 
 def draw_meshes(
     photo: Photo,
-    hands: Sequence[SeenHand],
+    hands: Sequence[HandDrawing],
     intrinsics: Float[np.ndarray, "3 3"],
     samples: int = 2,
 ) -> Photo:
@@ -55,26 +57,26 @@ def draw_meshes(
     return render_mesh(verts_m, faces, intrinsics, width, height, colours, samples).over(photo)
 
 
-def draw_landmarks(photo: Photo, hands: Sequence[SeenHand]) -> Photo:
+def draw_landmarks(photo: Photo, hands: Sequence[HandDrawing]) -> Photo:
     """The skeletons on the photo, nearer hands over farther ones; thin bones on small hands.
 
     Raises:
         ValueError: if landmarks are not 21 finite points.
     """
     for hand in sorted(hands, key=lambda hand: -float(np.median(hand.verts_cam_m[:, 2]))):
-        reach_px = float(np.ptp(hand.uv_px, axis=0).max())
+        reach_px = float(np.ptp(hand.landmarks_px, axis=0).max())
         width_px = min(reach_px * BONE_OF_HAND, photo.shape[0] * BONE_OF_PICTURE)
-        photo = draw_skeleton(photo, hand.uv_px, max(width_px, 1.0))
+        photo = draw_skeleton(photo, hand.landmarks_px, max(width_px, 1.0))
     return photo
 
 
-def draw_answer(
+def draw_prediction(
     photo: Photo,
-    hands: Sequence[SeenHand],
+    hands: Sequence[HandDrawing],
     intrinsics: Float[np.ndarray, "3 3"],
     panel_px: int = 448,
     stacked: bool = False,
-    in_views: Sequence[SeenHand] = (),
+    in_views: Sequence[HandDrawing] = (),
 ) -> UInt8[np.ndarray, "a b 3"]:
     """Landmarks, meshes on the photo, and the views, as panels `panel_px` high.
 
@@ -123,11 +125,13 @@ def contact_sheet(
 
 def overlay(
     photo: Photo,
-    uv_px: Float[np.ndarray, "n 2"],
+    landmarks_px: Float[np.ndarray, "n 2"],
     verts_cam_m: Float[np.ndarray, "v 3"],
     faces: Int[np.ndarray, "f 3"],
     intrinsics: Float[np.ndarray, "3 3"],
     panel_px: int = 448,
 ) -> UInt8[np.ndarray, "a b 3"]:
-    """`draw_answer` of a single hand."""
-    return draw_answer(photo, [SeenHand(uv_px, verts_cam_m, faces)], intrinsics, panel_px)
+    """`draw_prediction` of a single hand."""
+    return draw_prediction(
+        photo, [HandDrawing(landmarks_px, verts_cam_m, faces)], intrinsics, panel_px
+    )

@@ -15,21 +15,21 @@ WRIST_COLOUR = (240, 240, 240)
 
 
 def draw_skeleton(
-    image: UInt8[np.ndarray, "h w 3"], uv_px: Float[np.ndarray, "n 2"], width_px: float
+    image: UInt8[np.ndarray, "h w 3"], landmarks_px: Float[np.ndarray, "n 2"], width_px: float
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of `image` with bones `width_px` wide and a dot on every landmark, dark-rimmed.
 
     Raises:
         ValueError: if the landmarks are not 21 or not finite.
     """
-    if uv_px.shape != (N_JOINTS, 2) or not np.isfinite(uv_px).all():
+    if landmarks_px.shape != (N_JOINTS, 2) or not np.isfinite(landmarks_px).all():
         raise ValueError(
-            f"uv_px has shape {uv_px.shape}, {(~np.isfinite(uv_px)).sum()} of its numbers are not "
+            f"landmarks_px has shape {landmarks_px.shape}, {(~np.isfinite(landmarks_px)).sum()} of its numbers are not "
             f"finite: a skeleton needs ({N_JOINTS}, 2) pixels in FreiHAND order"
         )
     picture = image.copy()
     chains = [[0, *range(4 * finger + 1, 4 * finger + 5)] for finger in range(5)]
-    points = [fixed_point(point) for point in uv_px]
+    points = [fixed_point(point) for point in landmarks_px]
     rim_px = max(1, round(0.35 * width_px))
 
     def bones(colours: list[tuple[int, int, int]], thickness: int) -> None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from m3dhmr_jax.visualize.hands import SeenHand, joined
+from m3dhmr_jax.visualize.hands import HandDrawing, joined
 from m3dhmr_jax.visualize.mesh import render_mesh
 from m3dhmr_jax.visualize.text import fixed_point, text_width, write
 
@@ -40,7 +40,7 @@ class Strip(NamedTuple):
     centre: float  # Row of the optical axis.
 
 
-def _spans_m(hands: Sequence[SeenHand], row: Float[np.ndarray, "3"]) -> tuple[float, float]:
+def _spans_m(hands: Sequence[HandDrawing], row: Float[np.ndarray, "3"]) -> tuple[float, float]:
     """How far the camera and all hands reach along an axis."""
     reach = [0.0] + [float(end) for hand in hands for end in ends_of(hand.verts_cam_m @ row)]
     return min(reach), max(reach)
@@ -50,7 +50,7 @@ def ends_of(values: Float[np.ndarray, " v"]) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _scale(hands: Sequence[SeenHand], width: int, strip_px: int) -> float:
+def _scale(hands: Sequence[HandDrawing], width: int, strip_px: int) -> float:
     """Pixels per metre at which all hands and the camera fit."""
     farthest = max(_spans_m(hands, np.array([0.0, 0, 1]))[1], 0.3)
     fits = [(width - 2 * MARGIN_PX) / farthest]
@@ -72,7 +72,7 @@ def _camera(picture: UInt8[np.ndarray, "h w 3"], x: float, y: float) -> None:
 def _draw_strip(
     picture: UInt8[np.ndarray, "h w 3"],
     strip: Strip,
-    hands: Sequence[SeenHand],
+    hands: Sequence[HandDrawing],
     slopes: tuple[float, float],
     per_m: float,
 ) -> None:
@@ -103,7 +103,7 @@ def _draw_strip(
 
 
 def _ruler(
-    picture: UInt8[np.ndarray, "h w 3"], top: int, hands: Sequence[SeenHand], per_m: float
+    picture: UInt8[np.ndarray, "h w 3"], top: int, hands: Sequence[HandDrawing], per_m: float
 ) -> None:
     """Distances from the camera in centimetres, and from where to where each hand reaches."""
     width = picture.shape[1]
@@ -129,7 +129,7 @@ def _ruler(
 
 
 def draw_views(
-    hands: Sequence[SeenHand],
+    hands: Sequence[HandDrawing],
     intrinsics: Float[np.ndarray, "3 3"],
     photo_size: tuple[int, int],
     width: int,

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 TINY = {
     "batch_size": 2,
     "epochs": 2.0,
-    "optim.drop_epochs": (1.0,),
+    "optim.lr_decay_epochs": (1.0,),
     "eval.batch_size": 3,
     "model.image_size": 32,
     "model.blocks": (1, 1, 1, 1),
@@ -29,7 +29,7 @@ TINY = {
     "model.spiral_length": 2,
     "model.roi_length": 2,
     "model.roi_dilation": 1,
-    "loss.consistency_from_epoch": 1.0,
+    "loss.consistency_start_epoch": 1.0,
 }
 
 
@@ -85,7 +85,7 @@ def test_one_call_trains_scores_and_records_every_system(tmp_path, monkeypatch, 
     for line in lines:
         assert line["seed"] == 3
         assert line["train_photos"] == line["test_photos"] == 4
-        assert all(np.isfinite(line[name]) for name in accuracy.SHOWN)
+        assert all(np.isfinite(line[name]) for name in accuracy.REPORTED_METRICS)
     assert lines[0]["pa_mpjpe_mm"] != lines[1]["pa_mpjpe_mm"]
 
 
@@ -107,10 +107,10 @@ def test_the_set_is_rendered_and_kept():
     assert training.image.shape == (2, 224, 224, 3)
     assert test.image.shape == (1, 224, 224, 3)
     for photos in (training, test):
-        seen = np.einsum("bij,bnj->bni", photos.intrinsics, photos.xyz_m)
-        uv_px = seen[..., :2] / seen[..., 2:]
-        assert (uv_px > 0).all()
-        assert (uv_px < 224).all()
+        seen = np.einsum("bij,bnj->bni", photos.intrinsics, photos.joints_m)
+        landmarks_px = seen[..., :2] / seen[..., 2:]
+        assert (landmarks_px > 0).all()
+        assert (landmarks_px < 224).all()
     inside = training.bbox_px[:, :2] + training.bbox_px[:, 2:] / 2
     assert np.abs(inside - 112).max() < 50
 
@@ -125,9 +125,9 @@ def test_a_call_may_take_a_rendered_set_and_some_systems(freihand_folder, monkey
         return []
 
     monkeypatch.setattr(accuracy, "compare", compare)
-    chosen = ["--system", "M3DHMR", "--system", "Baseline", "--compute_type", "bfloat16"]
+    chosen = ["--system", "M3DHMR", "--system", "Baseline", "--compute_dtype", "bfloat16"]
     accuracy.main(["--photos", str(freihand_folder), "--steps", "7", *chosen])
     ((names, sizes, steps, config),) = seen
     assert (names, steps) == (["Baseline", "M3DHMR"], 7)
     assert sizes == [5, 7]
-    assert config.model.compute_type == "bfloat16"
+    assert config.model.compute_dtype == "bfloat16"

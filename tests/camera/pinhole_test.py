@@ -60,7 +60,7 @@ def test_affine_helpers_match_the_peers_crops(reference):
 def test_turning_by_a_quarter_is_counter_clockwise_on_the_screen():
     right = np.array([[1.0, 0.0, 5.0]], np.float32)
     up = np.array([[0.0, -1.0, 5.0]], np.float32)  # y points down.
-    turned = pinhole.turn_with_picture(right, jnp.array(np.pi / 2))
+    turned = pinhole.rotate_about_optical_axis(right, jnp.array(np.pi / 2))
     np.testing.assert_allclose(turned, up, atol=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_turning_points_is_what_the_peers_crop_does_to_the_picture(reference):
     for matrix, degrees, dst, src in zip(
         crops["trans"], crops["rot_deg"], crops["dst_wh"], crops["src_wh"], strict=True
     ):
-        turned = pinhole.turn_with_picture(towards, jnp.deg2rad(degrees))[:, :2]
+        turned = pinhole.rotate_about_optical_axis(towards, jnp.deg2rad(degrees))[:, :2]
         pixels = turned * (dst / src)[None]
         got = matrix[:, :2].T / np.linalg.norm(matrix[:, :2].T, axis=1, keepdims=True)
         want = pixels / jnp.linalg.norm(pixels, axis=1, keepdims=True)

@@ -16,9 +16,9 @@ K = np.array([[480.0, 0, 112], [0, 470, 110], [0, 0, 1]], np.float32)
 def hand():
     """The built-in hand about its wrist: landmarks and vertices."""
     model = load_builtin()
-    joints = model.joint_regressor @ model.vertices
+    joints = model.joint_regressor @ model.verts_m
     turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
-    points, verts = ((x - joints[:1]) @ turn for x in (joints, model.vertices))
+    points, verts = ((x - joints[:1]) @ turn for x in (joints, model.verts_m))
     return points.astype(np.float32), verts.astype(np.float32)
 
 
@@ -46,30 +46,30 @@ def depth_deviation_m(root):
 def test_translation_is_recovered_without_noise(points, fit, t_m):
     root = fit(points, seen(points, np.array(t_m, np.float32)), K)
     np.testing.assert_allclose(root.t_m, t_m, atol=5e-6)
-    assert float(root.is_good.min()) > 0.99
+    assert float(root.inlier_probability.min()) > 0.99
     assert depth_deviation_m(root) < 1e-3
 
 
 @pytest.mark.parametrize("wrong", [[3], [0, 9], [1, 6, 11, 14, 20], [5, 6, 7, 8], range(0, 21, 3)])
 def test_wrong_landmarks_are_found_and_do_not_matter(points, fit, wrong):
     """Up to seven of 21, each anywhere or together, as a finger taken for another."""
-    uv_px, wrong = seen(points), list(wrong)
+    landmarks_px, wrong = seen(points), list(wrong)
     shift = 40 * np.random.default_rng(2).normal(size=(21, 2)).astype(np.float32)
-    uv_px[wrong] += np.float32([35, -20]) if len(wrong) == 4 else shift[wrong]
-    root = fit(points, uv_px, K)
+    landmarks_px[wrong] += np.float32([35, -20]) if len(wrong) == 4 else shift[wrong]
+    root = fit(points, landmarks_px, K)
     np.testing.assert_allclose(root.t_m, T_M, atol=2e-5)
     is_wrong = np.isin(np.arange(21), wrong)
-    np.testing.assert_array_equal(np.asarray(root.is_good) < 0.5, is_wrong)
+    np.testing.assert_array_equal(np.asarray(root.inlier_probability) < 0.5, is_wrong)
 
 
 def test_a_noisy_fit_with_wrong_landmarks_is_the_fit_to_the_others(points, fit):
-    uv_px = seen(points, noise_px=1.0)
-    uv_px[[2, 8, 17]] += 50
-    root = fit(points, uv_px, K)
+    landmarks_px = seen(points, noise_px=1.0)
+    landmarks_px[[2, 8, 17]] += 50
+    root = fit(points, landmarks_px, K)
     good = np.delete(np.arange(21), [2, 8, 17])
 
     def error(t_m):
-        return jnp.sum((pinhole.project(points[good] + t_m[None], K) - uv_px[good]) ** 2)
+        return jnp.sum((pinhole.project(points[good] + t_m[None], K) - landmarks_px[good]) ** 2)
 
     for nudge in 0.0005 * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32):
         assert error(root.t_m + nudge) > error(root.t_m)
@@ -78,15 +78,15 @@ def test_a_noisy_fit_with_wrong_landmarks_is_the_fit_to_the_others(points, fit):
 
 def test_the_answer_moves_smoothly_while_a_landmark_goes_astray_and_comes_back(points, fit):
     """It loses its weight step by step, and regains it."""
-    uv_px = seen(points, noise_px=1.0)
+    landmarks_px = seen(points, noise_px=1.0)
     away_px = np.concatenate([np.arange(0, 30, 0.5), np.arange(30, -0.1, -0.5)])
     roots = []
     for px in away_px:
-        moved = uv_px.copy()
+        moved = landmarks_px.copy()
         moved[12] += np.float32([0.6, 0.8]) * np.float32(px)
         roots.append(fit(points, moved, K))
     t_m = np.array([root.t_m for root in roots])
-    good = np.array([root.is_good[12] for root in roots])
+    good = np.array([root.inlier_probability[12] for root in roots])
     farthest = int(np.argmax(away_px))
     assert good[0] > 0.9
     assert good[farthest] < 1e-3
@@ -97,30 +97,30 @@ def test_the_answer_moves_smoothly_while_a_landmark_goes_astray_and_comes_back(p
 
 
 def test_the_fit_is_the_same_in_a_crop_and_at_any_scale_of_pixels(points, fit):
-    uv_px = seen(points, noise_px=1.0)
-    uv_px[4] += 60
-    root = fit(points, uv_px, K)
+    landmarks_px = seen(points, noise_px=1.0)
+    landmarks_px[4] += 60
+    root = fit(points, landmarks_px, K)
     crop = np.array([[2.1, 0.9, 30.0], [-0.9, 2.1, -12.0]], np.float32)
-    turned = fit(points, pinhole.apply_affine(uv_px, crop), pinhole.crop_intrinsics(K, crop))
+    turned = fit(points, pinhole.apply_affine(landmarks_px, crop), pinhole.crop_intrinsics(K, crop))
     np.testing.assert_allclose(turned.t_m, root.t_m, atol=2e-5)
-    np.testing.assert_allclose(turned.is_good, root.is_good, atol=1e-3)
+    np.testing.assert_allclose(turned.inlier_probability, root.inlier_probability, atol=1e-3)
     np.testing.assert_allclose(turned.noise_px, np.hypot(2.1, 0.9) * root.noise_px, rtol=1e-2)
     np.testing.assert_allclose(turned.covariance_m2, root.covariance_m2, rtol=0.02, atol=1e-8)
 
 
 def test_the_fit_follows_the_origin_of_the_points(points, fit):
-    uv_px = seen(points, noise_px=1.0)
+    landmarks_px = seen(points, noise_px=1.0)
     shift = np.array([0.02, 0.01, -0.03], np.float32)
-    moved = fit(points + shift, uv_px, K)
-    np.testing.assert_allclose(moved.t_m, fit(points, uv_px, K).t_m - shift, atol=2e-5)
+    moved = fit(points + shift, landmarks_px, K)
+    np.testing.assert_allclose(moved.t_m, fit(points, landmarks_px, K).t_m - shift, atol=2e-5)
 
 
 def test_the_covariance_is_that_of_the_errors(points):
     """Over 300 draws of noise, with and without wrong landmarks."""
     rng = np.random.default_rng(3)
-    uv_px = np.stack([seen(points, noise_px=1.5, seed=s) for s in range(300)])
-    uv_px[150:, [3, 10, 13]] += 30 * rng.normal(size=(150, 3, 2)).astype(np.float32)
-    roots = recover_roots(np.stack([points] * 300), uv_px, np.stack([K] * 300))
+    landmarks_px = np.stack([seen(points, noise_px=1.5, seed=s) for s in range(300)])
+    landmarks_px[150:, [3, 10, 13]] += 30 * rng.normal(size=(150, 3, 2)).astype(np.float32)
+    roots = recover_roots(np.stack([points] * 300), landmarks_px, np.stack([K] * 300))
     off_m = np.asarray(roots.t_m) - T_M
     squared = np.einsum("bi,bij,bj->b", off_m, np.linalg.inv(roots.covariance_m2), off_m)
     for half in (squared[:150], squared[150:]):
@@ -133,8 +133,8 @@ def test_wrong_landmarks_all_over_leave_it_finite_and_unsure(points, fit):
     one_place = np.full((21, 2), 50, np.float32)
     mirrored = 220 - seen(points)
     sure = depth_deviation_m(fit(points, seen(points, noise_px=1.0), K))
-    for uv_px in (wild, one_place, mirrored):
-        root = fit(points, uv_px, K)
+    for landmarks_px in (wild, one_place, mirrored):
+        root = fit(points, landmarks_px, K)
         assert all(jnp.isfinite(leaf).all() for leaf in root)
         assert (points[:, 2] + root.t_m[2]).min() > 0.99 * root_recovery.NEAREST_M
         assert depth_deviation_m(root) > 5 * sure
@@ -146,26 +146,26 @@ def test_landmarks_that_fit_no_hand_leave_it_in_finite_reach(fit, spread_px, siz
     """As an untrained network answers: all in one spot, or anywhere."""
     rng = np.random.default_rng(0)
     points = (0.04 * size * rng.normal(size=(21, 3))).astype(np.float32)
-    uv_px = (112 + spread_px * rng.normal(size=(21, 2))).astype(np.float32)
-    root = fit(points, uv_px, K)
+    landmarks_px = (112 + spread_px * rng.normal(size=(21, 2))).astype(np.float32)
+    root = fit(points, landmarks_px, K)
     assert all(jnp.isfinite(leaf).all() for leaf in root)
     assert 0 < root.t_m[2] <= root_recovery.FARTHEST_M
     assert (jnp.diagonal(root.covariance_m2) > 0).all()
 
 
 def test_gradient_of_the_fit_is_finite_and_right(points, fit):
-    uv_px = seen(points, noise_px=1.0)
-    uv_px[7] += 40
+    landmarks_px = seen(points, noise_px=1.0)
+    landmarks_px[7] += 40
 
     @jax.jit
-    def depth(uv_px):
-        return recover_root(points, uv_px, K).t_m[2]
+    def depth(landmarks_px):
+        return recover_root(points, landmarks_px, K).t_m[2]
 
-    slope = jax.grad(depth)(uv_px)
+    slope = jax.grad(depth)(landmarks_px)
     assert jnp.isfinite(slope).all()
-    along = uv_px - uv_px.mean(axis=0, keepdims=True)
+    along = landmarks_px - landmarks_px.mean(axis=0, keepdims=True)
     along[7] = 0
-    want = (depth(uv_px + 0.02 * along) - depth(uv_px - 0.02 * along)) / 0.04
+    want = (depth(landmarks_px + 0.02 * along) - depth(landmarks_px - 0.02 * along)) / 0.04
     np.testing.assert_allclose(jnp.sum(slope * along), want, rtol=1e-2)
     assert jnp.isfinite(jax.grad(depth)(np.full((21, 2), 50, np.float32))).all()
 
@@ -191,11 +191,11 @@ def reach_of(verts, t_m=T_M):
 @pytest.mark.parametrize("scale", [0.9, 1.12])
 def test_a_silhouette_corrects_landmarks_of_the_wrong_size(hand, fit, fit_both, scale):
     points, verts = hand
-    uv_px = seen(points, noise_px=0.5)
-    middle = uv_px.mean(axis=0)
-    uv_px = middle + np.float32(scale) * (uv_px - middle)
-    alone = fit(points, uv_px, K)
-    both = fit_both(points, uv_px, K, Silhouette(verts, reach_of(verts)))
+    landmarks_px = seen(points, noise_px=0.5)
+    middle = landmarks_px.mean(axis=0)
+    landmarks_px = middle + np.float32(scale) * (landmarks_px - middle)
+    alone = fit(points, landmarks_px, K)
+    both = fit_both(points, landmarks_px, K, Silhouette(verts, reach_of(verts)))
     assert np.linalg.norm(alone.t_m - T_M) > 0.05
     off_m = np.linalg.norm(both.t_m - T_M)
     assert off_m < 0.006
@@ -205,13 +205,13 @@ def test_a_silhouette_corrects_landmarks_of_the_wrong_size(hand, fit, fit_both, 
 def test_directions_that_are_not_seen_or_wrong_do_not_matter(hand, fit_both):
     """A hand cut by the border, and a sleeve that the mask takes for a hand."""
     points, verts = hand
-    uv_px = seen(points, noise_px=0.5)
+    landmarks_px = seen(points, noise_px=0.5)
     reach = reach_of(verts)
-    whole = fit_both(points, uv_px, K, Silhouette(verts, reach))
+    whole = fit_both(points, landmarks_px, K, Silhouette(verts, reach))
     cut = Reach(np.where(np.arange(24) < 5, 0, reach.px), np.arange(24) >= 5)
     sleeve = Reach(reach.px + np.where(np.arange(24) < 4, 25, 0).astype(np.float32), reach.is_seen)
     for other in (cut, sleeve):
-        root = fit_both(points, uv_px, K, Silhouette(verts, other))
+        root = fit_both(points, landmarks_px, K, Silhouette(verts, other))
         np.testing.assert_allclose(root.t_m, whole.t_m, atol=0.004)
 
 
@@ -226,9 +226,12 @@ def test_an_outline_that_is_too_wide_all_round_is_within_the_deviation(hand, fit
 
 def test_an_empty_silhouette_leaves_the_landmarks_answer(hand, fit, fit_both):
     points, verts = hand
-    uv_px = seen(points, noise_px=0.5)
+    landmarks_px = seen(points, noise_px=0.5)
     nothing = mask_reach(np.zeros((224, 224), bool))
-    alone, both = fit(points, uv_px, K), fit_both(points, uv_px, K, Silhouette(verts, nothing))
+    alone, both = (
+        fit(points, landmarks_px, K),
+        fit_both(points, landmarks_px, K, Silhouette(verts, nothing)),
+    )
     np.testing.assert_allclose(both.t_m, alone.t_m, atol=0.02)
     assert depth_deviation_m(both) > 5 * depth_deviation_m(alone)
 
@@ -256,7 +259,7 @@ def test_recorded_problems_are_solved_better_than_by_the_peer(reference):
         assert ours_mm < peer_mm
         assert ours_mm < 1.25 * oracle_mm + 0.1
     wrong = problems["outlier_mask"]
-    good = np.asarray(roots.is_good)
+    good = np.asarray(roots.inlier_probability)
     assert (good[wrong] > 0.5).mean() < 0.02
     assert (good[~wrong] < 0.5).mean() < 0.02
 

@@ -19,8 +19,8 @@ def open_checkpoints(tmp_path):
     """Opens the run's folder; closed at the end of the test."""
     opened = []
 
-    def open_them(belongs_to=BELONGS_TO):
-        opened.append(Checkpoints(tmp_path / "checkpoints", belongs_to))
+    def open_them(compatibility=BELONGS_TO):
+        opened.append(Checkpoints(tmp_path / "checkpoints", compatibility))
         return opened[-1]
 
     yield open_them
@@ -111,7 +111,7 @@ def test_arrays_of_any_network_can_be_read_without_knowing_it(open_checkpoints):
     step, found = open_checkpoints({"another": "network"}).restore_anything()
     assert step == 5
     assert digest(found) == digest(state)
-    assert found["mean_params"] is None
+    assert found["ema_params"] is None
     assert isinstance(found["params"]["blocks"]["10"]["w"], np.ndarray)
     np.testing.assert_array_equal(found["params"]["blocks"]["10"]["w"], np.full(3, 10))
 

@@ -5,12 +5,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from m3dhmr_jax.checkpoints.weights import (
-    account,
-    adopt,
     flatten,
+    load_matching,
     load_weights,
     parts_of,
     save_weights,
+    summarize,
 )
 
 PARAMS = {
@@ -50,25 +50,25 @@ def test_memory_in_another_order_is_saved_as_it_reads(tmp_path):
 
 def test_a_network_takes_all_of_its_own_weights(path):
     blank = jax.tree.map(jnp.zeros_like, PARAMS)
-    tree, adopted = adopt(blank, load_weights(path).params)
+    tree, adopted = load_matching(blank, load_weights(path).params)
     assert adopted.fits_exactly
     assert jax.tree.structure(tree) == jax.tree.structure(PARAMS)
     jax.tree.map(np.testing.assert_array_equal, tree, PARAMS)
-    assert not account(adopted)
+    assert not summarize(adopted)
 
 
 def test_what_fits_is_taken_and_all_else_is_told():
     own = {"a": jnp.zeros(2), "b": jnp.ones((2, 3)), "c": {"d": jnp.full(2, 4, jnp.bfloat16)}}
     found = {"a": np.ones(2), "b": np.ones((3, 2)), "c/d": np.full(2, 1 / 3), "e": np.zeros(())}
     del found["a"]
-    tree, adopted = adopt(own, found)
+    tree, adopted = load_matching(own, found)
     assert tree["a"] is own["a"]
     assert tree["b"] is own["b"]
     assert tree["c"]["d"].dtype == jnp.bfloat16
     np.testing.assert_array_equal(tree["c"]["d"], jnp.full(2, 1 / 3, jnp.bfloat16))
     assert adopted == (("c/d",), ("a",), ("e",), (("b", (3, 2), (2, 3)),))
     assert not adopted.fits_exactly
-    assert account(adopted) == [
+    assert summarize(adopted) == [
         "1 missing there: a",
         "1 unused: e",
         "1 of another shape: b (3, 2) not (2, 3)",
@@ -76,8 +76,8 @@ def test_what_fits_is_taken_and_all_else_is_told():
 
 
 def test_long_accounts_are_cut():
-    _, adopted = adopt({}, {f"n{i}": np.zeros(1) for i in range(9)})
-    assert account(adopted) == ["9 unused: n0, n1, n2, n3, n4, n5, n6, n7 and 1 more"]
+    _, adopted = load_matching({}, {f"n{i}": np.zeros(1) for i in range(9)})
+    assert summarize(adopted) == ["9 unused: n0, n1, n2, n3, n4, n5, n6, n7 and 1 more"]
 
 
 def test_whole_parts_are_named_as_one():

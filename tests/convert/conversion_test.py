@@ -7,19 +7,19 @@ from m3dhmr_jax.convert.__main__ import abstract_network
 from m3dhmr_jax.convert.architectures import DECODER_SIGNS, recognise
 from m3dhmr_jax.convert.conversion import WrongShape, convert
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.mesh.hierarchy import build_tables
+from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from tests.convert.peer_files import BLOCKS, mobrecon, torchvision_resnet
 
 
 @pytest.fixture(scope="module")
 def trees_of():
     """Answers an architecture with our abstract trees."""
-    tables, known = build_tables(load_builtin()), {}
+    hierarchy, known = build_hierarchy(load_builtin()), {}
 
     def answer(architecture):
         key = str(architecture.model)
         if key not in known:
-            known[key] = abstract_network(architecture, tables)
+            known[key] = abstract_network(architecture, hierarchy)
         return known[key]
 
     return answer

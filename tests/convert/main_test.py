@@ -4,37 +4,37 @@ import sys
 import numpy as np
 import pytest
 
-from m3dhmr_jax.builders import tables_id
+from m3dhmr_jax.builders import hierarchy_id
 from m3dhmr_jax.checkpoints.weights import load_weights
 from m3dhmr_jax.convert import torch_file
 from m3dhmr_jax.convert.__main__ import abstract_network, main
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.mesh.hierarchy import build_tables
-from m3dhmr_jax.mesh.hierarchy_file import load_tables
+from m3dhmr_jax.mesh.hierarchy import build_hierarchy
+from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from tests.convert.peer_files import BLOCKS, mobrecon, torchvision_resnet
 from tests.convert.torch_writer import Call, Name, save_legacy, save_zip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Files of a ResNet-18 and of a MobRecon, and tables."""
+    """Files of a ResNet-18 and of a MobRecon, and hierarchy."""
     folder = tmp_path_factory.mktemp("public")
-    tables = build_tables(load_builtin())
+    hierarchy = build_hierarchy(load_builtin())
     save_legacy(folder / "resnet18.pth", torchvision_resnet(BLOCKS[18]))
     checkpoint = {
-        "model_state_dict": mobrecon("dsconv", lambda a: abstract_network(a, tables)),
+        "model_state_dict": mobrecon("dsconv", lambda a: abstract_network(a, hierarchy)),
         "epoch": 38,
     }
     save_zip(folder / "mobrecon.pt", checkpoint)
-    write_tables(folder / "tables.npz", tables, tables.coarsest)
+    write_hierarchy(folder / "hierarchy.npz", hierarchy, hierarchy.coarsest)
     return folder
 
 
-def write_tables(path, tables, coarsest):
+def write_hierarchy(path, hierarchy, coarsest):
     arrays = {
         f"{name}_{i}": getattr(level, name)
         for name in ("spirals", "up_indices", "up_weights")
-        for i, level in enumerate(tables.levels)
+        for i, level in enumerate(hierarchy.levels)
     }
     np.savez(path, coarsest=coarsest, **arrays)
 
@@ -64,27 +64,27 @@ def test_a_resnet_becomes_a_start(folder, tmp_path, capsys):
     assert len(written.params) + len(written.stats) == 195
     assert written.metadata["network"] == "ResNet-18"
     assert written.metadata["from"] == "resnet18.pth"
-    assert "tables" not in written.metadata
+    assert "hierarchy" not in written.metadata
 
 
 def test_mobrecon_becomes_a_network_of_its_tables(folder, tmp_path, capsys):
     out = tmp_path / "mobrecon.safetensors"
-    tables = folder / "tables.npz"
-    main([str(folder / "mobrecon.pt"), "--tables", str(tables), "--out", str(out)])
+    hierarchy = folder / "hierarchy.npz"
+    main([str(folder / "mobrecon.pt"), "--hierarchy", str(hierarchy), "--out", str(out)])
     said = capsys.readouterr().out
     assert "MobRecon-DenseStack (dsconv)" in said
     assert "layers MobRecon never calls: model_state_dict.backbone.dense_stack1.dense4" in said
     assert "left: 1, no tensors: epoch=38" in said
     assert "fresh" not in said
-    assert load_weights(out).metadata["tables"] == tables_id(load_tables(tables))
+    assert load_weights(out).metadata["hierarchy"] == hierarchy_id(load_hierarchy(hierarchy))
 
 
 def test_mobrecon_is_refused_without_tables_and_with_others(folder, tmp_path, capsys):
     file, out = folder / "mobrecon.pt", tmp_path / "mobrecon.safetensors"
-    assert "give them with --tables" in refused(capsys, file, "--out", out)
-    tables = load_tables(folder / "tables.npz")
-    write_tables(tmp_path / "other.npz", tables, tables.coarsest + 1)
-    said = refused(capsys, file, "--out", out, "--tables", tmp_path / "other.npz")
+    assert "give them with --hierarchy" in refused(capsys, file, "--out", out)
+    hierarchy = load_hierarchy(folder / "hierarchy.npz")
+    write_hierarchy(tmp_path / "other.npz", hierarchy, hierarchy.coarsest + 1)
+    said = refused(capsys, file, "--out", out, "--hierarchy", tmp_path / "other.npz")
     assert "decoder3d.upsample (49, 21) for decoder/lift (50, 21)" in said
     assert "nothing was written" in said
     assert not list(tmp_path.glob("*.safetensors*"))
@@ -115,7 +115,7 @@ def test_other_networks_and_bad_paths_are_refused(folder, tmp_path, capsys):
     assert "absent.pth" in refused(capsys, tmp_path / "absent.pth", "--out", out)
     assert "must end in .safetensors" in refused(capsys, path, "--out", tmp_path / "out.npz")
     assert "absent.npz" in refused(
-        capsys, folder / "mobrecon.pt", "--out", out, "--tables", tmp_path / "absent.npz"
+        capsys, folder / "mobrecon.pt", "--out", out, "--hierarchy", tmp_path / "absent.npz"
     )
     assert not out.exists()
 

@@ -28,7 +28,7 @@ def test_names_in_a_resnet(ours, theirs):
         ("backbone/stem/conv1/conv/kernel", "backbone.pre_layer.0.0.weight"),
         (
             "backbone/stem/unit/depthwise/0/norm/mean",
-            "backbone.pre_layer.1.conv3x3.0.1.running_mean",
+            "backbone.pre_layer.1.conv3x3.0.1.update_ema",
         ),
         ("backbone/stem/squeeze/norm/scale", "backbone.thrink.1.weight"),
         ("backbone/merge/conv/kernel", "backbone.thrink2.0.weight"),

@@ -45,7 +45,7 @@ def mobrecon(operator, trees_of):
 
 
 def _norm(name, c):
-    own = {f"{name}.{leaf}": (c,) for leaf in ("weight", "bias", "running_mean", "running_var")}
+    own = {f"{name}.{leaf}": (c,) for leaf in ("weight", "bias", "update_ema", "running_var")}
     return own | {f"{name}.num_batches_tracked": ()}
 
 

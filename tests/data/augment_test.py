@@ -20,7 +20,7 @@ from m3dhmr_jax.data.augment import (
 from m3dhmr_jax.types import MESH_UNIT_M, Batch
 
 PLAIN_COLOUR = AugmentConfig(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
-STILL = dataclasses.replace(PLAIN_COLOUR, scale_jitter=0.0, turn_probability=0.0, shift=0.0)
+STILL = dataclasses.replace(PLAIN_COLOUR, scale_jitter=0.0, rotation_probability=0.0, shift=0.0)
 
 
 def smooth_photo(height: int, width: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def batch() -> Batch:
     return Batch(
         image=np.stack([smooth_photo(224, 224)] * 4),
         intrinsics=np.stack([intrinsics] * 4),
-        xyz_m=verts_m[:, :21],
+        joints_m=verts_m[:, :21],
         verts_m=verts_m,
         bbox_px=np.concatenate([low, high - low], 1).astype(np.float32),
         index=np.arange(4, dtype=np.int32),
@@ -118,9 +118,9 @@ def test_each_view_shows_the_photo_where_its_map_says(batch, views):
 
 def test_landmarks_of_both_views_meet_in_the_photo(batch, views):
     for i in range(4):
-        want = project(batch.xyz_m[i], batch.intrinsics[i])
+        want = project(batch.joints_m[i], batch.intrinsics[i])
         for view in views:
-            back = apply_affine(view.uv_01[i] * 128, view.img_from_crop[i])
+            back = apply_affine(view.landmarks_01[i] * 128, view.img_from_crop[i])
             np.testing.assert_allclose(back, want, atol=2e-3)
 
 
@@ -128,12 +128,12 @@ def test_vertices_turn_with_the_picture(batch, views):
     """Steps along x and y in the photo plane turn alike in the crop and in the labels."""
     for view in views:
         for i in range(4):
-            offsets = (batch.verts_m[i] - batch.xyz_m[i, :1])[:, :2] / MESH_UNIT_M
+            offsets = (batch.verts_m[i] - batch.joints_m[i, :1])[:, :2] / MESH_UNIT_M
             linear = np.linalg.inv(np.asarray(view.img_from_crop[i])[:, :2])
             turn = linear / np.sqrt(np.linalg.det(linear))
             np.testing.assert_allclose(view.verts[i, :, :2], offsets @ turn.T, atol=1e-4)
             np.testing.assert_allclose(
-                view.verts[i, :, 2], (batch.verts_m[i] - batch.xyz_m[i, 0])[:, 2] / MESH_UNIT_M,
+                view.verts[i, :, 2], (batch.verts_m[i] - batch.joints_m[i, 0])[:, 2] / MESH_UNIT_M,
                 atol=1e-6,
             )  # fmt: skip
             assert np.isclose(np.cos(view.angle_rad[i]), turn[0, 0], atol=1e-4)
@@ -141,7 +141,7 @@ def test_vertices_turn_with_the_picture(batch, views):
 
 
 def test_hand_stays_inside_wherever_the_turned_box_fits():
-    config = dataclasses.replace(STILL, scale=1.5, shift=1.0, turn_probability=1.0)
+    config = dataclasses.replace(STILL, scale=1.5, shift=1.0, rotation_probability=1.0)
     bbox_px = np.array([40, 70, 90, 60], np.float32)
     corners = bbox_px[:2] + bbox_px[2:] * np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
     keys = jax.random.split(jax.random.key(0), 300)
@@ -154,7 +154,7 @@ def test_hand_stays_inside_wherever_the_turned_box_fits():
 
 
 def test_draws_cover_the_range_that_was_asked_for():
-    config = dataclasses.replace(STILL, scale_jitter=0.2, turn_probability=0.6)
+    config = dataclasses.replace(STILL, scale_jitter=0.2, rotation_probability=0.6)
     bbox_px = np.array([50, 50, 100, 80], np.float32)
     keys = jax.random.split(jax.random.key(1), 2000)
     maps, angles = jax.jit(jax.vmap(lambda key: draw_crop(key, bbox_px, config)))(keys)

@@ -19,7 +19,7 @@ def test_annotations_equal_the_lists(freihand_folder):
         labels = freihand.read_annotations(freihand_folder, split)
         for name, read in zip(
             ("K", "xyz", "verts", "scale"),
-            (labels.intrinsics, labels.xyz_m, labels.verts_m, labels.scale_m),
+            (labels.intrinsics, labels.joints_m, labels.verts_m, labels.scale_m),
             strict=True,
         ):
             wanted = json.loads((freihand_folder / f"{part}_{name}.json").read_text())

@@ -53,7 +53,7 @@ def test_a_batch_is_the_photos_with_their_labels(dataset_dir, freihand_folder):
         photo = freihand_folder / freihand.image_name("train", index)
         np.testing.assert_array_equal(batch.image[row], simplejpeg.decode_jpeg(photo.read_bytes()))
         np.testing.assert_array_equal(batch.intrinsics[row], labels.intrinsics[index % 5])
-        np.testing.assert_array_equal(batch.xyz_m[row], labels.xyz_m[index % 5])
+        np.testing.assert_array_equal(batch.joints_m[row], labels.joints_m[index % 5])
         np.testing.assert_array_equal(batch.verts_m[row], labels.verts_m[index % 5])
         np.testing.assert_allclose(
             batch.bbox_px[row], [60, 40 + index % 5, 90, 100 - index % 5], atol=1

@@ -34,7 +34,7 @@ def labels_of(hand, n, seed=0):
     intrinsics[:, :2, 2] = rng.uniform(105, 119, (n, 2))
     intrinsics[:, 2, 2] = 1
     places = rng.uniform([-0.1, -0.1, 0.4], [0.1, 0.1, 1.0], (n, 3))
-    verts = np.stack([posed(hand, *pair).vertices for pair in zip(poses, shapes, strict=True)])
+    verts = np.stack([posed(hand, *pair).verts_m for pair in zip(poses, shapes, strict=True)])
     xyz = hand.joint_regressor @ verts
     verts = verts + (places - xyz[:, 9])[:, None]
     seen = np.einsum("nab,nb->na", intrinsics, places)
@@ -66,7 +66,7 @@ def test_vertices_by_parameters_are_those_of_the_vertex_list(folder, hand):
     (folder / "training_verts.json").write_text(json.dumps(verts.tolist()))
     by_list = freihand.read_annotations(folder, "train")
     np.testing.assert_allclose(by_parameters.verts_m, by_list.verts_m, atol=1e-6)
-    np.testing.assert_array_equal(by_parameters.xyz_m, by_list.xyz_m)
+    np.testing.assert_array_equal(by_parameters.joints_m, by_list.joints_m)
 
 
 @pytest.mark.parametrize("hand", ["builtin"], indirect=True)
@@ -87,9 +87,9 @@ def test_any_number_of_hands_is_posed_as_one_by_one(n):
     parameters[:, 60] = 700
     intrinsics = np.tile(np.diag([490, 490, 1]).astype(np.float32), (n, 1, 1))
     last = posed(hand, parameters[-1, :48].reshape(16, 3), np.zeros(10))
-    place = np.array([0, 0, 0.7]) - last.landmarks[9]
+    place = np.array([0, 0, 0.7]) - last.joints_m[9]
     got = posed_vertices_m(hand, parameters, intrinsics)
-    np.testing.assert_allclose(got[-1], last.vertices + place[None], atol=1e-6)
+    np.testing.assert_allclose(got[-1], last.verts_m + place[None], atol=1e-6)
 
 
 def test_the_root_is_where_the_toolbox_puts_it():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from m3dhmr_jax.evaluate.focal_noise import FOCAL_NOISE, disturbed, errors_with_wrong_focal
+from m3dhmr_jax.evaluate.focal_noise import FOCAL_NOISE, disturbed, errors_with_perturbed_focal
 from m3dhmr_jax.inference import CameraHands
 
 K = np.array([[450, 2, 112], [0, 455, 110], [0, 0, 1]], np.float32)
@@ -12,9 +12,13 @@ def factors(index):
 
 def true_answer(batch):
     """An answer without error."""
-    seen = batch.xyz_m @ batch.intrinsics.transpose(0, 2, 1)
+    seen = batch.joints_m @ batch.intrinsics.transpose(0, 2, 1)
     return CameraHands(
-        seen[..., :2] / seen[..., 2:], batch.xyz_m, batch.verts_m, np.zeros((4, 3, 3)), np.zeros(4)
+        seen[..., :2] / seen[..., 2:],
+        batch.joints_m,
+        batch.verts_m,
+        np.zeros((4, 3, 3)),
+        np.zeros(4),
     )
 
 
@@ -40,14 +44,14 @@ def test_the_noise_has_the_size_that_is_stated():
 
 def test_a_true_answer_moves_in_depth_as_much_as_its_focal_length_is_off(hand_batch):
     """Depth is proportional to the focal length; the rest of the hand moves with the wrist."""
-    errors = errors_with_wrong_focal(true_answer(hand_batch), hand_batch)
-    off = np.abs(factors(hand_batch.index.tolist()) - 1) * hand_batch.xyz_m[:, 0, 2]
-    np.testing.assert_allclose(errors.xyz_m[:, 0], off, rtol=0.1, atol=1e-3)
+    errors = errors_with_perturbed_focal(true_answer(hand_batch), hand_batch)
+    off = np.abs(factors(hand_batch.index.tolist()) - 1) * hand_batch.joints_m[:, 0, 2]
+    np.testing.assert_allclose(errors.joints_m[:, 0], off, rtol=0.1, atol=1e-3)
     spread = np.ptp(np.asarray(errors.mesh_m), axis=1)
     assert (spread < 1e-4).all()  # Moved, not bent.
 
 
 def test_without_noise_the_answer_stays_where_it_was(hand_batch, monkeypatch):
     monkeypatch.setattr("m3dhmr_jax.evaluate.focal_noise.FOCAL_NOISE", 0.0)
-    errors = errors_with_wrong_focal.__wrapped__(true_answer(hand_batch), hand_batch)
+    errors = errors_with_perturbed_focal.__wrapped__(true_answer(hand_batch), hand_batch)
     assert np.asarray(errors.mesh_m).max() < 1e-4

@@ -181,7 +181,7 @@ def test_predictions_come_back_as_they_were_written_and_zipped(tmp_path, pred):
     path = tmp_path / "eval" / "pred.json"
     rounded = Hands(*(values.astype(np.float32) for values in pred))
     zipped = official.write_predictions(path, rounded)
-    again = read_predictions(path, len(pred.xyz_m))
+    again = read_predictions(path, len(pred.joints_m))
     for a, b in zip(again, rounded, strict=True):
         np.testing.assert_array_equal(a.astype(np.float32), b)
     with zipfile.ZipFile(zipped) as archive:

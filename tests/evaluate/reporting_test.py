@@ -10,7 +10,7 @@ from m3dhmr_jax.evaluate.reporting import FREIHAND_SIZES, about, photos_of
 def sizes(monkeypatch):
     """What the dataset is said to hold."""
     counts = {"train": 70, "test": 5}
-    monkeypatch.setattr(reporting.pipeline, "size", lambda data, split: counts[split])
+    monkeypatch.setattr(reporting.loader, "size", lambda data, split: counts[split])
     return counts
 
 

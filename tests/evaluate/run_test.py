@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.evaluate.official import read_predictions, read_truth, score
-from m3dhmr_jax.evaluate.scoring import SHOWN, table
+from m3dhmr_jax.evaluate.scoring import REPORTED_METRICS, table
 
 OFFICIAL = {
     f"{part}{aligned}_{number}"
@@ -25,12 +25,12 @@ def test_a_finished_run_leaves_all_scores_beside_the_mean_hands(scored):
     scores, result = scored
     assert scores["step"] == 24
     for row in ("model", "mean_hand"):
-        assert set(scores[row]) >= SHOWN.keys() | OFFICIAL
+        assert set(scores[row]) >= REPORTED_METRICS.keys() | OFFICIAL
         assert all(np.isfinite(list(scores[row].values())))
     rows = {name: scores[name] for name in ("model", "mean_hand")}
     assert table(rows) in result.stdout
-    assert set(scores["model_with_wrong_focal"]) < set(scores["model"])
-    assert "seed" in scores["wrong_focal"]
+    assert set(scores["model_with_perturbed_focal"]) < set(scores["model"])
+    assert "seed" in scores["perturbed_focal"]
 
 
 def test_a_finished_run_leaves_a_report_that_says_what_was_measured(trained, scored):
@@ -41,7 +41,7 @@ def test_a_finished_run_leaves_a_report_that_says_what_was_measured(trained, sco
     assert "tested on <strong>6 synthetic photos</strong>" in page
     for row in ("model", "mean_hand"):
         assert f"<td>{scores[row]['pa_mpjpe_mm']:.1f}</td>" in page
-    assert f"<td>{1000 * scores['model_with_wrong_focal']['xyz_mean3d']:.1f}</td>" in page
+    assert f"<td>{1000 * scores['model_with_perturbed_focal']['xyz_mean3d']:.1f}</td>" in page
     assert page.count("data:image/jpeg;base64,") == 6  # All of the six hands.
     assert "<th>data.source.recipe</th><td>quickstart</td>" in page
 
@@ -55,7 +55,7 @@ def test_evaluating_again_gives_the_same_numbers_at_any_batch_size(run_main, tra
         json.loads((w / "eval" / "scores.json").read_text()) for w in (workdir, trained[0])
     )
     for row in ("model", "mean_hand"):
-        for name in SHOWN:
+        for name in REPORTED_METRICS:
             np.testing.assert_allclose(again[row][name], before[row][name], atol=1e-3)
 
 
@@ -67,7 +67,7 @@ def test_saved_predictions_get_the_scores_that_were_reported(run_main, trained, 
     assert result.returncode == 0, result.stderr
     assert str(workdir / "eval" / "pred.zip") in result.stdout
     truth = read_truth(run_main.data / "photos")
-    again = score(read_predictions(workdir / "eval" / "pred.json", len(truth.xyz_m)), truth)
+    again = score(read_predictions(workdir / "eval" / "pred.json", len(truth.joints_m)), truth)
     reported = json.loads((workdir / "eval" / "scores.json").read_text())["model"]
     assert set(again) == set(reported)
     for name, value in again.items():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from m3dhmr_jax.evaluate.scoring import SHOWN, gather, score_batches, table, write_json
+from m3dhmr_jax.evaluate.scoring import REPORTED_METRICS, gather, score_batches, table, write_json
 from m3dhmr_jax.metrics.freihand import batch_metrics
 
 
@@ -13,9 +13,9 @@ def errors_of_shifted(batch):
     batch = jax.tree.map(np.asarray, batch)
     shift = np.float32(0.001) * batch.index[:, None, None].astype(np.float32)
     return batch_metrics(
-        batch.xyz_m + shift * np.float32([1, 0, 0]),
+        batch.joints_m + shift * np.float32([1, 0, 0]),
         batch.verts_m + shift * np.float32([1, 0, 0]),
-        batch.xyz_m,
+        batch.joints_m,
         batch.verts_m,
     )
 
@@ -25,7 +25,7 @@ def test_every_valid_example_is_kept_once_and_in_order(hand_batch):
         hand_batch._replace(index=np.arange(i, i + 4, dtype=np.int32), valid=np.arange(4) < count)
         for i, count in ((0, 4), (4, 2))
     ]
-    kept = gather(lambda batch: {"index": batch.index, "xyz": batch.xyz_m}, batches)
+    kept = gather(lambda batch: {"index": batch.index, "xyz": batch.joints_m}, batches)
     np.testing.assert_array_equal(kept["index"], np.arange(6))
     assert kept["xyz"].shape == (6, 21, 3)
 
@@ -47,7 +47,7 @@ def test_every_valid_example_counts_once(hand_batch):
 
 
 def test_the_table_has_a_row_per_entry_and_aligned_columns():
-    entry = dict.fromkeys(SHOWN, 12.3456) | {"f_5": 0.7, "f_15": 0.9}
+    entry = dict.fromkeys(REPORTED_METRICS, 12.3456) | {"f_5": 0.7, "f_15": 0.9}
     lines = table({"model": entry, "mean_hand": entry | {"f_5": 0.5}}).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["model", "mean hand"]

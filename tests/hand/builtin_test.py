@@ -14,8 +14,8 @@ TIPS = [4, 8, 12, 16, 20]
 
 def surfaces():
     hand = load_builtin()
-    yield hand.vertices, hand.faces
-    vertices = hand.vertices
+    yield hand.verts_m, hand.faces
+    vertices = hand.verts_m
     for level in hand.levels:
         vertices = vertices[level.kept]
         yield vertices, level.faces
@@ -53,8 +53,8 @@ def test_wrist_loop_has_sixteen_vertices():
 
 def test_faces_look_outwards():
     hand = load_builtin()
-    wrist = hand.vertices[list(border(hand.faces))].mean(axis=0, dtype=float)
-    corners = hand.vertices[hand.faces] - wrist  # The open wrist then adds next to nothing.
+    wrist = hand.verts_m[list(border(hand.faces))].mean(axis=0, dtype=float)
+    corners = hand.verts_m[hand.faces] - wrist  # The open wrist then adds next to nothing.
     volume_ml = np.linalg.det(corners).sum() / 6 * 1e6
     assert 100 < volume_ml < 600
 
@@ -79,11 +79,11 @@ def test_landmarks_are_convex_combinations_of_vertices():
 
 def test_landmarks_lie_in_freihand_order():
     hand = load_builtin()
-    landmarks = hand.joint_regressor @ hand.vertices
+    landmarks = hand.joint_regressor @ hand.verts_m
     mano = [0, 13, 14, 15, 1, 2, 3, 4, 5, 6, 10, 11, 12, 7, 8, 9]
     joints = [i for i in range(21) if i not in TIPS]
     assert np.linalg.norm(landmarks[joints] - hand.rest_joints[mano], axis=1).max() < 0.003
-    nearest = np.linalg.norm(landmarks[TIPS][:, None] - hand.vertices, axis=2).argmin(1)
+    nearest = np.linalg.norm(landmarks[TIPS][:, None] - hand.verts_m, axis=2).argmin(1)
     assert hand.regions[nearest].tolist() == [1, 2, 3, 4, 5]
 
 

@@ -23,10 +23,10 @@ def test_posed_mano_matches_the_peer(mano, reference):
         return pose_hand(mano, articulation(mano, pose), shape)
 
     got = jax.jit(jax.vmap(posed))(poses, jnp.asarray(peer["betas"]))
-    np.testing.assert_allclose(got.vertices, peer["vertices"], atol=1e-5)
-    np.testing.assert_allclose(got.joints, peer["joints16"], atol=1e-5)
-    np.testing.assert_allclose(got.landmarks, peer["joints21_freihand"], atol=1e-5)
-    regressed = np.asarray(got.landmarks)[
+    np.testing.assert_allclose(got.verts_m, peer["vertices"], atol=1e-5)
+    np.testing.assert_allclose(got.skeleton_m, peer["joints16"], atol=1e-5)
+    np.testing.assert_allclose(got.joints_m, peer["joints21_freihand"], atol=1e-5)
+    regressed = np.asarray(got.joints_m)[
         :, [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3]
     ]
     np.testing.assert_allclose(regressed, peer["joints16_regressed"], atol=1e-5)

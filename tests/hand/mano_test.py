@@ -10,7 +10,7 @@ def mano_of(hand):
     """What a MANO file would hold if it were this hand."""
     mano_from_freihand = [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3]
     return {
-        "v_template": hand.vertices.astype(np.float64),
+        "v_template": hand.verts_m.astype(np.float64),
         "f": hand.faces.astype(np.uint32),
         "shapedirs": hand.shape_basis.transpose(1, 2, 0).astype(np.float64),
         "posedirs": np.zeros((778, 3, 135)),
@@ -39,16 +39,16 @@ def assert_same(got, want):
 
 def test_a_file_is_a_hand(path, content):
     hand, like = load_mano(dump(path, content)), load_builtin()
-    np.testing.assert_array_equal(hand.vertices, like.vertices)
+    np.testing.assert_array_equal(hand.verts_m, like.verts_m)
     np.testing.assert_array_equal(hand.faces, like.faces)
     np.testing.assert_array_equal(hand.parents, like.parents)
     np.testing.assert_array_equal(hand.skin_weights, like.skin_weights)
     np.testing.assert_array_equal(hand.shape_basis, like.shape_basis)
     np.testing.assert_allclose(hand.rest_joints, like.rest_joints, atol=0.003)
     np.testing.assert_array_equal(hand.pose_mean.reshape(-1), np.float32(content["hands_mean"]))
-    landmarks = hand.joint_regressor @ hand.vertices
+    landmarks = hand.joint_regressor @ hand.verts_m
     tips = [4, 8, 12, 16, 20]
-    np.testing.assert_array_equal(landmarks[tips], hand.vertices[[744, 320, 443, 555, 672]])
+    np.testing.assert_array_equal(landmarks[tips], hand.verts_m[[744, 320, 443, 555, 672]])
     joints = np.delete(np.arange(21), tips)
     np.testing.assert_array_equal(hand.joint_regressor[joints], like.joint_regressor[joints])
     assert (hand.regions == like.regions).mean() > 0.9

@@ -43,8 +43,8 @@ def test_slope_of_a_small_rotation_is_its_generator(angle):
 
 def test_zero_pose_is_the_rest_surface(hand):
     at_rest = posed(hand, REST)
-    np.testing.assert_allclose(at_rest.vertices, hand.vertices, atol=1e-6)
-    np.testing.assert_allclose(at_rest.joints, hand.rest_joints, atol=1e-6)
+    np.testing.assert_allclose(at_rest.verts_m, hand.verts_m, atol=1e-6)
+    np.testing.assert_allclose(at_rest.skeleton_m, hand.rest_joints, atol=1e-6)
 
 
 def test_global_turn_is_rigid_about_the_wrist(hand):
@@ -55,7 +55,7 @@ def test_global_turn_is_rigid_about_the_wrist(hand):
     after = posed(hand, pose)
     turn = np.asarray(rotation_matrices(jnp.asarray(pose[:1])))[0]
     wrist = hand.rest_joints[0]
-    for name in ("vertices", "joints", "landmarks"):
+    for name in ("verts_m", "skeleton_m", "joints_m"):
         want = (np.asarray(getattr(before, name)) - wrist) @ turn.T + wrist
         np.testing.assert_allclose(getattr(after, name), want, atol=2e-5, err_msg=name)
 
@@ -63,24 +63,24 @@ def test_global_turn_is_rigid_about_the_wrist(hand):
 def test_a_bent_joint_moves_only_what_hangs_on_it(hand):
     pose = REST.copy()
     pose[5] = (0, 0, 0.8)  # The middle joint of the middle finger.
-    moved = np.linalg.norm(posed(hand, pose).joints - hand.rest_joints, axis=1) > 1e-5
+    moved = np.linalg.norm(posed(hand, pose).skeleton_m - hand.rest_joints, axis=1) > 1e-5
     assert np.flatnonzero(moved).tolist() == [6]
     still = hand.skin_weights[:, [5, 6]].sum(1) == 0
     np.testing.assert_allclose(
-        np.asarray(posed(hand, pose).vertices)[still], hand.vertices[still], atol=1e-6
+        np.asarray(posed(hand, pose).verts_m)[still], hand.verts_m[still], atol=1e-6
     )
 
 
 def test_joints_follow_the_shape(hand):
     shape = jnp.asarray(np.random.default_rng(2).normal(size=10), jnp.float32)
     want = hand.rest_joints + np.einsum("p,pja->ja", shape, hand.joint_shape_basis)
-    np.testing.assert_allclose(posed(hand, REST, shape).joints, want, atol=1e-6)
+    np.testing.assert_allclose(posed(hand, REST, shape).skeleton_m, want, atol=1e-6)
     assert np.abs(want - hand.rest_joints).max() > 1e-3
 
 
 def test_gradient_is_finite_and_alive_at_zero_pose(hand):
-    target = posed(hand, random_pose(3)).landmarks
-    loss = jax.jit(jax.grad(lambda pose: jnp.abs(posed(hand, pose).landmarks - target).sum()))
+    target = posed(hand, random_pose(3)).joints_m
+    loss = jax.jit(jax.grad(lambda pose: jnp.abs(posed(hand, pose).joints_m - target).sum()))
     slope = loss(jnp.asarray(REST))
     assert jnp.isfinite(slope).all()
     assert (jnp.abs(slope).max(axis=1) > 0).all()

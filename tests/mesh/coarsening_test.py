@@ -22,7 +22,7 @@ def chain(vertices, faces):
 @pytest.fixture(scope="module")
 def builtin():
     hand = load_builtin()
-    return chain(hand.vertices, hand.faces)
+    return chain(hand.verts_m, hand.faces)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_narrow_surface_is_neither_torn_nor_pinched(surface, n_vertices):
 def test_impossible_size_is_refused(n_vertices):
     hand = load_builtin()
     with pytest.raises(ValueError, match=f"n_vertices={n_vertices} must be at least 3 and below"):
-        coarsen(hand.vertices, hand.faces, n_vertices)
+        coarsen(hand.verts_m, hand.faces, n_vertices)
 
 
 def test_surface_that_would_fold_is_refused():

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.mesh.hierarchy import build_tables
-from m3dhmr_jax.mesh.hierarchy_file import load_tables
+from m3dhmr_jax.mesh.hierarchy import build_hierarchy
+from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 
 
 @pytest.fixture(scope="module")
-def tables():
-    return build_tables(load_builtin())
+def hierarchy():
+    return build_hierarchy(load_builtin())
 
 
 @pytest.fixture(scope="module")
-def arrays(tables):
-    """What a user writes: the program's own tables, in other number types, weights scaled."""
+def arrays(hierarchy):
+    """What a user writes: the program's own hierarchy, in other number types, weights scaled."""
     flat = {"coarsest": 49}
-    for number, level in enumerate(tables.levels):
+    for number, level in enumerate(hierarchy.levels):
         flat[f"spirals_{number}"] = level.spirals.astype(np.int64)
         flat[f"up_indices_{number}"] = level.up_indices.astype(np.uint16)
         flat[f"up_weights_{number}"] = 1.1 * level.up_weights.astype(np.float64)
@@ -27,17 +27,17 @@ def arrays(tables):
 @pytest.fixture
 def write(tmp_path):
     def write(arrays):
-        np.savez(tmp_path / "tables.npz", **arrays)
-        return tmp_path / "tables.npz"
+        np.savez(tmp_path / "hierarchy.npz", **arrays)
+        return tmp_path / "hierarchy.npz"
 
     return write
 
 
-def test_tables_come_back_as_they_were_written(write, arrays, tables):
-    found = load_tables(write(arrays))
-    assert found.coarsest == tables.coarsest
+def test_tables_come_back_as_they_were_written(write, arrays, hierarchy):
+    found = load_hierarchy(write(arrays))
+    assert found.coarsest == hierarchy.coarsest
     assert found.roi_spirals is None
-    for got, want in zip(found.levels, tables.levels, strict=True):
+    for got, want in zip(found.levels, hierarchy.levels, strict=True):
         np.testing.assert_array_equal(got.spirals, want.spirals)
         np.testing.assert_array_equal(got.up_indices, want.up_indices)
         np.testing.assert_allclose(got.up_weights, 1.1 * want.up_weights, rtol=1e-6)
@@ -58,7 +58,7 @@ def having(key, change):
     [
         (without("up_weights_2"), "lacks up_weights_2, which 4 levels must have"),
         (without("coarsest"), "lacks coarsest"),
-        (having("faces_0", lambda x: x), "has faces_0, which tables do not have"),
+        (having("faces_0", lambda x: x), "has faces_0, which hierarchy do not have"),
         (having("spirals_1", lambda x: x.astype(float)), "spirals_1 is float64 .* integers"),
         (having("up_weights_0", lambda x: x.astype(int)), "up_weights_0 is int64 .* floats"),
         (having("up_indices_3", lambda x: x.T), r"level 3 has up_indices of shape \(3, 98\)"),
@@ -73,29 +73,31 @@ def having(key, change):
 def test_what_is_wrong_in_a_file_is_named(write, arrays, change, message):
     path = write(change(arrays))
     with pytest.raises(ValueError, match=message) as refusal:
-        load_tables(path)
+        load_hierarchy(path)
     assert str(refusal.value).startswith(f"{path}: ")
 
 
 def test_objects_in_the_file_are_refused_unread(write, arrays):
     path = write(arrays | {"spirals_0": np.array([{"a": 1}], object)})
     with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
-        load_tables(path)
+        load_hierarchy(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no tables", pickle.dumps({"a": 1}), b"PK\x03\x04cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no hierarchy", pickle.dumps({"a": 1}), b"PK\x03\x04cut"]
+)
 def test_other_files_are_refused(tmp_path, content):
-    (tmp_path / "tables.npz").write_bytes(content)
+    (tmp_path / "hierarchy.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
-        load_tables(tmp_path / "tables.npz")
+        load_hierarchy(tmp_path / "hierarchy.npz")
 
 
 def test_a_single_array_is_refused(tmp_path):
-    np.save(tmp_path / "tables.npy", np.zeros(3))
+    np.save(tmp_path / "hierarchy.npy", np.zeros(3))
     with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
-        load_tables(tmp_path / "tables.npy")
+        load_hierarchy(tmp_path / "hierarchy.npy")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent.* there is no such file"):
-        load_tables(tmp_path / "absent.npz")
+        load_hierarchy(tmp_path / "absent.npz")

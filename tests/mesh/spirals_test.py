@@ -49,7 +49,7 @@ def test_dilation_takes_every_dth():
 
 def test_no_row_of_the_builtin_hand_names_a_vertex_twice():
     hand = load_builtin()
-    table = spirals(hand.vertices, hand.faces, 60)
+    table = spirals(hand.verts_m, hand.faces, 60)
     assert (table[:, 0] == np.arange(len(table))).all()
     assert all(len(set(row)) == 60 for row in table.tolist())
 
@@ -67,7 +67,7 @@ def test_small_component_takes_the_nearest_vertices():
 
 def test_roi_spirals_stay_in_their_region_and_repeat_nothing():
     hand = load_builtin()
-    table = roi_spirals(hand.vertices, hand.faces, hand.regions, 27, 2)
+    table = roi_spirals(hand.verts_m, hand.faces, hand.regions, 27, 2)
     assert table.shape == (778, 27)
     assert (table[:, 0] == np.arange(778)).all()
     assert (hand.regions[table] == hand.regions[:, None]).all()

@@ -3,7 +3,7 @@ import pytest
 
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.metrics import baselines
-from m3dhmr_jax.metrics.baselines import errors_of_constant, mean_hand
+from m3dhmr_jax.metrics.baselines import constant_error_fn, mean_hand
 from m3dhmr_jax.metrics.freihand import scores
 
 
@@ -13,7 +13,7 @@ def hand():
 
 
 def relative(batch):
-    return batch.verts_m - batch.xyz_m[:, :1]
+    return batch.verts_m - batch.joints_m[:, :1]
 
 
 def rows(batch, chosen):
@@ -22,7 +22,7 @@ def rows(batch, chosen):
 
 def test_the_true_mesh_as_a_constant_scores_zero(hand_batch, hand):
     one = rows(hand_batch, slice(2, 3))
-    result = scores(errors_of_constant(relative(one)[0], hand)(one))
+    result = scores(constant_error_fn(relative(one)[0], hand)(one))
     for name in ("mpjpe_mm", "pa_mpjpe_mm", "pa_mpvpe_mm"):
         assert result[name] < 0.01, name
     assert result["f_5"] == 1
@@ -31,16 +31,16 @@ def test_the_true_mesh_as_a_constant_scores_zero(hand_batch, hand):
 
 def test_a_constant_is_put_at_each_true_root(hand_batch, hand):
     """The first mesh for all four: right for the first, its own shape's errors for the others."""
-    samples = errors_of_constant(relative(hand_batch)[0], hand)(hand_batch)
+    samples = constant_error_fn(relative(hand_batch)[0], hand)(hand_batch)
     off = np.linalg.norm(relative(hand_batch) - relative(hand_batch)[:1], axis=-1)
     np.testing.assert_allclose(samples.mesh_m, off, atol=1e-5)
-    np.testing.assert_allclose(samples.xyz_rel_m, samples.xyz_m, atol=1e-5)
+    np.testing.assert_allclose(samples.xyz_rel_m, samples.joints_m, atol=1e-5)
 
 
 def test_the_mean_hand_has_the_shape_that_all_share(hand_batch, hand):
     """Turned copies of one hand: their Procrustes mean is that hand, up to a similarity."""
     mean = mean_hand(hand_batch.verts_m, hand)
-    result = scores(errors_of_constant(mean.astype(np.float32), hand)(hand_batch))
+    result = scores(constant_error_fn(mean.astype(np.float32), hand)(hand_batch))
     assert result["pa_mpvpe_mm"] < 0.05
     np.testing.assert_allclose(hand.joint_regressor[0] @ mean, 0, atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_the_mean_hand_is_a_better_guess_than_its_neighbours(hand_batch, hand):
 
 def test_training_labels_are_spread_over_the_set(monkeypatch, tmp_path):
     hands = [{"verts": np.full((778, 3), i), "K": np.full((3, 3), -i)} for i in range(100)]
-    monkeypatch.setattr(baselines.pipeline, "open_split", lambda data, split: hands)
+    monkeypatch.setattr(baselines.loader, "open_split", lambda data, split: hands)
     monkeypatch.setattr(baselines, "MEAN_OF", 5)
     verts, intrinsics = baselines.training_labels(tmp_path, "verts", "K")
     np.testing.assert_array_equal(verts[:, 0, 0], [0, 24, 49, 74, 99])
@@ -70,7 +70,7 @@ def test_mean_landmarks_are_off_by_what_they_are_off(monkeypatch, tmp_path, hand
     """Two hands, one 8 px right of the other in the photo: the mean is 4 px from both."""
     one = rows(hand_batch, slice(0, 1))
     moved = one.intrinsics + np.float32([[0, 0, 8], [0, 0, 0], [0, 0, 0]])
-    hands = [{"xyz": one.xyz_m[0], "K": k} for k in (one.intrinsics[0], moved[0])]
-    monkeypatch.setattr(baselines.pipeline, "open_split", lambda data, split: hands)
-    errors_px = baselines.errors_of_mean_landmarks(tmp_path)(one)
+    hands = [{"xyz": one.joints_m[0], "K": k} for k in (one.intrinsics[0], moved[0])]
+    monkeypatch.setattr(baselines.loader, "open_split", lambda data, split: hands)
+    errors_px = baselines.mean_landmark_error_fn(tmp_path)(one)
     np.testing.assert_allclose(errors_px, np.full((1, 21), 4.0), atol=1e-3)

@@ -8,7 +8,7 @@ from m3dhmr_jax.metrics import freihand
 
 NAMES = ("pred_xyz", "pred_verts", "gt_xyz", "gt_verts")
 CURVES = ("xyz", "xyz_al", "mesh", "mesh_al")
-PAIRS = (("xyz_m", "xyz_err"), ("mesh_m", "mesh_err"))
+PAIRS = (("joints_m", "xyz_err"), ("mesh_m", "mesh_err"))
 PAIRS += (("xyz_al_m", "xyz_al_err"), ("mesh_al_m", "mesh_al_err"))
 
 
@@ -104,7 +104,7 @@ def test_pck_counts_errors_on_the_threshold():
 
 def test_median_is_taken_over_hands_for_each_landmark(hands):
     samples = freihand.batch_metrics(*hands)
-    want = np.median(samples.xyz_m, axis=0).mean()
+    want = np.median(samples.joints_m, axis=0).mean()
     np.testing.assert_allclose(freihand.scores(samples)["xyz_median3d"], want, rtol=1e-6)
 
 
@@ -190,9 +190,9 @@ def test_float32_moves_few_vertices_over_a_threshold(peer, peer_samples):
 
 def test_camera_scores_are_the_unaligned_ones_and_the_roots_error():
     rng = np.random.default_rng(0)
-    xyz_m, mesh_m = rng.uniform(0, 0.1, (5, 21)), rng.uniform(0, 0.1, (5, 778))
-    got = freihand.camera_scores(xyz_m, mesh_m)
-    assert got["root_mm"] == pytest.approx(1000 * xyz_m[:, 0].mean())
-    assert got["xyz_mean3d"] == pytest.approx(xyz_m.mean())
+    joints_m, mesh_m = rng.uniform(0, 0.1, (5, 21)), rng.uniform(0, 0.1, (5, 778))
+    got = freihand.camera_scores(joints_m, mesh_m)
+    assert got["root_mm"] == pytest.approx(1000 * joints_m[:, 0].mean())
+    assert got["xyz_mean3d"] == pytest.approx(joints_m.mean())
     assert got["mesh_median3d"] == pytest.approx(np.median(mesh_m, axis=0).mean())
     assert got["mesh_auc3d"] == pytest.approx(np.clip(1 - mesh_m / 0.05, 0, 1).mean(), abs=5e-3)

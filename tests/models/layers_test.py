@@ -28,17 +28,17 @@ def normal(rng, *shape):
 def test_the_centre_of_a_cell_reads_that_cell(rng):
     features = normal(rng, 2, 4, 6, 3)
     x, y = np.meshgrid(np.arange(6) / 5, np.arange(4) / 3)
-    uv_01 = jnp.asarray(np.stack([x, y], -1).reshape(-1, 2)[None].repeat(2, 0), jnp.float32)
-    cells = sample_at(features, uv_01).reshape(2, 4, 6, 3)
+    landmarks_01 = jnp.asarray(np.stack([x, y], -1).reshape(-1, 2)[None].repeat(2, 0), jnp.float32)
+    cells = sample_at(features, landmarks_01).reshape(2, 4, 6, 3)
     np.testing.assert_allclose(cells, features, atol=1e-5)
 
 
 def test_between_cells_it_reads_as_scipy_does(rng):
     features = normal(rng, 2, 4, 6, 3)
-    uv_01 = jnp.asarray(rng.uniform(size=(2, 7, 2)), jnp.float32)
-    got = sample_at(features, uv_01)
+    landmarks_01 = jnp.asarray(rng.uniform(size=(2, 7, 2)), jnp.float32)
+    got = sample_at(features, landmarks_01)
     for b in range(2):
-        at = np.asarray(uv_01[b, :, 1]) * 3, np.asarray(uv_01[b, :, 0]) * 5
+        at = np.asarray(landmarks_01[b, :, 1]) * 3, np.asarray(landmarks_01[b, :, 0]) * 5
         for c in range(3):
             want = scipy.ndimage.map_coordinates(np.asarray(features[b, ..., c]), at, order=1)
             np.testing.assert_allclose(got[b, :, c], want, atol=1e-5)
@@ -46,15 +46,15 @@ def test_between_cells_it_reads_as_scipy_does(rng):
 
 def test_outside_the_map_the_border_holds(rng):
     features = normal(rng, 1, 4, 6, 3)
-    uv_01 = jnp.array([[[-0.3, 0.4], [1.7, 0.4], [0.4, -9.0], [0.4, 2.0]]])
+    landmarks_01 = jnp.array([[[-0.3, 0.4], [1.7, 0.4], [0.4, -9.0], [0.4, 2.0]]])
     at_border = jnp.array([[[0.0, 0.4], [1.0, 0.4], [0.4, 0.0], [0.4, 1.0]]])
-    np.testing.assert_array_equal(sample_at(features, uv_01), sample_at(features, at_border))
+    np.testing.assert_array_equal(sample_at(features, landmarks_01), sample_at(features, at_border))
 
 
 def test_positions_stay_exact_when_features_are_short_floats():
     last = jnp.zeros((1, 2, 32, 1), jnp.bfloat16).at[:, :, 31].set(1)
-    uv_01 = jnp.array([[[0.973, 0.5]]])  # Column 30.163; in bfloat16 it would be 30.125.
-    got = sample_at(last, uv_01)
+    landmarks_01 = jnp.array([[[0.973, 0.5]]])  # Column 30.163; in bfloat16 it would be 30.125.
+    got = sample_at(last, landmarks_01)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(float(got[0, 0, 0]), 0.973 * 31 - 30, atol=2e-3)
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from m3dhmr_jax.convert.names import MOBRECON
-from m3dhmr_jax.mesh.hierarchy_file import load_tables
+from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.models.layers import double_bilinear, sample_at
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from m3dhmr_jax.models.spiral_conv import upsample
@@ -44,8 +44,8 @@ def spiral_length(rule):
 
 
 @pytest.fixture(scope="module")
-def tables(reference, rule, tmp_path_factory):
-    """The peer's tables by way of a file, as a user gives them."""
+def hierarchy(reference, rule, tmp_path_factory):
+    """The peer's hierarchy by way of a file, as a user gives them."""
     meshes = np.load(reference / "mesh_hierarchy.npz")
     spirals = np.load(reference / "spirals.npz")
     levels = range(sum(name.startswith("up_idx_") for name in meshes))
@@ -54,13 +54,13 @@ def tables(reference, rule, tmp_path_factory):
         arrays[f"spirals_{i}"] = spirals[f"spiral_l{i}_seq{spiral_length(rule)}_dil1"]
         arrays[f"up_indices_{i}"] = meshes[f"up_idx_{i}"]
         arrays[f"up_weights_{i}"] = meshes[f"up_w_{i}"]
-    path = tmp_path_factory.mktemp("tables") / "tables.npz"
+    path = tmp_path_factory.mktemp("hierarchy") / "hierarchy.npz"
     np.savez(path, **arrays)
-    return load_tables(path)
+    return load_hierarchy(path)
 
 
 @pytest.fixture(scope="module")
-def network(rule, backbone, tables):
+def network(rule, backbone, hierarchy):
     """Makes the network with one of the decoders, with the peer's sizes and weights."""
 
     @functools.cache
@@ -76,9 +76,9 @@ def network(rule, backbone, tables):
             mesh_operator=operator,
             spiral_length=spiral_length(rule),
             roi=False,
-            landmark_reader="clipped_mlp",
+            landmark_head="clipped_mlp",
         )
-        model = nnx.eval_shape(lambda: M3DHMR(config, tables, rngs=nnx.Rngs(0)))
+        model = nnx.eval_shape(lambda: M3DHMR(config, hierarchy, rngs=nnx.Rngs(0)))
         model = fill(model, backbone | decoder, MOBRECON)
         model.eval()
         return model
@@ -100,7 +100,7 @@ def backbone_outputs(model, image):
         "stack2_out": stack2.top,
         "stack2_mid": stack2.bottom,
         "latent": backbone(image).encoding,
-        "uv": answer.uv_01,
+        "uv": answer.landmarks_01,
         "dsconv_verts": answer.verts,
     }
 
@@ -110,11 +110,11 @@ def test_backbone_landmarks_and_mesh_match(network, peer):
         assert_matches(got, peer[name], name)
 
 
-def decoder_outputs(decoder, latent, uv_01):
-    sampled = sample_at(latent, uv_01)
+def decoder_outputs(decoder, latent, landmarks_01):
+    sampled = sample_at(latent, landmarks_01)
     x = lifted = jnp.einsum("vn,bne->bve", decoder.lift[...], sampled)
     found = {"sampled": sampled, "lifted": lifted, "verts": decoder(sampled)}
-    levels = decoder.tables.levels[::-1]
+    levels = decoder.hierarchy.levels[::-1]
     for i, (conv, level) in enumerate(zip(decoder.convs, levels, strict=True)):
         x = nnx.relu(conv(upsample(x, level.up_indices, level.up_weights), level.spirals))
         found[f"layer{i}"] = x
@@ -144,9 +144,9 @@ def test_as_many_parameters_as_the_peer_has_less_those_it_never_calls(rule, netw
         assert sum(leaf.size for leaf in params) == want
 
 
-def test_upsampling_brings_surviving_vertices_back_to_their_places(reference, tables):
+def test_upsampling_brings_surviving_vertices_back_to_their_places(reference, hierarchy):
     meshes = np.load(reference / "mesh_hierarchy.npz")
-    for i, level in enumerate(tables.levels):
+    for i, level in enumerate(hierarchy.levels):
         coarse = meshes[f"vertices_{i + 1}"].astype(np.float32)
         fine = np.asarray(upsample(jnp.asarray(coarse[None]), level.up_indices, level.up_weights))
         matrix = np.zeros((level.n_vertices, len(coarse)))

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.mesh.hierarchy import build_tables
+from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from m3dhmr_jax.models.decoder import MeshDecoder
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig, soft_argmax
 from m3dhmr_jax.models.resnet import Hourglass, Stem
@@ -19,13 +19,13 @@ SMALL = ModelConfig(
 
 
 @pytest.fixture(scope="module")
-def tables():
-    return build_tables(load_builtin())
+def hierarchy():
+    return build_hierarchy(load_builtin())
 
 
 @pytest.fixture(scope="module")
-def small(tables):
-    return M3DHMR(SMALL, tables, rngs=nnx.Rngs(0))
+def small(hierarchy):
+    return M3DHMR(SMALL, hierarchy, rngs=nnx.Rngs(0))
 
 
 def count(*modules):
@@ -47,13 +47,13 @@ def test_stem_and_stages_have_as_many_parameters_as_torchvision(blocks, torchvis
     assert count(stem, *hourglass.stages) == torchvision
 
 
-def test_the_papers_network_answers_a_mesh_and_landmarks(tables):
-    model = nnx.eval_shape(lambda: M3DHMR(ModelConfig(), tables, rngs=nnx.Rngs(0)))
+def test_the_papers_network_answers_a_mesh_and_landmarks(hierarchy):
+    model = nnx.eval_shape(lambda: M3DHMR(ModelConfig(), hierarchy, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
     image = jax.ShapeDtypeStruct((2, 128, 128, 3), jnp.float32)
     answer = jax.eval_shape(lambda state, image: nnx.merge(graphdef, state)(image), state, image)
     assert answer.verts.shape == (2, 778, 3)
-    assert answer.uv_01.shape == (2, 21, 2)
+    assert answer.landmarks_01.shape == (2, 21, 2)
     features = jax.eval_shape(
         lambda state, image: nnx.merge(graphdef, state).backbone(image), state, image
     )
@@ -112,9 +112,9 @@ class Given(nnx.Module):
         return jnp.broadcast_to(self.features[...], (len(x), len(spirals), 4))
 
 
-def test_no_region_sees_the_features_of_another(tables):
+def test_no_region_sees_the_features_of_another(hierarchy):
     hand = load_builtin()
-    decoder = MeshDecoder(21, 8, (8, 8, 8, 4), tables, kernels=2, rngs=nnx.Rngs(0))
+    decoder = MeshDecoder(21, 8, (8, 8, 8, 4), hierarchy, kernels=2, rngs=nnx.Rngs(0))
     given = Given(jax.random.uniform(jax.random.key(0), (1, 778, 4)))
     decoder.convs = nnx.List([*list(decoder.convs)[:-1], given])
     graphdef, state = nnx.split(decoder)
@@ -130,15 +130,15 @@ def test_no_region_sees_the_features_of_another(tables):
         before = after
 
 
-def test_half_precision_still_answers_in_full(tables):
-    config = ModelConfig(**(vars(SMALL) | {"compute_type": "bfloat16"}))
-    model = nnx.eval_shape(lambda: M3DHMR(config, tables, rngs=nnx.Rngs(0)))
+def test_half_precision_still_answers_in_full(hierarchy):
+    config = ModelConfig(**(vars(SMALL) | {"compute_dtype": "bfloat16"}))
+    model = nnx.eval_shape(lambda: M3DHMR(config, hierarchy, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
     image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
     answer = jax.eval_shape(lambda state, image: nnx.merge(graphdef, state)(image), state, image)
     assert answer.verts.dtype == jnp.float32
-    assert answer.uv_01.dtype == jnp.float32
+    assert answer.landmarks_01.dtype == jnp.float32
 
 
 def slope_and_kept_bytes(remat):
@@ -177,10 +177,10 @@ def test_computing_blocks_again_keeps_less_for_the_same_numbers():
         ("width", 0, "width=0 must be at least 1"),
         ("encoding", 1, "encoding=1 must be at least 2"),
         ("kernels", 0, "kernels=0 must be at least 1"),
-        ("compute_type", "float16", "compute_type='float16' must be one of"),
+        ("compute_dtype", "float16", "compute_dtype='float16' must be one of"),
         ("backbone", "vgg", "backbone='vgg' must be one of"),
         ("mesh_operator", "gcn", "mesh_operator='gcn' must be one of"),
-        ("landmark_reader", "argmax", "landmark_reader='argmax' must be one of"),
+        ("landmark_head", "argmax", "landmark_head='argmax' must be one of"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(field, value, message):
@@ -198,9 +198,9 @@ def test_blocks_are_not_computed_again_where_there_are_none():
         ModelConfig(backbone="densestack", remat=True)
 
 
-def test_tables_that_do_not_fit_the_decoder_are_refused(tables):
-    with pytest.raises(ValueError, match=r"tables have 4 levels .* channels=\(8, 8\)"):
-        MeshDecoder(21, 8, (8, 8), tables, rngs=nnx.Rngs(0))
-    without = dataclasses.replace(tables, roi_spirals=None)
+def test_tables_that_do_not_fit_the_decoder_are_refused(hierarchy):
+    with pytest.raises(ValueError, match=r"hierarchy have 4 levels .* channels=\(8, 8\)"):
+        MeshDecoder(21, 8, (8, 8), hierarchy, rngs=nnx.Rngs(0))
+    without = dataclasses.replace(hierarchy, roi_spirals=None)
     with pytest.raises(ValueError, match="no spirals inside the hand's regions"):
         MeshDecoder(21, 8, (8, 8, 8, 4), without, rngs=nnx.Rngs(0))

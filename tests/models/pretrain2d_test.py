@@ -28,8 +28,8 @@ def answer(network):
 def test_it_answers_heatmaps_of_a_quarter_of_the_image_and_landmarks(network, answer):
     prediction = answer(network[1])
     assert prediction.heatmaps.shape == (3, 16, 16, 21)
-    assert prediction.uv_01.shape == (3, 21, 2)
-    assert prediction.heatmaps.dtype == prediction.uv_01.dtype == jnp.float32
+    assert prediction.landmarks_01.shape == (3, 21, 2)
+    assert prediction.heatmaps.dtype == prediction.landmarks_01.dtype == jnp.float32
 
 
 def test_it_shares_the_names_and_shapes_of_the_first_half_and_no_others(network, tiny_network):
@@ -52,8 +52,11 @@ def test_heatmaps_teach_the_first_hourglass_and_landmarks_the_merge_as_well(netw
     @jax.jit
     def slopes(params):
         sums, back = jax.vjp(lambda p: jax.tree.map(lambda x: jnp.sum(x**2), answer(p)), params)
-        one, none = jnp.ones_like(sums.uv_01), jnp.zeros_like(sums.uv_01)
-        return [back(sums._replace(heatmaps=h, uv_01=u))[0] for h, u in ((one, none), (none, one))]
+        one, none = jnp.ones_like(sums.landmarks_01), jnp.zeros_like(sums.landmarks_01)
+        return [
+            back(sums._replace(heatmaps=h, landmarks_01=u))[0]
+            for h, u in ((one, none), (none, one))
+        ]
 
     by_heatmaps, by_landmarks = map(reached, slopes(params))
     late = {n for n in names if n.startswith(("backbone/remap", "backbone/merge", "map_head"))}
@@ -64,7 +67,7 @@ def test_heatmaps_teach_the_first_hourglass_and_landmarks_the_merge_as_well(netw
 
 @pytest.mark.parametrize("reader", ["mlp", "soft_argmax"])
 def test_landmarks_are_read_as_in_the_main_network(reader):
-    config = ModelConfig(image_size=64, width=4, landmark_reader=reader, compute_type="bfloat16")
+    config = ModelConfig(image_size=64, width=4, landmark_head=reader, compute_dtype="bfloat16")
     model = nnx.eval_shape(lambda: Pretrain2D(config, rngs=nnx.Rngs(0)))
     parts = {name.split("/")[0] for name in names_of(nnx.to_pure_dict(nnx.state(model, nnx.Param)))}
     assert ("landmark_head" in parts) == (reader == "mlp")

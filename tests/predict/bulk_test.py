@@ -193,7 +193,7 @@ def test_boxes_and_cameras_are_those_of_the_command(
     for i, side in enumerate(("left", "right")):
         row = rows["0.png", i]
         assert (row["handedness"], row["camera"]) == (side, "given")
-        np.testing.assert_allclose(row["vertices_m"], want.vertices_m[i].ravel(), atol=1e-5)
+        np.testing.assert_allclose(row["verts_m"], want.verts_m[i].ravel(), atol=1e-5)
     (photos / "more" / "0.png").write_bytes((photos / "0.png").read_bytes())
     with pytest.raises(ValueError, match=r"2 photos are named 0\.png, and .*boxes\.csv"):
         predict(trained, photos, tmp_path / "twice", Wishes(boxes=boxes))

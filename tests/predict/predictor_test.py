@@ -44,7 +44,7 @@ def mirrored(hands, width):
     landmarks_px = hands.landmarks_px.copy()
     landmarks_px[..., 0] = width - 1 - landmarks_px[..., 0]
     return hands._replace(
-        vertices_m=hands.vertices_m * flip,
+        verts_m=hands.verts_m * flip,
         joints_m=hands.joints_m * flip,
         root_m=hands.root_m * flip,
         root_covariance_m2=hands.root_covariance_m2 * flip[None, :, None] * flip[None, None],
@@ -60,14 +60,18 @@ def knowing(tiny_network, monkeypatch):
 
     def make(verts_m, k, box_px):
         root_m = (hand.joint_regressor @ verts_m)[ROOT]
-        uv_px = project((hand.joint_regressor @ verts_m).astype(np.float32), k.astype(np.float32))
+        landmarks_px = project(
+            (hand.joint_regressor @ verts_m).astype(np.float32), k.astype(np.float32)
+        )
         matrix = crop_matrix(squares_around(box_px[None])[0], tiny_network.image_size)
-        uv_01 = apply_affine(uv_px, matrix.astype(np.float32)) / tiny_network.image_size
+        landmarks_01 = (
+            apply_affine(landmarks_px, matrix.astype(np.float32)) / tiny_network.image_size
+        )
         verts = ((verts_m - root_m) / MESH_UNIT_M).astype(np.float32)
 
         def answer(graphdef, params, stats, image):
             b = len(image)
-            return Prediction(jnp.stack([verts] * b), jnp.stack([uv_01] * b))
+            return Prediction(jnp.stack([verts] * b), jnp.stack([landmarks_01] * b))
 
         monkeypatch.setattr(inference, "predict", answer)
         return HandMeshPredictor(tiny_network, hand, tiny_network.params, tiny_network.stats)
@@ -80,14 +84,14 @@ def hand_m():
     hand = load_builtin()
     turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
     turn[0] *= np.linalg.det(turn)
-    centred = hand.vertices - hand.vertices.mean(axis=0)
+    centred = hand.verts_m - hand.verts_m.mean(axis=0)
     return (centred @ turn + [-0.06, -0.05, 0.55]).astype(np.float32)
 
 
 def test_what_comes_out_has_the_places_and_sides_of_what_was_asked(predictor, photo):
     hands = predictor(photo, np.stack([BOX, BOX + 5, BOX - 9]), ["right", "left", "right"], K)
     assert shapes_of(hands) == {
-        "vertices_m": (3, 778, 3),
+        "verts_m": (3, 778, 3),
         "joints_m": (3, 21, 3),
         "landmarks_px": (3, 21, 2),
         "root_m": (3, 3),
@@ -103,13 +107,13 @@ def test_what_comes_out_has_the_places_and_sides_of_what_was_asked(predictor, ph
     np.testing.assert_array_equal(hands.root_m, hands.joints_m[:, ROOT])
     regressor = load_builtin().joint_regressor
     np.testing.assert_allclose(
-        np.einsum("nv,kvc->knc", regressor, hands.vertices_m), hands.joints_m, atol=2e-5
+        np.einsum("nv,kvc->knc", regressor, hands.verts_m), hands.joints_m, atol=2e-5
     )
 
 
 def test_a_known_hand_stands_where_it_is_and_projects_onto_its_landmarks(knowing, hand_m, photo):
     hands = knowing(hand_m, K, BOX)(photo, BOX, K=K)
-    np.testing.assert_allclose(hands.vertices_m[0], hand_m, atol=2e-4)
+    np.testing.assert_allclose(hands.verts_m[0], hand_m, atol=2e-4)
     seen_px = project(hands.joints_m[0], K.astype(np.float32))
     np.testing.assert_allclose(seen_px, hands.landmarks_px[0], atol=0.02)
 
@@ -119,7 +123,7 @@ def test_a_known_left_hand_stands_where_it_is(knowing, hand_m, photo):
     k, box_px = K.copy(), BOX.copy()
     k[0, 2], box_px[0] = 639 - K[0, 2], 640 - BOX[0] - BOX[2]
     hands = knowing(hand_m, K, BOX)(photo, box_px, "left", k)
-    np.testing.assert_allclose(hands.vertices_m[0], hand_m * [-1, 1, 1], atol=2e-4)
+    np.testing.assert_allclose(hands.verts_m[0], hand_m * [-1, 1, 1], atol=2e-4)
     seen_px = project(hands.joints_m[0], k.astype(np.float32))
     np.testing.assert_allclose(seen_px, hands.landmarks_px[0], atol=0.02)
 
@@ -133,7 +137,7 @@ def test_a_left_hand_is_the_mirrored_right_hand_exactly(predictor, photo, box):
         box_px = np.array([640 - box[0] - box[2], *box[1:]])
     left = predictor(photo[:, ::-1], box_px, "left", k)
     want = mirrored(right, 640)
-    for name in ("vertices_m", "joints_m", "root_m", "root_covariance_m2", "faces", "landmarks_px"):
+    for name in ("verts_m", "joints_m", "root_m", "root_covariance_m2", "faces", "landmarks_px"):
         np.testing.assert_array_equal(getattr(left, name), getattr(want, name), err_msg=name)
     np.testing.assert_array_equal(left.noise_px, right.noise_px)
 
@@ -141,7 +145,7 @@ def test_a_left_hand_is_the_mirrored_right_hand_exactly(predictor, photo, box):
 def in_crop(hands):
     """Landmarks as a fraction of the square, and vertices from the root: what the network says."""
     corner, side = hands.square_px[:, None, :2], hands.square_px[:, None, 2:]
-    return (hands.landmarks_px - corner) / side, hands.vertices_m - hands.root_m[:, None]
+    return (hands.landmarks_px - corner) / side, hands.verts_m - hands.root_m[:, None]
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
@@ -153,19 +157,19 @@ def test_scaling_photo_and_k_together_changes_nothing_but_pixels(
         photo, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     )
     k = scale_intrinsics(K, factor)
-    uv_01, verts_m = in_crop(predictor(photo, BOX, K=K))
+    landmarks_01, verts_m = in_crop(predictor(photo, BOX, K=K))
     scaled_uv_01, scaled_verts_m = in_crop(predictor(scaled, BOX * factor, K=k))
-    np.testing.assert_allclose(scaled_uv_01, uv_01, atol=0.01)
+    np.testing.assert_allclose(scaled_uv_01, landmarks_01, atol=0.01)
     np.testing.assert_allclose(scaled_verts_m, verts_m, atol=0.002)
     hands = knowing(hand_m, k, BOX * factor)(scaled, BOX * factor, K=k)
-    np.testing.assert_allclose(hands.vertices_m[0], hand_m, atol=3e-4)
+    np.testing.assert_allclose(hands.verts_m[0], hand_m, atol=3e-4)
 
 
 def test_moving_the_box_by_a_pixel_moves_the_answer_a_little(predictor, photo):
     boxes_px = BOX + np.outer(np.arange(9), [1, 0, 0, 0])
-    uv_01, verts_m = in_crop(predictor(photo, boxes_px, K=K))
-    whole_uv, whole_verts = np.ptp(uv_01, axis=0).max(), np.ptp(verts_m, axis=0).max()
-    assert 0 < np.abs(np.diff(uv_01, axis=0)).max() < 0.5 * whole_uv + 1e-3
+    landmarks_01, verts_m = in_crop(predictor(photo, boxes_px, K=K))
+    whole_uv, whole_verts = np.ptp(landmarks_01, axis=0).max(), np.ptp(verts_m, axis=0).max()
+    assert 0 < np.abs(np.diff(landmarks_01, axis=0)).max() < 0.5 * whole_uv + 1e-3
     assert 0 < np.abs(np.diff(verts_m, axis=0)).max() < 0.5 * whole_verts + 1e-4
 
 
@@ -208,10 +212,10 @@ def test_grey_and_transparent_images_are_converted_and_that_is_said(predictor, p
     want = predictor(grey.repeat(3, 2), BOX, K=K)
     with pytest.warns(UserWarning, match="one channel"):
         got = predictor(grey[..., 0], BOX, K=K)
-    np.testing.assert_array_equal(got.vertices_m, want.vertices_m)
+    np.testing.assert_array_equal(got.verts_m, want.verts_m)
     with pytest.warns(UserWarning, match="alpha"):
         got = predictor(np.concatenate([grey.repeat(3, 2), grey], axis=2), BOX, K=K)
-    np.testing.assert_array_equal(got.vertices_m, want.vertices_m)
+    np.testing.assert_array_equal(got.verts_m, want.verts_m)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         predictor(photo, BOX, K=K)
@@ -243,7 +247,7 @@ def test_bad_arguments_are_refused(predictor, photo, changes, words):
 def test_a_run_needs_nothing_but_its_folder(trained, photo):
     predictor = HandMeshPredictor.from_checkpoint(trained[0])
     again = HandMeshPredictor.from_checkpoint(str(trained[0]))
-    np.testing.assert_array_equal(predictor(photo).vertices_m, again(photo).vertices_m)
+    np.testing.assert_array_equal(predictor(photo).verts_m, again(photo).verts_m)
     assert load_config(trained[0]).model.blocks == (1, 1, 1, 1)
 
 

@@ -89,7 +89,7 @@ def test_every_photo_gets_its_results_and_the_rest_is_named(load, photos, tmp_pa
     assert lines["wide.png"]["camera"] == "assumed"
     assert (lines["wide.png"]["width"], lines["wide.png"]["height"]) == (100, 60)
     (hand,) = lines["wide.png"]["hands"]
-    assert np.shape(hand["vertices_m"]) == (778, 3)
+    assert np.shape(hand["verts_m"]) == (778, 3)
     np.testing.assert_allclose(hand["root_m"], hand["joints_m"][0])
 
 
@@ -115,13 +115,13 @@ def test_lines_hold_what_the_predictor_says(load, photos, tmp_path):
     assert line["camera"] == "given"
     faces = json.loads((out / "faces.json").read_text())
     for i, hand in enumerate(line["hands"]):
-        np.testing.assert_allclose(hand["vertices_m"], want.vertices_m[i], atol=1e-5)
+        np.testing.assert_allclose(hand["verts_m"], want.verts_m[i], atol=1e-5)
         np.testing.assert_allclose(hand["landmarks_px"], want.landmarks_px[i], atol=0.01)
         np.testing.assert_array_equal(faces[hand["handedness"]], want.faces[i])
         turned = {"obj": [1, 1, 1], "ply": [1, 1, 1], "glb": [1, -1, -1]}
         for kind, signs in turned.items():
             mesh = trimesh.load_mesh(out / f"wide_{i}.{kind}", process=False)
-            np.testing.assert_allclose(mesh.vertices, want.vertices_m[i] * signs, atol=1e-5)
+            np.testing.assert_allclose(mesh.vertices, want.verts_m[i] * signs, atol=1e-5)
             np.testing.assert_array_equal(mesh.faces, want.faces[i])
 
 

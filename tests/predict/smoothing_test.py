@@ -46,10 +46,10 @@ def test_matches_the_formula():
 @pytest.fixture
 def hands():
     hand, rng = load_builtin(), np.random.default_rng(0)
-    vertices_m = hand.vertices + np.array([[[0, 0, 0.5]], [[0.1, 0, 0.7]]])
-    joints_m = hand.joint_regressor @ vertices_m
+    verts_m = hand.verts_m + np.array([[[0, 0, 0.5]], [[0.1, 0, 0.7]]])
+    joints_m = hand.joint_regressor @ verts_m
     return PredictedHands(
-        vertices_m=vertices_m.astype(np.float32),
+        verts_m=verts_m.astype(np.float32),
         joints_m=joints_m.astype(np.float32),
         landmarks_px=rng.uniform(100, 300, (2, 21, 2)).astype(np.float32),
         root_m=joints_m[:, 0].astype(np.float32),
@@ -65,15 +65,11 @@ def hands():
 
 def noisy(hands, rng):
     shift = rng.normal(scale=0.003, size=(2, 1, 3)).astype(np.float32)
-    vertices_m = (
-        hands.vertices_m + shift + rng.normal(scale=0.001, size=(2, 778, 3)).astype(np.float32)
-    )
-    joints_m = np.einsum("nv,kvc->knc", load_builtin().joint_regressor, vertices_m).astype(
-        np.float32
-    )
+    verts_m = hands.verts_m + shift + rng.normal(scale=0.001, size=(2, 778, 3)).astype(np.float32)
+    joints_m = np.einsum("nv,kvc->knc", load_builtin().joint_regressor, verts_m).astype(np.float32)
     landmarks_px = hands.landmarks_px + rng.normal(scale=2, size=(2, 21, 2)).astype(np.float32)
     return hands._replace(
-        vertices_m=vertices_m, joints_m=joints_m, root_m=joints_m[:, 0], landmarks_px=landmarks_px
+        verts_m=verts_m, joints_m=joints_m, root_m=joints_m[:, 0], landmarks_px=landmarks_px
     )
 
 
@@ -81,24 +77,24 @@ def test_hands_are_steadied_and_stay_whole(hands):
     smooth, rng = HandSmoother(load_builtin().joint_regressor), np.random.default_rng(1)
     seen = [noisy(hands, rng) for _ in range(120)]
     out = [smooth(each, i / 30) for i, each in enumerate(seen)]
-    for name in ("root_m", "vertices_m", "landmarks_px"):
+    for name in ("root_m", "verts_m", "landmarks_px"):
         before, after = (
             np.std([getattr(h, name) for h in rows[30:]], axis=0).mean() for rows in (seen, out)
         )
         assert after < 0.7 * before, name
     regressor = load_builtin().joint_regressor
     np.testing.assert_allclose(
-        np.einsum("nv,kvc->knc", regressor, out[-1].vertices_m), out[-1].joints_m, atol=1e-5
+        np.einsum("nv,kvc->knc", regressor, out[-1].verts_m), out[-1].joints_m, atol=1e-5
     )
 
 
 def test_the_past_is_forgotten_with_a_hand_and_when_time_goes_back(hands):
     smooth = HandSmoother(load_builtin().joint_regressor)
     smooth(hands, 0.0)
-    moved = hands._replace(vertices_m=hands.vertices_m + 1, root_m=hands.root_m + 1)
+    moved = hands._replace(verts_m=hands.verts_m + 1, root_m=hands.root_m + 1)
     np.testing.assert_allclose(smooth(moved, 0.0).root_m, moved.root_m, atol=1e-5)
     one = type(hands)(*(x[:1] if np.ndim(x) and len(x) == 2 else x for x in hands))
-    np.testing.assert_allclose(smooth(one, 0.1).vertices_m, one.vertices_m, atol=1e-6)
+    np.testing.assert_allclose(smooth(one, 0.1).verts_m, one.verts_m, atol=1e-6)
     none = type(hands)(*(x[:0] if np.ndim(x) and len(x) == 2 else x for x in hands))
-    assert smooth(none, 0.2).vertices_m.shape == (0, 778, 3)
-    np.testing.assert_allclose(smooth(hands, 0.3).vertices_m, hands.vertices_m, atol=1e-6)
+    assert smooth(none, 0.2).verts_m.shape == (0, 778, 3)
+    np.testing.assert_allclose(smooth(hands, 0.3).verts_m, hands.verts_m, atol=1e-6)

@@ -14,7 +14,7 @@ def seen(*middles, side_px=100.0, noise_px=1.0):
     around = side_px * np.stack([grid, grid[::-1]], axis=1)
     seen_px = np.array(middles).reshape(k, 1, 2) + around
     return PredictedHands(
-        vertices_m=np.concatenate([seen_px, np.ones((k, 21, 1))], axis=2),  # As K is unity.
+        verts_m=np.concatenate([seen_px, np.ones((k, 21, 1))], axis=2),  # As K is unity.
         joints_m=np.zeros((k, 21, 3)),
         landmarks_px=seen_px,
         root_m=np.zeros((k, 3)),

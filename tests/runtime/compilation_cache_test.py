@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from m3dhmr_jax.runtime.compilation_cache import keep_compiled
+from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 
 
 @pytest.fixture
@@ -19,17 +19,17 @@ def unset(monkeypatch, tmp_path):
 
 
 def test_programs_are_kept_in_the_users_cache(unset):
-    keep_compiled()
+    enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(unset / "m3dhmr_jax")
 
 
 def test_a_folder_that_is_set_stays(unset):
     jax.config.update("jax_compilation_cache_dir", "/mine")
-    keep_compiled()
+    enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == "/mine"
 
 
 def test_an_empty_variable_turns_it_off(unset, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    keep_compiled()
+    enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None

@@ -29,7 +29,7 @@ from jax.sharding import AxisType, Mesh
 from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.data import pipeline
-from m3dhmr_jax.step import first_state
+from m3dhmr_jax.step import init_state
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.train import Schedule, create_step
 from m3dhmr_jax.weights import flatten
@@ -46,7 +46,7 @@ optimizer = optax.chain(optax.clip_by_global_norm(2.0), optax.sgd(1e-2))
 batch = next(pipeline.train_batches(Path(sys.argv[1]), 4, 0))
 for n in (1, 4):
     mesh = Mesh(np.array(jax.devices()[:n]), (sharding.AXIS,), axis_types=(AxisType.Auto,))
-    state = first_state(task.network.params, task.network.stats, optimizer, 0.99)
+    state = init_state(task.network.params, task.network.stats, optimizer, 0.99)
     state = sharding.replicate(state, mesh)
     step = create_step(config, task, optimizer, Schedule(9, 3, 3, 3), mesh)
     state, _ = step(state, sharding.shard(batch, mesh), jax.random.key(0))
@@ -135,7 +135,7 @@ def test_sigterm_to_one_process_stops_both_after_the_same_step(interrupted, save
     _, (_, results) = interrupted
     for result in results:
         assert result.returncode == 128 + signal.SIGTERM, result.stderr
-        assert f"Stopped by SIGTERM after step {saved_step} of" in result.stderr
+        assert f"Preempted by SIGTERM after step {saved_step} of" in result.stderr
 
 
 def test_a_resumed_run_of_two_processes_ends_as_an_unbroken_one_of_one(together, alone, saved_step):

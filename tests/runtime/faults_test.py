@@ -49,7 +49,7 @@ def test_a_run_outlives_its_loader_and_sigterm_saves_it(run_main, trained, workd
     wait_for_end(workers)
     step, said = steps_in(workdir)[-1], process.said.read_text()
     assert step < STEPS
-    assert f"Stopped by SIGTERM after step {step} of {STEPS}, which is saved in {workdir}" in said
+    assert f"Preempted by SIGTERM after step {step} of {STEPS}, which is saved in {workdir}" in said
     assert "Traceback" not in said
     result = run_main(workdir, "--mode=train")
     assert f"Going on from step {step}" in result.stdout
@@ -68,7 +68,7 @@ def test_sigterm_while_data_are_made_ends_all_processes(run_main, tmp_path, work
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
     said = process.said.read_text()
-    assert "Stopped by SIGTERM; nothing half-written" in said
+    assert "Preempted by SIGTERM; nothing half-written" in said
     assert "Traceback" not in said
     assert workers
     wait_for_end(workers)

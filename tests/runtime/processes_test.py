@@ -18,10 +18,10 @@ from m3dhmr_jax.data import pipeline
 from m3dhmr_jax.evaluate.scoring import gather
 
 index, dataset_dir, folder = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-processes.join(None, None, None)
-share, mesh, found = processes.own_share(), sharding.device_mesh(), {}
+processes.initialize(None, None, None)
+share, mesh, found = processes.process_shard(), sharding.device_mesh(), {}
 
-@processes.in_turns
+@processes.once_per_host
 def makes_once(file):
     made = not file.exists()
     if made:
@@ -32,7 +32,7 @@ def makes_once(file):
 found["made_shared"] = makes_once(folder / "shared")
 socket.gethostname = lambda: f"host{index}"
 found["made_on_own_disk"] = makes_once(folder / f"disk_of_{index}")
-found["any"] = [processes.any_of_them(index == 1), processes.any_of_them(False)]
+found["any"] = [processes.any_process(index == 1), processes.any_process(False)]
 
 copy = sharding.replicate({"w": np.full(3, 7 + index, np.float32)}, mesh)
 found["replicated"] = np.asarray(copy["w"]).tolist()
@@ -47,7 +47,7 @@ def rows_in_it(batch, first):
     return batch.index + first + 0 * len(batch.index), 0 * batch.index + len(batch.index)
 
 batch = sharding.shard(next(pipeline.eval_batches(dataset_dir, 4, **share)), mesh)
-answered, at_once = sharding.to_host(sharding.by_rows(rows_in_it, mesh)(batch, np.int32(10)))
+answered, at_once = sharding.gather_to_host(sharding.data_parallel(rows_in_it, mesh)(batch, np.int32(10)))
 found["answered"], found["at_once"] = answered.tolist(), at_once.tolist()
 try:
     sharding.check_divides(6, "batch_size")
@@ -55,19 +55,19 @@ except ValueError as error:
     found["refusal"] = str(error)
 print("said once")
 (folder / f"{index}.json").write_text(json.dumps(found))
-processes.wait_for_all("the end")
+processes.barrier("the end")
 """
 
 FAILS = """
 import os, signal, sys
 from m3dhmr_jax import processes
 processes.PATIENCE_S = 5
-processes.join(sys.argv[2], 2, int(sys.argv[1]))
+processes.initialize(sys.argv[2], 2, int(sys.argv[1]))
 if sys.argv[1] == "1":
     if sys.argv[3] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     sys.exit("Error: only here")
-processes.wait_for_all("in vain")
+processes.barrier("in vain")
 """
 
 
@@ -179,7 +179,7 @@ def test_a_process_that_fails_or_is_killed_takes_the_others_with_it(in_two_proce
 )
 def test_flags_that_do_not_fit_together_are_named(flags, words):
     with pytest.raises(ValueError, match=words):
-        processes.join(*flags)
+        processes.initialize(*flags)
 
 
 @pytest.fixture
@@ -195,14 +195,14 @@ def no_cluster(monkeypatch):
 def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch, no_cluster):
     monkeypatch.setenv("PMI_SIZE", "4")
     with pytest.raises(ValueError, match=r"4 processes were started \(PMI_SIZE\), but jax cannot"):
-        processes.join(None, None, None)
+        processes.initialize(None, None, None)
 
 
 def test_one_process_needs_no_others(no_cluster):
-    processes.join(None, None, None)
-    processes.wait_for_all("nobody")
-    assert processes.is_first()
-    assert processes.own_share() == {"process_index": 0, "process_count": 1}
+    processes.initialize(None, None, None)
+    processes.barrier("nobody")
+    assert processes.is_primary()
+    assert processes.process_shard() == {"process_index": 0, "process_count": 1}
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_a_process_alone_on_its_node_takes_all_its_devices(monkeypatch, variable
         "_initialize",
         lambda *place, **options: taken.append(options["local_device_ids"]),
     )
-    monkeypatch.setattr(processes, "wait_for_all", lambda why: None)
+    monkeypatch.setattr(processes, "barrier", lambda why: None)
     monkeypatch.setattr(processes.sharding, "connect", lambda: None)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    processes.join(None, None, None)
+    processes.initialize(None, None, None)
     assert taken == [[] if alone else None]

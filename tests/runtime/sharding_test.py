@@ -67,9 +67,9 @@ def test_a_batch_that_devices_cannot_share_evenly_is_refused(on_four_devices):
 def test_parts_that_a_batch_does_not_have_are_refused(parts):
     n = 4 * jax.device_count()
     with pytest.raises(ValueError, match=f"accumulate_steps={parts} must be .* batch_size={n}"):
-        sharding.check_parts(n, parts)
+        sharding.check_microbatches(n, parts)
     for good in (1, 2, 4):
-        sharding.check_parts(n, good)
+        sharding.check_microbatches(n, good)
 
 
 def test_replicated_arrays_keep_their_bits():

@@ -46,7 +46,7 @@ def test_projection_of_the_axis_is_the_principal_point():
 def test_placed_hands_fill_the_wanted_part_of_the_picture():
     rng, hand = np.random.default_rng(3), load_builtin()
     for _ in range(40):
-        points = hand.vertices @ random_rotation(rng).T
+        points = hand.verts_m @ random_rotation(rng).T
         intrinsics = sample_intrinsics(rng, FULL)
         shift = place_hand(rng, points, points[0], intrinsics, FULL)
         assert shift is not None

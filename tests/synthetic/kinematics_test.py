@@ -15,8 +15,8 @@ def test_posing_equals_the_hand_package(seed):
     with jax.numpy_rank_promotion("allow"):
         want = pose_hand(hand, jnp.asarray(rotations), jnp.asarray(shape))
     got = pose(hand, rotations, shape)
-    np.testing.assert_allclose(got.vertices, want.vertices, atol=2e-6)
-    np.testing.assert_allclose(got.joints, want.joints, atol=2e-6)
+    np.testing.assert_allclose(got.verts_m, want.verts_m, atol=2e-6)
+    np.testing.assert_allclose(got.skeleton_m, want.skeleton_m, atol=2e-6)
 
 
 def test_a_quarter_turn_about_z_takes_x_to_y():

@@ -47,9 +47,9 @@ def test_flexing_bends_towards_the_palm():
     rotations = REST.copy()
     for joint in range(1, 13):
         rotations[joint] = rotation(load_details().axes[joint, 0], np.radians(40))
-    bent = pose(load_builtin(), rotations, NO_SHAPE).vertices
+    bent = pose(load_builtin(), rotations, NO_SHAPE).verts_m
     tips = [11, 83, 167, 237]  # Index to little.
-    assert (bent[tips, 1] < load_builtin().vertices[tips, 1] - 0.015).all()
+    assert (bent[tips, 1] < load_builtin().verts_m[tips, 1] - 0.015).all()
 
 
 def test_sampled_poses_hardly_collide_and_seldom_fall_back_to_rest(capsules):

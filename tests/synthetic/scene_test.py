@@ -24,7 +24,7 @@ def scenes(request, kit):
 def test_joints_come_from_the_labelled_vertices(scenes):
     for scene in scenes:
         want = load_builtin().joint_regressor @ scene.verts_m
-        np.testing.assert_allclose(scene.xyz_m, want, atol=1e-6)
+        np.testing.assert_allclose(scene.joints_m, want, atol=1e-6)
 
 
 def test_drawn_hand_starts_with_the_labels(scenes):

@@ -40,11 +40,11 @@ def test_faces_point_outwards(surface):
 
 
 def test_the_hands_own_faces_come_first(surface):
-    n_hand, arm = len(load_builtin().vertices), surface.rest_m[:, 0]
+    n_hand, arm = len(load_builtin().verts_m), surface.rest_m[:, 0]
     inside = surface.faces[: surface.n_hand_faces]
     assert surface.n_hand_faces == 4 * len(load_builtin().faces)
     assert set(range(n_hand)) <= set(inside.ravel().tolist())
-    rim_x = load_builtin().vertices[surface.rim, 0].max()
+    rim_x = load_builtin().verts_m[surface.rim, 0].max()
     assert arm[inside].max() <= rim_x + 1e-6
 
 

@@ -22,7 +22,7 @@ def moved(hand, turn, scale):
         return (scale * points @ turn.T + [0.1, -0.2, 0.3]).astype(np.float32)
 
     return dataclasses.replace(
-        hand, vertices=place(hand.vertices), rest_joints=place(hand.rest_joints)
+        hand, verts_m=place(hand.verts_m), rest_joints=place(hand.rest_joints)
     )
 
 
@@ -41,11 +41,11 @@ def test_a_hand_that_rests_otherwise_relaxes_to_the_known_rest(known):
     for joint in range(1, 16):
         turns[joint] = rotation(known.axes[joint, 0], np.radians(8.0))
     bent = pose(hand, turns, NO_SHAPE)
-    other = dataclasses.replace(hand, vertices=bent.vertices, rest_joints=bent.joints)
+    other = dataclasses.replace(hand, verts_m=bent.verts_m, rest_joints=bent.skeleton_m)
     details = transfer_details(other, hand, known)
     back = pose(other, details.relaxed, NO_SHAPE)
-    np.testing.assert_allclose(back.joints, hand.rest_joints, atol=1e-4)
-    assert np.linalg.norm(back.vertices - hand.vertices, axis=1).mean() < 0.001
+    np.testing.assert_allclose(back.skeleton_m, hand.rest_joints, atol=1e-4)
+    assert np.linalg.norm(back.verts_m - hand.verts_m, axis=1).mean() < 0.001
     for name in MASKS:
         agreement = np.corrcoef(getattr(details, name), getattr(known, name))[0, 1]
         assert agreement > 0.97, name
@@ -66,9 +66,9 @@ def test_fingers_of_mano_bend_towards_its_palm_from_a_relaxed_hand(mano, known):
         for bone in range(joint - 2, joint + 1):
             turns[bone] = turns[bone] @ rotation(details.axes[bone, 0], np.radians(25))
         bent = pose(mano, turns, NO_SHAPE)
-        palm = relaxed.vertices[mano.regions == 0].mean(axis=0) + np.array([0, -0.03, 0])
+        palm = relaxed.verts_m[mano.regions == 0].mean(axis=0) + np.array([0, -0.03, 0])
         before, after = (
-            np.linalg.norm(mano.joint_regressor[landmark] @ posed.vertices - palm)
+            np.linalg.norm(mano.joint_regressor[landmark] @ posed.verts_m - palm)
             for posed in (relaxed, bent)
         )
         assert after < before - 0.01

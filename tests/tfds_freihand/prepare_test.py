@@ -45,12 +45,12 @@ def test_every_record_is_its_photo_with_the_labels_of_its_hand(
         assert len(source) == n_images
         for i in range(n_images):
             record = source[i]
-            row = i % len(labels.xyz_m)
+            row = i % len(labels.joints_m)
             assert record["index"] == i
             photo = freihand_folder / freihand.image_name(split, i)
             assert record["image"] == photo.read_bytes()
             np.testing.assert_array_equal(record["K"], labels.intrinsics[row])
-            np.testing.assert_array_equal(record["xyz"], labels.xyz_m[row])
+            np.testing.assert_array_equal(record["xyz"], labels.joints_m[row])
             np.testing.assert_array_equal(record["verts"], labels.verts_m[row])
             assert record["scale"] == labels.scale_m[row]
             box = [60, 40 + row, 90, 100 - row] if split == "train" else [47, 47, 130, 130]

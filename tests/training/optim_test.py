@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.training.optim import adam, learning_rate, running_mean
+from m3dhmr_jax.training.optim import adam, learning_rate, update_ema
 
 
 def rates(schedule, *steps):
@@ -57,19 +57,19 @@ def test_a_clip_that_leaves_no_gradient_is_refused(clip_norm):
 
 
 def test_the_running_mean_keeps_the_share_of_its_decay():
-    mean = running_mean({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([2.0, 10.0])}, 0.9)
+    mean = update_ema({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([2.0, 10.0])}, 0.9)
     np.testing.assert_allclose(mean["w"], [1.1, 1.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"drop_epochs": (3.0, 2.0)}, r"optim.drop_epochs=\(3.0, 2.0\) must rise"),
-        ({"drop_epochs": (2.0, 2.0)}, r"optim.drop_epochs=\(2.0, 2.0\) must rise"),
+        ({"lr_decay_epochs": (3.0, 2.0)}, r"optim.lr_decay_epochs=\(3.0, 2.0\) must rise"),
+        ({"lr_decay_epochs": (2.0, 2.0)}, r"optim.lr_decay_epochs=\(2.0, 2.0\) must rise"),
         ({"warmup_epochs": 2.0}, "must rise and lie after optim.warmup_epochs=2.0"),
         ({"warmup_epochs": -1.0}, "optim.warmup_epochs=-1.0 must be"),
-        ({"drop_factor": 0.0}, r"optim.drop_factor=0.0 must lie in \(0, 1\]"),
-        ({"drop_factor": 1.5}, "optim.drop_factor=1.5 must lie"),
+        ({"lr_decay_factor": 0.0}, r"optim.lr_decay_factor=0.0 must lie in \(0, 1\]"),
+        ({"lr_decay_factor": 1.5}, "optim.lr_decay_factor=1.5 must lie"),
         ({"peak": 0.0}, "optim.learning_rate=0.0 must be positive"),
         ({"peak": float("nan")}, "optim.learning_rate=nan must be positive"),
     ],
@@ -79,8 +79,8 @@ def test_schedules_that_make_no_sense_are_refused(changes, message):
         "peak": 1e-3,
         "steps_per_epoch": 10,
         "warmup_epochs": 0.0,
-        "drop_epochs": (2.0,),
-        "drop_factor": 0.1,
+        "lr_decay_epochs": (2.0,),
+        "lr_decay_factor": 0.1,
     }
     with pytest.raises(ValueError, match=message):
         learning_rate(**(fields | changes))

@@ -10,7 +10,7 @@ from flax import nnx
 from m3dhmr_jax import losses
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.training.step import Objective, first_state, make_train_step, skipping_nonfinite
+from m3dhmr_jax.training.step import Objective, init_state, make_train_step, skipping_nonfinite
 
 CONSISTENCY = ("con3d", "con2d")
 TERMS = ("mesh", "pose2d", "normal", "edge", "con3d", "con2d")
@@ -29,7 +29,7 @@ def remembering_descent():
 
 @pytest.fixture(scope="module")
 def start(tiny_network):
-    return first_state(tiny_network.params, tiny_network.stats, remembering_descent(), DECAY)
+    return init_state(tiny_network.params, tiny_network.stats, remembering_descent(), DECAY)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,9 @@ def test_a_step_follows_the_slope_and_is_counted(start, after):
 def test_the_running_mean_goes_part_of_the_way(start, after):
     state, _ = after
     want = jax.tree.map(lambda a, b: DECAY * a + (1 - DECAY) * b, start.params, state.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.mean_params, want)
-    assert state.eval_params is state.mean_params
-    assert state._replace(mean_params=None).eval_params is state.params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.ema_params, want)
+    assert state.eval_params is state.ema_params
+    assert state._replace(ema_params=None).eval_params is state.params
 
 
 def test_the_same_step_twice_gives_the_same_bits(train_step, start, hand_batch, after):
@@ -112,9 +112,9 @@ def test_consistency_counts_from_its_step_on(train_step, start, hand_batch, afte
 
 def test_labels_of_examples_that_are_not_valid_change_nothing(train_step, start, hand_batch):
     batch = hand_batch._replace(valid=np.array([True, True, False, True]))
-    spoilt_xyz, spoilt_verts = batch.xyz_m.copy(), batch.verts_m.copy()
+    spoilt_xyz, spoilt_verts = batch.joints_m.copy(), batch.verts_m.copy()
     spoilt_xyz[2], spoilt_verts[2] = np.nan, 1e6
-    spoilt = batch._replace(xyz_m=spoilt_xyz, verts_m=spoilt_verts)
+    spoilt = batch._replace(joints_m=spoilt_xyz, verts_m=spoilt_verts)
     assert_same_bits(train_step(start, spoilt, KEY), train_step(start, batch, KEY))
 
 
@@ -159,8 +159,8 @@ class Linear(nnx.Module):
 
 
 def linear_step(accumulate_steps, hand_batch):
-    def terms_of(pred1, view1, pred2, view2, valid):
-        errors = (losses.l1_errors(pred1, view1.uv_01), (pred1 - pred2) ** 2)
+    def loss_terms_fn(pred1, view1, pred2, view2, valid):
+        errors = (losses.l1_errors(pred1, view1.landmarks_01), (pred1 - pred2) ** 2)
         return {
             name: losses.mean_over(x, valid[:, None, None])
             for name, x in zip(("pose2d", "con2d"), errors, strict=True)
@@ -169,7 +169,7 @@ def linear_step(accumulate_steps, hand_batch):
     graphdef, params, stats = nnx.split(Linear(), nnx.Param, nnx.BatchStat)
     step = make_train_step(
         graphdef,
-        terms_of,
+        loss_terms_fn,
         remembering_descent(),
         Objective({"pose2d": 1.0, "con2d": 2.0}),
         AugmentConfig(size=32),
@@ -177,7 +177,7 @@ def linear_step(accumulate_steps, hand_batch):
         accumulate_steps,
     )
     params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-    return jax.jit(step)(first_state(params, stats, remembering_descent(), 0.0), hand_batch, KEY)
+    return jax.jit(step)(init_state(params, stats, remembering_descent(), 0.0), hand_batch, KEY)
 
 
 @pytest.mark.parametrize("valid", [(1, 1, 1, 1), (1, 0, 1, 1), (0, 1, 0, 1), (0, 0, 0, 0)])
@@ -193,15 +193,15 @@ def test_a_batch_in_parts_has_the_slope_of_the_whole(hand_batch, valid):
 
 
 def test_without_a_decay_there_is_no_running_mean(tiny_network):
-    state = first_state(tiny_network.params, tiny_network.stats, optax.sgd(1.0), 0.0)
-    assert state.mean_params is None
+    state = init_state(tiny_network.params, tiny_network.stats, optax.sgd(1.0), 0.0)
+    assert state.ema_params is None
     assert state.eval_params is state.params
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
 def test_a_decay_that_averages_nothing_is_refused(tiny_network, decay):
     with pytest.raises(ValueError, match=r"optim.ema_decay=.* must lie in \[0, 1\)"):
-        first_state(tiny_network.params, tiny_network.stats, optax.sgd(1.0), decay)
+        init_state(tiny_network.params, tiny_network.stats, optax.sgd(1.0), decay)
 
 
 def some_terms():

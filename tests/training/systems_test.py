@@ -71,7 +71,7 @@ def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, to_hands):
     optimizer = optax.sign_sgd(1e-2)  # Moves whatever has a slope.
     train_step = make_train_step(
         task.network.graphdef,
-        task.terms_of,
+        task.loss_terms_fn,
         optimizer,
         Objective(dict(config.loss.weights)),
         AugmentConfig(size=task.network.image_size),
@@ -90,9 +90,9 @@ def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, to_hands):
     moved = jax.tree.map(lambda old, new: bool((old != new).any()), params, after.params)
     assert all(jax.tree.leaves(moved)), moved
     hands = to_hands(prediction, view, hand_batch)
-    scored = task.scores(task.errors_of(hands, hand_batch), hand_batch.valid)
+    scored = task.scores(task.error_fn(hands, hand_batch), hand_batch.valid)
     assert np.isfinite(list(scored.values())).all()
-    assert set(task.headline) <= set(scored)
+    assert set(task.reported_metrics) <= set(scored)
 
 
 HEADS = {

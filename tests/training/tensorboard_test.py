@@ -1,11 +1,11 @@
-from m3dhmr_jax.training.tensorboard import Events
+from m3dhmr_jax.training.tensorboard import TensorBoardWriter
 from tests.faults import small_disk
 
 
 def test_a_full_disk_costs_curves_and_nothing_else(tmp_path, caplog):
     folder = tmp_path / "events"
     with small_disk(folder, 8192):
-        events = Events(folder)
+        events = TensorBoardWriter(folder)
         for step in range(500):
             events.add_scalar("train/mesh", 0.5, step)
         events.close()

@@ -7,12 +7,12 @@ from m3dhmr_jax.visualize.obj import write_obj
 
 def test_what_is_read_back_is_what_was_written(tmp_path):
     hand = load_builtin()
-    write_obj(tmp_path / "hand.obj", hand.vertices, hand.faces)
+    write_obj(tmp_path / "hand.obj", hand.verts_m, hand.faces)
     rows = [line.split() for line in (tmp_path / "hand.obj").read_text().splitlines()]
     verts = np.array([row[1:] for row in rows if row[0] == "v"], float)
     faces = np.array([row[1:] for row in rows if row[0] == "f"], int)
     assert len(rows) == len(verts) + len(faces)
-    np.testing.assert_allclose(verts, hand.vertices, atol=5e-7)
+    np.testing.assert_allclose(verts, hand.verts_m, atol=5e-7)
     np.testing.assert_array_equal(faces - 1, hand.faces)
 
 

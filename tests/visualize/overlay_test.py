@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.visualize.hands import HAND_COLOURS, SeenHand
+from m3dhmr_jax.visualize.hands import HAND_COLOURS, HandDrawing
 from m3dhmr_jax.visualize.overlay import (
     GAP_PX,
     contact_sheet,
-    draw_answer,
     draw_landmarks,
     draw_meshes,
+    draw_prediction,
     overlay,
     scale_intrinsics,
 )
@@ -21,12 +21,12 @@ UPRIGHT = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # The built-in hand's f
 PHOTO = np.full((100, 120, 3), 10, np.uint8)
 
 
-def seen(shift_m=(0.0, 0.06, 0.7), colour=HAND_COLOURS[0]) -> SeenHand:
+def seen(shift_m=(0.0, 0.06, 0.7), colour=HAND_COLOURS[0]) -> HandDrawing:
     hand = load_builtin()
-    verts_m = hand.vertices @ UPRIGHT.T + np.array(shift_m)
-    xyz_m = hand.joint_regressor @ verts_m
-    uv_px = (xyz_m @ CAMERA.T)[:, :2] / xyz_m[:, 2:]
-    return SeenHand(uv_px, verts_m, hand.faces, colour)
+    verts_m = hand.verts_m @ UPRIGHT.T + np.array(shift_m)
+    joints_m = hand.joint_regressor @ verts_m
+    landmarks_px = (joints_m @ CAMERA.T)[:, :2] / joints_m[:, 2:]
+    return HandDrawing(landmarks_px, verts_m, hand.faces, colour)
 
 
 def test_enlarged_camera_keeps_pixel_edges_together():
@@ -37,7 +37,7 @@ def test_enlarged_camera_keeps_pixel_edges_together():
 
 def test_panels_show_photo_and_hand_in_register():
     hand = seen()
-    sheet = overlay(PHOTO, hand.uv_px, hand.verts_cam_m, hand.faces, CAMERA, panel_px=200)
+    sheet = overlay(PHOTO, hand.landmarks_px, hand.verts_cam_m, hand.faces, CAMERA, panel_px=200)
     assert sheet.shape == (200, 2 * 240 + 300 + 2 * GAP_PX, 3)
     points = (hand.verts_cam_m @ CAMERA.T)[:, :2] / hand.verts_cam_m[:, 2:] * 2 + 0.5
     mesh = sheet[:, 240 + GAP_PX : 480 + GAP_PX].max(-1) > 40
@@ -45,13 +45,13 @@ def test_panels_show_photo_and_hand_in_register():
     inside = points.clip([0, 0], [239, 199])
     np.testing.assert_allclose([columns.min(), rows.min()], inside.min(0), atol=2)
     np.testing.assert_allclose([columns.max(), rows.max()], inside.max(0), atol=2)
-    thumb = np.round(hand.uv_px[4] * 2 + 0.5).astype(int)
+    thumb = np.round(hand.landmarks_px[4] * 2 + 0.5).astype(int)
     np.testing.assert_allclose(sheet[thumb[1], thumb[0]], FINGER_COLOURS[0], atol=30)
 
 
 def test_stacked_panels_are_the_same_pictures_one_below_the_other():
-    beside = draw_answer(PHOTO, [seen()], CAMERA, panel_px=200)
-    stacked = draw_answer(PHOTO, [seen()], CAMERA, panel_px=200, stacked=True)
+    beside = draw_prediction(PHOTO, [seen()], CAMERA, panel_px=200)
+    stacked = draw_prediction(PHOTO, [seen()], CAMERA, panel_px=200, stacked=True)
     assert stacked.shape == (400 + GAP_PX, 480 + GAP_PX, 3)
     np.testing.assert_array_equal(stacked[:200], beside[:, : 480 + GAP_PX])
 
@@ -71,15 +71,15 @@ def test_several_hands_hide_each_other_in_any_order():
 
 def test_landmarks_of_nearer_hands_lie_on_top():
     near, far = seen(), seen((0.0, 0.06, 0.8))
-    far = far._replace(uv_px=near.uv_px[::-1])  # Other colours in the same places.
+    far = far._replace(landmarks_px=near.landmarks_px[::-1])  # Other colours in the same places.
     alone, both = (draw_landmarks(PHOTO, hands) for hands in ([near], [near, far]))
-    middle = np.round(near.uv_px[4]).astype(int)
+    middle = np.round(near.landmarks_px[4]).astype(int)
     np.testing.assert_array_equal(both[middle[1], middle[0]], alone[middle[1], middle[0]])
 
 
 def test_bones_are_as_thin_as_the_hand_is_small():
     photo, large = PHOTO.repeat(5, 0).repeat(5, 1), seen()
-    small, large = (large._replace(uv_px=large.uv_px * zoom) for zoom in (1, 4))
+    small, large = (large._replace(landmarks_px=large.landmarks_px * zoom) for zoom in (1, 4))
     drawn = [(draw_landmarks(photo, [hand]) != photo).any(-1).sum() for hand in (small, large)]
     assert drawn[0] < drawn[1] / 6
 
@@ -87,7 +87,7 @@ def test_bones_are_as_thin_as_the_hand_is_small():
 def test_a_photo_without_hands_is_shown_as_it_is():
     np.testing.assert_array_equal(draw_meshes(PHOTO, [], CAMERA), PHOTO)
     np.testing.assert_array_equal(draw_landmarks(PHOTO, []), PHOTO)
-    sheet = draw_answer(PHOTO, [], CAMERA, panel_px=100)
+    sheet = draw_prediction(PHOTO, [], CAMERA, panel_px=100)
     np.testing.assert_array_equal(sheet[:, :120], PHOTO)
     assert sheet.shape == (100, 2 * 120 + 150 + 2 * GAP_PX, 3)
 
@@ -100,11 +100,11 @@ def test_pictures_are_fast_enough_for_video():
     photo = np.full((480, 640, 3), 90, np.uint8)
     intrinsics = np.array([[420.0, 0, 320], [0, 420, 240], [0, 0, 1]])
     hands = [seen((0.0, 0.06, 0.45))]
-    draw_answer(photo, hands, intrinsics)
+    draw_prediction(photo, hands, intrinsics)
     times = []
     for _ in range(3):
         start = time.thread_time()
-        draw_answer(photo, hands, intrinsics)
+        draw_prediction(photo, hands, intrinsics)
         times.append(time.thread_time() - start)
     assert min(times) < 0.2
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m3dhmr_jax.visualize.hands import HAND_COLOURS, SeenHand
+from m3dhmr_jax.visualize.hands import HAND_COLOURS, HandDrawing
 from m3dhmr_jax.visualize.views import (
     FROM_ABOVE,
     FROM_THE_SIDE,
@@ -16,13 +16,13 @@ WIDTH, HEIGHT = 600, 400
 STRIP_PX = (HEIGHT - RULER_PX - GAP_PX) // 2
 
 
-def block(centre_m, size_m, colour=(1.0, 0.1, 0.1)) -> SeenHand:
+def block(centre_m, size_m, colour=(1.0, 0.1, 0.1)) -> HandDrawing:
     """A box in the place of a hand, faces counter-clockwise seen from outside."""
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
     verts_m = np.array(centre_m) + corners * np.array(size_m) / 2
     quads = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
     faces = np.array([[q[0], q[i], q[i + 1]] for q in quads for i in (1, 2)])
-    return SeenHand(np.zeros((21, 2)), verts_m, faces, colour)
+    return HandDrawing(np.zeros((21, 2)), verts_m, faces, colour)
 
 
 def views(*hands):

@@ -12,8 +12,8 @@ from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import CameraHands
 from m3dhmr_jax.metrics.freihand import SampleMetrics
 from m3dhmr_jax.types import ROOT
-from m3dhmr_jax.visualize.hands import SeenHand
-from m3dhmr_jax.visualize.overlay import draw_answer
+from m3dhmr_jax.visualize.hands import HandDrawing
+from m3dhmr_jax.visualize.overlay import draw_prediction
 
 TRUTH_COLOUR = (0.80, 0.79, 0.76)
 PANEL_PX = 240
@@ -65,7 +65,7 @@ def caption(sample: int, errors: SampleMetrics) -> str:
     aligned, relative = errors.mesh_al_m[sample].mean(), errors.mesh_rel_m[sample].mean()
     return (
         f"#{sample} · PA-MPVPE {1000 * aligned:.1f} · root-relative {1000 * relative:.1f} · "
-        f"root {1000 * errors.xyz_m[sample, ROOT]:.0f} mm"
+        f"root {1000 * errors.joints_m[sample, ROOT]:.0f} mm"
     )
 
 
@@ -79,10 +79,12 @@ def gallery(
 
     def card(sample: int) -> Case:
         truth = labelled(sample)
-        uv_px, verts_m = (np.asarray(x[sample]) for x in (answers.uv_px, answers.verts_m))
-        seen = SeenHand(uv_px, verts_m, hand.faces)
-        true = SeenHand(np.zeros_like(uv_px), truth.verts_m, hand.faces, TRUTH_COLOUR)
-        picture = draw_answer(
+        landmarks_px, verts_m = (
+            np.asarray(x[sample]) for x in (answers.landmarks_px, answers.verts_m)
+        )
+        seen = HandDrawing(landmarks_px, verts_m, hand.faces)
+        true = HandDrawing(np.zeros_like(landmarks_px), truth.verts_m, hand.faces, TRUTH_COLOUR)
+        picture = draw_prediction(
             truth.photo, [seen], truth.intrinsics, PANEL_PX, stacked=True, in_views=[true]
         )
         height, width, _ = picture.shape

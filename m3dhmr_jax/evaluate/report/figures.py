@@ -53,7 +53,7 @@ def pck_figure(entries: Mapping[str, SampleMetrics], aligned: bool) -> Figure:
     curves = []
     for number, (entry, errors) in enumerate(entries.items()):
         joints, mesh = (
-            (errors.xyz_al_m, errors.mesh_al_m) if aligned else (errors.xyz_m, errors.mesh_m)
+            (errors.xyz_al_m, errors.mesh_al_m) if aligned else (errors.joints_m, errors.mesh_m)
         )
         style = {"width": 1.5, "dash": "dot"} if number else {"width": 2.5}
         curves += [
@@ -184,7 +184,7 @@ def histogram_figure(entries: Mapping[str, SampleMetrics]) -> Figure:
 
 def surface_figure(errors: SampleMetrics, hand: HandModel) -> Figure:
     """The hand at rest, coloured by the mean error of each vertex; `choices` are other colours."""
-    corners = (hand.vertices - hand.vertices.mean(0)) @ UPRIGHT.T
+    corners = (hand.verts_m - hand.verts_m.mean(0)) @ UPRIGHT.T
     fields = {
         "aligned": errors.mesh_al_m,
         "root-relative": errors.mesh_rel_m,

@@ -86,7 +86,7 @@ def render(
     return template.render(
         about=about,
         tiles=_tiles(model, constant),
-        hands=len(model.errors.xyz_m),
+        hands=len(model.errors.joints_m),
         scores=score_table(
             {"network": model.scores, "mean hand": constant.scores}, about.trained_on
         ),

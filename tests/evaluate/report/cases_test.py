@@ -46,14 +46,14 @@ def test_a_picture_comes_back_from_its_data_uri():
 
 def test_cards_show_the_chosen_hands_with_their_errors(hand_batch):
     hand = load_builtin()
-    seen = hand_batch.xyz_m @ hand_batch.intrinsics.transpose(0, 2, 1)
+    seen = hand_batch.joints_m @ hand_batch.intrinsics.transpose(0, 2, 1)
     off_m = 0.01 * np.arange(4, dtype=np.float32)[:, None, None]
     verts_m = hand_batch.verts_m * (1 + off_m)
-    xyz_m = hand_batch.xyz_m + off_m * np.float32([0, 0, 1])
+    joints_m = hand_batch.joints_m + off_m * np.float32([0, 0, 1])
     answers = CameraHands(
-        seen[..., :2] / seen[..., 2:], xyz_m, verts_m, np.zeros((4, 3, 3)), np.zeros(4)
+        seen[..., :2] / seen[..., 2:], joints_m, verts_m, np.zeros((4, 3, 3)), np.zeros(4)
     )
-    errors = batch_metrics(xyz_m, verts_m, hand_batch.xyz_m, hand_batch.verts_m)
+    errors = batch_metrics(joints_m, verts_m, hand_batch.joints_m, hand_batch.verts_m)
     read = []
 
     def labelled(row):

@@ -43,7 +43,7 @@ def test_curves_reach_all_points_at_the_largest_error_and_say_their_area():
 
 
 def test_aligned_and_camera_space_curves_read_their_own_errors():
-    one = errors(xyz_m=np.full((12, 21), 0.04, np.float32))
+    one = errors(joints_m=np.full((12, 21), 0.04, np.float32))
     halves = [
         pck_figure({"network": one}, aligned)["data"][0]["y"][50] for aligned in (True, False)
     ]
@@ -86,7 +86,7 @@ def test_the_surface_has_the_hands_triangles_and_an_error_for_each_vertex(hand):
     trace, choices = figure["data"][0], figure["choices"]
     np.testing.assert_array_equal(np.stack([trace[k] for k in "ijk"], 1), hand.faces)
     corners = np.stack([trace[k] for k in "xyz"], 1)
-    rest = hand.vertices - hand.vertices.mean(0)
+    rest = hand.verts_m - hand.verts_m.mean(0)
     a, b, _ = hand.faces.T
     sides = [np.linalg.norm(v[a] - v[b], axis=1) for v in (corners, rest)]
     np.testing.assert_allclose(*sides, atol=3e-4)  # The same surface, turned.

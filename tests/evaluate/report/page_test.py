@@ -13,7 +13,7 @@ from m3dhmr_jax.metrics.freihand import SampleMetrics, scores
 def random_errors(seed: int) -> SampleMetrics:
     """Thirty hands, a centimetre off; the tips of the fingers, far from the wrist, most."""
     rng, hand = np.random.default_rng(seed), load_builtin()
-    far = np.linalg.norm(hand.vertices - hand.joint_regressor[0] @ hand.vertices, axis=1) / 0.2
+    far = np.linalg.norm(hand.verts_m - hand.joint_regressor[0] @ hand.verts_m, axis=1) / 0.2
     joints = [rng.uniform(0, 0.02, (30, 21)).astype(np.float32) for _ in range(3)]
     mesh = [(rng.uniform(0, 0.02, (30, 778)) * far).astype(np.float32) for _ in range(3)]
     matched = rng.integers(300, 778, (30, 2, 2)).astype(np.int32)

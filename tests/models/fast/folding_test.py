@@ -14,14 +14,14 @@ pytestmark = pytest.mark.long
 
 SYSTEMS = {
     "quickstart": {},
-    "mlp": {"model.landmark_reader": "mlp"},
+    "mlp": {"model.landmark_head": "mlp"},
     "deeper": {"model.blocks": (3, 4, 6, 3)},
     "spiral": {"model.mesh_operator": "spiral"},
     "dsconv without roi": {"model.mesh_operator": "dsconv", "model.roi": False},
     "densestack": {
         "model.backbone": "densestack",
         "model.image_size": 128,
-        "model.landmark_reader": "clipped_mlp",
+        "model.landmark_head": "clipped_mlp",
     },
 }
 FULL_WIDTH = {"model.width": 64, "model.encoding": 256}
@@ -64,14 +64,14 @@ def test_folded_networks_answer_as_the_plain_ones(tiny_config, system):
     network = settled(create_network(tiny_config(**SYSTEMS[system]), load_builtin()))
     plain, fast, _ = answers(network, b=2)
     assert off_mm(plain, fast) < 0.1
-    np.testing.assert_allclose(fast.uv_01, plain.uv_01, atol=1e-3)
+    np.testing.assert_allclose(fast.landmarks_01, plain.landmarks_01, atol=1e-3)
 
 
 def test_at_full_width_all_formulations_serve(tiny_config):
     network = settled(create_network(tiny_config(**FULL_WIDTH), load_builtin()))
     plain, fast, (graphdef, params) = answers(network, b=1)
     assert off_mm(plain, fast) < 0.1
-    np.testing.assert_allclose(fast.uv_01, plain.uv_01, atol=1e-3)
+    np.testing.assert_allclose(fast.landmarks_01, plain.landmarks_01, atol=1e-3)
     used = {
         module.operation.formulation
         for _, module in nnx.iter_modules(nnx.merge(graphdef, params))
@@ -82,7 +82,7 @@ def test_at_full_width_all_formulations_serve(tiny_config):
 
 
 def test_bfloat16_networks_fold_too(tiny_config):
-    config = tiny_config(**{"model.compute_type": "bfloat16"})
+    config = tiny_config(**{"model.compute_dtype": "bfloat16"})
     plain, fast, _ = answers(settled(create_network(config, load_builtin())), b=2)
     assert off_mm(plain, fast) < 10  # Eight bits of each factor.
     assert fast.verts.dtype == jnp.float32
