@@ -1,9 +1,9 @@
-"""Measures everything: each script in a process of its own, one after the other.
+"""Runs the benchmarks, each script in a process of its own, one after the other.
 
     python -m benchmarks cpu    # As `make bench`.
     python -m benchmarks gpu    # All but the last need JAX, Flax, Optax and Orbax alone.
 
-Each prints its table and appends its line to benchmarks/results.jsonl. If one fails the others
+Each prints its table and appends its line to benchmarks/results.jsonl. If one fails, the others
 still run, and the exit code is 1.
 """
 
@@ -50,7 +50,7 @@ def main(where: str) -> None:
             failed.append(script)
         print(f"({time.perf_counter() - start:.0f} s)", flush=True)
     if failed:
-        raise SystemExit(f"failed, so not measured: {', '.join(failed)}")
+        raise SystemExit(f"failed, not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

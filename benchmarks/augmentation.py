@@ -1,8 +1,9 @@
-"""Two random views of 32 photos (224 px to 128 px): the jitted augmentation against an OpenCV loop.
+"""Two random views of 32 images (224 px to 128 px): the jitted augmentation against an OpenCV loop.
 
-Run: python -m benchmarks.augmentation
-Prints milliseconds per batch and their ratio; below 1 the jitted augmentation is faster.
-The loop does the same work: warp, colour jitter, normalisation, stacking; no labels.
+    python -m benchmarks.augmentation
+
+Prints milliseconds per batch and their ratio; below 1 the jitted augmentation is faster. The loop
+does the same work: warp, colour jitter, normalisation and stacking, but no labels.
 """
 
 import cv2
@@ -11,27 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import interleaved, record, table
+from configs import resnet18
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
-from m3dhmr_jax.types import Batch
+from m3dhmr_jax.data.fake import fake_batch
 
-N_IMAGES, PHOTO_PX = 32, 224
-
-
-def make_batch() -> Batch:
-    """Noise for photos: the time does not depend on what they show."""
-    rng = np.random.default_rng(0)
-    verts_m = rng.uniform(-0.1, 0.1, (N_IMAGES, 778, 3)).astype(np.float32)
-    verts_m[..., 2] += 0.7
-    intrinsics = np.array([[480, 0, 112], [0, 480, 112], [0, 0, 1]], np.float32)
-    return Batch(
-        image=rng.integers(0, 256, (N_IMAGES, PHOTO_PX, PHOTO_PX, 3), dtype=np.uint8),
-        intrinsics=np.tile(intrinsics, (N_IMAGES, 1, 1)),
-        joints_m=verts_m[:, :21],
-        verts_m=verts_m,
-        bbox_px=np.tile(np.array([55, 60, 110, 95], np.float32), (N_IMAGES, 1)),
-        index=np.arange(N_IMAGES),
-        valid=np.ones(N_IMAGES, bool),
-    )
+N_IMAGES = 32
 
 
 def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -39,9 +24,9 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
     views = []
     for image in np.repeat(images, 2, axis=0):
         side = 110 * (config.scale + config.scale_jitter * rng.uniform(-1, 1))
-        turn = cv2.getRotationMatrix2D((112, 112), rng.uniform(-90, 90), config.size / side)
-        turn[:, 2] += config.size / 2 - 112
-        crop = cv2.warpAffine(image, turn, (config.size, config.size)).astype(np.float32) / 255
+        rotation = cv2.getRotationMatrix2D((112, 112), rng.uniform(-90, 90), config.size / side)
+        rotation[:, 2] += config.size / 2 - 112
+        crop = cv2.warpAffine(image, rotation, (config.size, config.size)).astype(np.float32) / 255
         bright, contrast, saturation = 1 + 0.4 * rng.uniform(-1, 1, 3)
         hsv = cv2.cvtColor(crop, cv2.COLOR_RGB2HSV)
         hsv[..., 0] = (hsv[..., 0] + 18 * rng.uniform(-1, 1)) % 360
@@ -49,11 +34,12 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
         crop = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
         crop = crop * (bright * contrast) + bright * (1 - contrast) / 2
         views.append(np.clip(crop, 0, 1) * 2 - 1)
-    return np.stack(views)
+    rerotation np.stack(views)
 
 
 def main(*, rounds: int = 15) -> None:
-    batch, config, rng = make_batch(), AugmentConfig(), np.random.default_rng(1)
+    config = AugmentConfig(size=128, **resnet18.get_config().augment)
+    batch, rng = fake_batch(N_IMAGES), np.random.default_rng(1)
     augment = jax.jit(lambda batch, key, step: two_views(batch, key, step, config))
     on_device, key = jax.tree.map(jnp.asarray, batch), jax.random.key(0)
     functions = {

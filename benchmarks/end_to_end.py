@@ -1,12 +1,12 @@
-"""Examples per second of training as it runs: reading, sending, the step, and looking at its terms.
+"""Examples per second of a training run: loading, transfer, the step and its logging.
 
-    python -m benchmarks.end_to_end --photos=20000 --config=configs/resnet18.py --workers=12
-    python -m benchmarks.end_to_end --data=data/tfds/freihand/...  # A prepared set.
+    python -m benchmarks.end_to_end --images=20000 --config=configs/resnet18.py --workers=12
+    python -m benchmarks.end_to_end --data=data/tfds/freihand/...  # A prepared dataset.
 
-Beside it stand its two halves alone, the loader and the step on one batch again and again: the
-slower one is what to work on. An example is one photo, of which the network sees two views. The
-last line says how long the paper's schedule, 38 epochs of 130,240 examples, takes at this rate.
-Photos are rendered first if no set is named, and read from files that the system has in memory.
+Next to it are its two halves alone, the loader and the step on one batch: the slower one is the
+bottleneck. An example is one image, of which the network sees two views. The last line states how
+long the paper's schedule, 38 epochs of 130,240 examples, takes at this rate. Images are rendered
+first if no dataset is named, and read from files in the page cache.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PAPER_EXAMPLES = 38 * 130_240
 
 
 def rounds_ms(one: Callable[[], object], steps: int, rounds: int) -> list[float]:
-    """Milliseconds of a call, in each round of many."""
+    """Milliseconds per call, for each round of `steps` calls."""
     for _ in range(max(steps // 5, 1)):
         last = one()
     times_ms = []
@@ -60,7 +60,7 @@ def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, l
     pending = None
 
     def trained(batch: object) -> object:
-        """A step; the terms of the one before are read while it runs, as the run's log does."""
+        """A step; the terms of the one before are read while it runs, as the run's logger does."""
         nonlocal state, pending
         state, terms = step(state, batch, key)
         jax.device_get(pending)
@@ -86,12 +86,12 @@ def main() -> None:
         "--data", default=None, help="A prepared set, a folder of dataset_info.json."
     )
     parser.add_argument(
-        "--photos", type=int, default=2000, help="To render, if there is no --data."
+        "--images", type=int, default=2000, help="images to render if there is no --data"
     )
     parser.add_argument("--renderers", type=int, default=2, help="Processes that render.")
     parser.add_argument("--batch_size", type=int, default=32, help="Examples per step.")
     parser.add_argument(
-        "--steps", type=int, default=20, help="Steps per round, after a fifth of it to flush."
+        "--steps", type=int, default=20, help="Steps per round, after a fifth of them as warm-up."
     )
     parser.add_argument("--rounds", type=int, default=3, help="Rounds.")
     parser.add_argument("--threads", type=int, default=2, help="config.data.loader.threads.")
@@ -105,8 +105,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         if args.data is None:
-            write_dataset(out / "photos", args.photos, 1, 0, args.renderers, recipe=FULL)
-            data = prepare(out / "photos", out / "prepared")
+            write_dataset(out / "images", args.images, 1, 0, args.renderers, recipe=FULL)
+            data = prepare(out / "images", out / "prepared")
         else:
             data = Path(args.data)
         times_ms = measured(config, data, args.steps, args.rounds)

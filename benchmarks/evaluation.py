@@ -1,10 +1,10 @@
-"""Seconds to evaluate as many samples as FreiHAND's evaluation set has, photos in memory.
+"""Seconds to evaluate as many samples as FreiHAND's evaluation set has, images in memory.
 
     python -m benchmarks.evaluation [configs/resnet34.py]
 
-Three parts, as evaluation has them: hands from photos, in front of the camera (untrained network,
-photos of noise); their errors, computed on the device; scores of all errors, on the host. Errors
-are those of hands with noise: to align what an untrained network answers takes another time.
+Three parts, as in an evaluation: predictions in camera space (untrained network, images of noise);
+errors, computed on the device; scores of all errors, on the host. The errors are those of true hands
+with noise, because aligning the predictions of an untrained network takes another time.
 """
 
 import itertools
@@ -14,30 +14,12 @@ import jax
 import numpy as np
 
 from benchmarks.measure import interleaved, record, table
-from benchmarks.scoring import N_SAMPLES, Samples, make_samples
+from benchmarks.scoring import N_SAMPLES, make_samples
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
+from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.inference import make_predict_step
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
-from m3dhmr_jax.types import Batch
-
-PHOTO_PX = 224
-
-
-def batch_of(samples: Samples) -> Batch:
-    """Photos of noise for the hands of a batch."""
-    n = len(samples.joints_m)
-    rng = np.random.default_rng(0)
-    intrinsics = np.array([[480, 0, 112], [0, 480, 112], [0, 0, 1]], np.float32)
-    return Batch(
-        image=rng.integers(0, 256, (n, PHOTO_PX, PHOTO_PX, 3), np.uint8),
-        intrinsics=np.tile(intrinsics, (n, 1, 1)),
-        joints_m=samples.joints_m.astype(np.float32),
-        verts_m=samples.verts_m.astype(np.float32),
-        bbox_px=np.tile(np.array([47, 47, 130, 130], np.float32), (n, 1)),
-        index=np.arange(n, dtype=np.int32),
-        valid=np.ones(n, bool),
-    )
 
 
 def main(name: str = "configs/resnet18.py", *, n: int = N_SAMPLES) -> None:
@@ -49,24 +31,24 @@ def main(name: str = "configs/resnet18.py", *, n: int = N_SAMPLES) -> None:
     )
     size = config.eval.batch_size
     count = -(-n // size)
-    samples = make_samples(count * size)  # The last batch is filled up, as in evaluation.
+    samples = make_samples(count * size)  # The last batch is padded, as in evaluation.
     rows = itertools.cycle(np.arange(count * size).reshape(count, size))
-    photos, errors = batch_of(Samples(*(each[:size] for each in samples))), []
+    batch, errors = fake_batch(size), []
 
-    def answer() -> object:
-        return predict_step(network.params, network.stats, photos)
+    def predict() -> object:
+        return predict_step(network.params, network.stats, batch)
 
     def compute_errors() -> object:
         hands = [each[here].astype(np.float32) for here in [next(rows)] for each in samples]
-        joints_m, verts_m, pred_xyz_m, pred_verts_m = hands
-        errors.append(batch_metrics(pred_xyz_m, pred_verts_m, joints_m, verts_m))
+        joints_m, verts_m, pred_joints_m, pred_verts_m = hands
+        errors.append(batch_metrics(pred_joints_m, pred_verts_m, joints_m, verts_m))
         return errors[-1]
 
-    timings = interleaved({"answers": answer, "errors": compute_errors}, count, warm_up=1)
+    timings = interleaved({"predictions": predict, "errors": compute_errors}, count, warm_up=1)
     kept = jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *errors[1:])
     timings |= interleaved({"scores": lambda: scores(kept)}, rounds=3, warm_up=1)
     seconds = {
-        "answers": count * timings["answers"].median_ms / 1000,
+        "predictions": count * timings["predictions"].median_ms / 1000,
         "errors": count * timings["errors"].median_ms / 1000,
         "scores": timings["scores"].median_ms / 1000,
     }

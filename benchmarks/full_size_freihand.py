@@ -3,10 +3,10 @@
     python -m benchmarks.full_size_freihand
     python -m benchmarks.full_size_freihand --hand=MANO_RIGHT.pkl   # Meshes given as parameters.
 
-Writes 130,240 training photos with 32,560 masks and annotations, and 3,960 evaluation photos, in
-the official layout (files are hard links to a few), then runs tfds_freihand.prepare on them as a
-process of its own. That takes 5 GB in --place, which are given back. The peak is the resident
-memory of that process, as `/usr/bin/time -v` has it.
+Writes 130,240 training images with 32,560 masks and annotations, and 3,960 evaluation images, in the
+official layout (hard links to a few files), then runs `m3dhmr prepare` on them in a process of its
+own. This needs 5 GB in --tmp, which are freed afterwards. The peak is the resident memory of that
+process, as reported by `/usr/bin/time -v`.
 """
 
 import itertools
@@ -28,18 +28,18 @@ from m3dhmr_jax.data.mano_annotations import posed_vertices_m
 from m3dhmr_jax.hand import HandModel, load_mano
 
 POSES, VERSIONS, EVALUATION = 32_560, 4, 3_960
-DISTINCT = 64  # Photos and annotations; a file system may admit 65,000 links to one file.
+DISTINCT = 64  # Images and annotations; some file systems allow 65,000 links to one file.
 SIDE_PX = 224
-LIMIT_MINUTES, LIMIT_GB = 15, 4
-SHRINK = flags.DEFINE_integer("shrink", 1, "Divides all numbers, for a quick look.")
-HAND = flags.DEFINE_string("hand", None, "MANO_RIGHT.pkl; then lists of parameters are written.")
-PLACE = flags.DEFINE_string("place", None, "A folder with 5 GB to spare; the system's if none.")
+TARGET_MINUTES, TARGET_GB = 15, 4
+SHRINK = flags.DEFINE_integer("shrink", 1, "Divides all numbers, for a quick run.")
+HAND = flags.DEFINE_string("hand", None, "MANO_RIGHT.pkl; then annotations are MANO parameters.")
+TMP = flags.DEFINE_string("tmp", None, "A folder with 5 GB of free space; default: the system's.")
 
 
-def photos(rng: np.random.Generator) -> list[bytes]:
-    """JPEG files of about 9 KB of coloured noise."""
-    blotches = rng.integers(0, 256, (DISTINCT, 28, 28, 3), np.uint8)
-    return [simplejpeg.encode_jpeg(np.kron(b, np.ones((8, 8, 1), np.uint8))) for b in blotches]
+def images(rng: np.random.Generator) -> list[bytes]:
+    """JPEG files of coloured noise, about 9 KB each."""
+    blocks = rng.integers(0, 256, (DISTINCT, 28, 28, 3), np.uint8)
+    return [simplejpeg.encode_jpeg(np.kron(block, np.ones((8, 8, 1), np.uint8))) for block in blocks]
 
 
 def masks(rng: np.random.Generator) -> list[bytes]:
@@ -63,7 +63,7 @@ def write_files(folder: Path, files: list[bytes], count: int) -> None:
             os.link(folder / f"{index % len(files):08d}.jpg", path)
 
 
-def write_list(path: Path, records: Iterable[str], count: int) -> None:
+def write_annotations(path: Path, records: Iterable[str], count: int) -> None:
     """A JSON list of `count` records, the given ones in turn."""
     with path.open("w") as file:
         for index, record in enumerate(itertools.islice(itertools.cycle(records), count)):
@@ -90,31 +90,31 @@ def annotations(rng: np.random.Generator, hand: HandModel | None) -> dict[str, l
 def posed(
     rng: np.random.Generator, hand: HandModel, intrinsics: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Parameters and the landmarks that they give, which are compared when they are read."""
-    bent = rng.normal(0, 0.5, (DISTINCT, 58))
+    """MANO parameters and the joints of the meshes that they pose."""
+    pose_and_shape = rng.normal(0, 0.5, (DISTINCT, 58))
     root = np.tile([112.0, 112.0, 700.0], (DISTINCT, 1))
-    parameters = np.concatenate([bent, root], axis=1)
+    parameters = np.concatenate([pose_and_shape, root], axis=1)
     verts_m = posed_vertices_m(hand, parameters, intrinsics)
     return {"mano": parameters[:, None], "xyz": hand.joint_regressor @ verts_m}
 
 
 def write_stand_in(folder: Path) -> None:
-    """The whole folder; 1.7 GB of it are the lists of vertices."""
+    """The whole folder; 1.7 GB of it are the vertex annotations."""
     rng = np.random.default_rng(0)
     hand = load_mano(HAND.value) if HAND.value else None
     poses, evaluation = POSES // SHRINK.value, EVALUATION // SHRINK.value
-    write_files(folder / "training" / "rgb", photos(rng), poses * VERSIONS)
+    write_files(folder / "training" / "rgb", images(rng), poses * VERSIONS)
     write_files(folder / "training" / "mask", masks(rng), poses)
-    write_files(folder / "evaluation" / "rgb", photos(rng), evaluation)
+    write_files(folder / "evaluation" / "rgb", images(rng), evaluation)
     for part, count in (("training", poses), ("evaluation", evaluation)):
         for name, records in annotations(rng, hand).items():
-            write_list(folder / f"{part}_{name}.json", records, count)
+            write_annotations(folder / f"{part}_{name}.json", records, count)
 
 
 def prepare(folder: Path, data_dir: Path) -> tuple[float, float, float]:
-    """Minutes, minutes of CPU and gigabytes at most of `python -m tfds_freihand.prepare`."""
-    command = [sys.executable, "-m", "tfds_freihand.prepare"]
-    command += [f"--folder={folder}", f"--data_dir={data_dir}"]
+    """Minutes, CPU-minutes and peak gigabytes of `m3dhmr prepare`."""
+    command = [sys.executable, "-m", "m3dhmr_jax.cli", "prepare"]
+    command += [f"--folder={folder}", f"--data-dir={data_dir}"]
     command += [f"--hand={HAND.value}"] if HAND.value else []
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -126,15 +126,15 @@ def prepare(folder: Path, data_dir: Path) -> tuple[float, float, float]:
 
 
 def main(_) -> None:
-    with tempfile.TemporaryDirectory(dir=PLACE.value) as place:
-        folder = Path(place) / "FreiHAND"
+    with tempfile.TemporaryDirectory(dir=TMP.value) as tmp:
+        folder = Path(tmp) / "FreiHAND"
         start = time.perf_counter()
         write_stand_in(folder)
         print(f"stand-in written in {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
-        minutes, cpu_minutes, gigabytes = prepare(folder, Path(place) / "tfds")
-        written = sum(p.stat().st_size for p in (Path(place) / "tfds").rglob("*") if p.is_file())
-    print(f"prepared in {minutes:.1f} minutes (bar: {LIMIT_MINUTES}), {cpu_minutes:.1f} of CPU")
-    print(f"peak memory {gigabytes:.2f} GB (bar: {LIMIT_GB}); {written / 1e9:.1f} GB written")
+        minutes, cpu_minutes, gigabytes = prepare(folder, Path(tmp) / "tfds")
+        written = sum(p.stat().st_size for p in (Path(tmp) / "tfds").rglob("*") if p.is_file())
+    print(f"prepared in {minutes:.1f} minutes (target: {TARGET_MINUTES}), {cpu_minutes:.1f} of CPU")
+    print(f"peak memory {gigabytes:.2f} GB (target: {TARGET_GB}); {written / 1e9:.1f} GB written")
     facts = {"minutes": minutes, "cpu_minutes": cpu_minutes, "peak_gb": gigabytes}
     facts = {name: round(value, 2) for name, value in facts.items()}
     record("full_size_freihand", {}, shrink=SHRINK.value, from_mano=bool(HAND.value), **facts)

@@ -1,11 +1,11 @@
-"""How long one hand takes: the network alone, and from a photo to a mesh in camera space.
+"""Latency of one hand: the network alone, and from an image to a mesh in camera space.
 
     python -m benchmarks.latency [--config=configs/resnet34.py] [--compute_dtype=bfloat16]
 
 One line per config. `plain` is the network as it is trained, `jax.jit` of the unfolded module in
 evaluation mode; `network` is what the predictor runs. All configs are timed in turn in one
-process, beside the plain M3DHMR-ResNet18. The photo is of 640 x 480 px with one box and K; its
-column stays empty where there is no OpenCV, as on some machines with a GPU.
+process, next to the plain M3DHMR-ResNet18. The image has 640 x 480 px with one box and K; its column
+stays empty where OpenCV is not installed.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import compiler_options, predict
 from m3dhmr_jax.models.fast.folding import fold
 
-YARDSTICK = "configs/resnet18.py"
-CONFIGS = (YARDSTICK, "configs/mobrecon.py:backbone=densestack")
+REFERENCE = "configs/resnet18.py"
+CONFIGS = (REFERENCE, "configs/mobrecon.py:backbone=densestack")
 HEADS = [
     "config",
     "plain ms",
@@ -55,16 +55,16 @@ def calls(name: str, compute_dtype: str) -> dict[str, Callable[[], object]]:
         from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
         predictor = HandMeshPredictor(network, hand, params, stats)
-        photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        image_u8 = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
         boxes_px = [[200, 150, 170, 180]]
-        parts["pipeline"] = functools.partial(predictor, photo, boxes=boxes_px, K=K)
+        parts["pipeline"] = functools.partial(predictor, image_u8, boxes=boxes_px, K=K)
     return parts
 
 
 def main(
     configs: tuple[str, ...] = CONFIGS, rounds: int = 40, compute_dtype: str = "float32"
 ) -> None:
-    names = dict.fromkeys((YARDSTICK, *configs))
+    names = dict.fromkeys((REFERENCE, *configs))
     functions = {
         (name, part): call for name in names for part, call in calls(name, compute_dtype).items()
     }
@@ -74,7 +74,7 @@ def main(
         name: {keys[key][1]: t for key, t in timings.items() if keys[key][0] == name}
         for name in names
     }
-    yardstick_ms = of_config[YARDSTICK]["network_plain"].median_ms
+    reference_ms = of_config[REFERENCE]["network_plain"].median_ms
     rows = []
     for name in configs:
         medians_ms = {part: timing.median_ms for part, timing in of_config[name].items()}
@@ -82,7 +82,7 @@ def main(
         pipeline = medians_ms.get("pipeline")
         ratios = {
             "network_to_plain": network / plain,
-            "network_to_plain_resnet18": network / yardstick_ms,
+            "network_to_plain_resnet18": network / reference_ms,
             "pipeline_to_network": pipeline and pipeline / network,
         }
         rows.append([name, plain, network, pipeline, *ratios.values()])
@@ -99,7 +99,7 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", action="append", help="a config of this repository, or several")
-    parser.add_argument("--rounds", type=int, default=40, help="that count")
+    parser.add_argument("--rounds", type=int, default=40, help="measured rounds")
     parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype")
     args = parser.parse_args()
     main(tuple(args.config or CONFIGS), args.rounds, args.compute_dtype)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.loader
 
-Reads shuffled batches of 32 photos of the full synthetic recipe, prepared as FreiHAND is, from
-files that the system has in memory. A training step on the same cores leaves less.
+Reads shuffled batches of 32 images of the full synthetic recipe, prepared as FreiHAND is, from files
+in the page cache. A training step on the same cores leaves less.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ SETTINGS = ((1, 0), (2, 0), (4, 0), (2, 1), (2, 2))  # Threads, workers.
 
 
 def batch_ms(data: Path, threads: int, workers: int, batches: int) -> float:
-    """Of one batch, on average over many, once those that were read ahead are used up."""
+    """Mean time of a batch, after the prefetched ones are used up."""
     stream = loader.train_batches(data, BATCH, seed=0, threads=threads, workers=workers)
     for _ in range(2 * loader.PREFETCHED_BATCHES * max(1, workers)):
         next(stream)
@@ -31,15 +31,15 @@ def batch_ms(data: Path, threads: int, workers: int, batches: int) -> float:
 
 
 def main(
-    photos: int = 512,
+    images: int = 512,
     settings: tuple[tuple[int, int], ...] = SETTINGS,
     batches: int = 60,
     rounds: int = 3,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        write_dataset(out / "photos", photos, 1, seed=0, workers=2, recipe=FULL)
-        data = prepare(out / "photos", out / "prepared")
+        write_dataset(out / "images", images, 1, seed=0, workers=2, recipe=FULL)
+        data = prepare(out / "images", out / "prepared")
         times = {setting: [] for setting in settings}
         for _ in range(rounds):  # A stream at a time: an open one reads ahead.
             for threads, workers in settings:

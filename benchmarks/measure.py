@@ -1,7 +1,7 @@
 """What all benchmarks share: fair timing, and results that say where they come from.
 
-A script times callables in turn, `interleaved`, prints one `table` and calls `record`, which
-appends one line of JSON to benchmarks/results.jsonl, or to the file that BENCHMARK_RESULTS names:
+A script times callables in turn (`interleaved`), prints one `table` and calls `record`, which appends
+one line of JSON to benchmarks/results.jsonl, or to the file that BENCHMARK_RESULTS names:
 
     {"benchmark": "latency", "date": ..., "machine": {...}, "versions": {...},
      what the script states of its settings and results...,
@@ -25,11 +25,11 @@ import numpy as np
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 CPUINFO = Path("/proc/cpuinfo")
-WIDE_ARITHMETIC = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "asimd": "NEON"}
+VECTOR_EXTENSIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "asimd": "NEON"}
 
 
 class Timing(NamedTuple):
-    """Of one callable over all rounds."""
+    """Times of one callable over all rounds."""
 
     median_ms: float
     low_ms: float  # 10th percentile.
@@ -41,11 +41,10 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Times each function once per round, in turn, so that all see the same noise of the machine.
 
-    A run ends when what it returned is computed. The first `warm_up` rounds, which compile, do not
-    count.
+    A call ends when its result is computed. The first `warm_up` rounds, which compile, do not count.
 
     Raises:
-        ValueError: if no round would count.
+        ValueError: if `rounds` is below 1.
     """
     if rounds < 1:
         raise ValueError(f"rounds={rounds} must be at least 1: a median needs a run")
@@ -66,7 +65,7 @@ def timing(times_ms: Sequence[float]) -> Timing:
 
 
 def peak_memory_mb() -> float:
-    """The most that the device has held for this process; of a CPU, that the process has."""
+    """Peak device memory of this process; on a CPU, the peak resident memory of the process."""
     stats = jax.devices()[0].memory_stats()  # None on a CPU.
     if stats:
         return stats["peak_bytes_in_use"] / 1e6
@@ -74,7 +73,7 @@ def peak_memory_mb() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What computes here, without a name of its own."""
+    """The machine, without its host name."""
     devices = jax.devices()
     return {
         "cpu": _cpu(),
@@ -85,12 +84,12 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """Its name, and the wide arithmetic that it has."""
+    """Its name and its vector extensions."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
     parts = [line.partition(":") for line in lines]
     facts = {name.strip(): value.strip() for name, _, value in parts}
     flags = facts.get("flags", facts.get("Features", "")).split()  # Of x86, of ARM.
-    wide = [name for flag, name in WIDE_ARITHMETIC.items() if flag in flags]
+    wide = [name for flag, name in VECTOR_EXTENSIONS.items() if flag in flags]
     return ", ".join([facts.get("model name", platform.machine()), *wide])
 
 
@@ -100,8 +99,8 @@ def versions() -> dict[str, str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown; numbers with four digits, nothing for None; the first column is text."""
-    lines = [list(heads), *([_shown(cell) for cell in row] for row in rows)]
+    """A Markdown table; numbers with four digits, None as an empty cell; the first column is text."""
+    lines = [list(heads), *([_format(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width for width in widths]
     padded = [
@@ -111,17 +110,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def _shown(cell: object) -> str:
+def _format(cell: object) -> str:
     if not isinstance(cell, float):
         return "" if cell is None else str(cell)
     return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"
 
 
 def record(benchmark: str, timings: Mapping[str, Timing], **facts: Any) -> dict[str, Any]:
-    """Appends the line of a benchmark, and returns it; `facts` become keys of it.
+    """Appends the line of a benchmark and returns it; `facts` become keys of it.
 
     Raises:
-        ValueError: if two values would have one key, or one is no number that JSON knows.
+        ValueError: if two values have the same key, or a number is not finite.
     """
     parts: list[dict[str, Any]] = [
         {"benchmark": benchmark, "date": datetime.date.today().isoformat()},
@@ -131,9 +130,9 @@ def record(benchmark: str, timings: Mapping[str, Timing], **facts: Any) -> dict[
         {"spread_ms": {n: [round(t.low_ms, 4), round(t.high_ms, 4)] for n, t in timings.items()}},
     ]
     names = [name for part in parts for name in part]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise ValueError(f"{benchmark}: {doubled} would be written twice: rename facts or timings")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{benchmark}: {repeated} are given twice: rename facts or timings")
     line = {name: value for part in parts for name, value in part.items()}
     text = json.dumps(line, allow_nan=False)
     with Path(os.environ.get("BENCHMARK_RESULTS", RESULTS)).open("a") as file:

@@ -1,10 +1,10 @@
-"""Where a network spends its time: each part alone, batch 1, on what the part before it answered.
+"""Where a network spends its time: each part alone, batch 1, on the output of the part before it.
 
     python -m benchmarks.parts [configs/resnet34.py]
 
-The network is the plain one. Each part is a program of its own; the whole network is one, in which
-the compiler may join parts and a call costs its overhead once. What the parts take together is
-therefore no less.
+The network is the plain one. Each part is a program of its own; the whole network is a single one,
+in which the compiler may fuse across parts and the call overhead is paid once, so the sum of the
+parts is an upper bound.
 """
 
 import sys
@@ -31,7 +31,7 @@ Call = Callable[..., Any]
 
 
 def walk(model: M3DHMR, image: Float[Array, "b s s 3"], call: Call) -> Prediction:
-    """The network's answer, part by part: `call(name, modules, function, *inputs)` computes one.
+    """The network part by part: `call(name, modules, function, *inputs)` computes one part.
 
     `function` takes the modules, which hold all its parameters, and the inputs.
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.systems
 
-Prints the README's table in Markdown, then one line of JSON. Multiply-adds are those of one image
-at batch 1, found by a walk over the traced program: every multiplication of a convolution (its
-padding included), of a matrix product, and of floats element by element (normalisation, up-sampling
-and mixing of kernels among them). The compiler may fold some away; no count rests on it.
+Prints the table of docs/systems.md in Markdown, then one line of JSON. Multiply-adds are those of
+one image, counted over the traced program: every multiplication of a convolution (its padding
+included), of a matrix product, and of floats element by element (normalisation, up-sampling and
+attention over kernels among them), before any optimisation by the compiler.
 """
 
 import functools
@@ -72,24 +72,24 @@ class Size(NamedTuple):
 
 
 def load_config(name: str) -> Config:
-    """What `--config=name` loads; the working directory must be the repository's."""
+    """The config that `--config=name` loads; the working directory must be the repository's."""
     path, *variant = name.split(":")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     return module.get_config(*variant)
 
 
 def size_of(config: Config) -> Size:
-    """Counts a network without making its arrays."""
+    """Counts a network without initialising it."""
     network = create_network(config, load_hand(config), abstract=True)
     image = jax.ShapeDtypeStruct((1, network.image_size, network.image_size, 3), jnp.float32)
-    answer = functools.partial(predict, network.eval_graphdef)
-    program = jax.make_jaxpr(answer)(network.params, network.stats, image)
+    forward = functools.partial(predict, network.eval_graphdef)
+    program = jax.make_jaxpr(forward)(network.params, network.stats, image)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(network.params))
     return Size(parameters, multiply_adds(program.jaxpr))
 
 
 def multiply_adds(jaxpr: Any) -> int:
-    """Multiplications of floats in a program and all that it calls."""
+    """Multiplications of floats in a program and in all that it calls."""
     return sum(
         _own(step) + sum(multiply_adds(inner) for inner in _called(step)) for step in jaxpr.eqns
     )

@@ -2,8 +2,8 @@
 
     python -m benchmarks.throughput [configs/resnet34.py]
 
-`plain` is the network as it is trained, `network` as the predictor runs it: folded for one hand or
-few. Weights are untrained.
+`plain` is the network as it is trained, `network` as the predictor runs it: folded, for few hands.
+The weights are untrained.
 """
 
 import functools

@@ -3,32 +3,30 @@
     python -m benchmarks.training_step
     python -m benchmarks.training_step --compute_dtype=bfloat16 --batch_size=256 --steps=30
 
-The whole jitted step of a run, augmentation and optimizer included, on examples that lie on the
-device; an example is one photo, of which the network sees two views. Model FLOPs are those of the
-network forward and, twice as many, backward, not what is computed again to save memory.
-Utilisation is their share of what the device's data sheet promises for dense products in the
-compute type; for devices that are not in the list here it is left out. It needs no data set.
+The whole jitted step of a run, augmentation and optimizer included, on a batch that stays on the
+device; an example is one image, of which the network sees two views. Model FLOPs are those of the
+forward pass and twice as many for the backward pass, without recomputation. Utilisation is their
+ratio to the data sheet's peak for dense products in the compute dtype; it is omitted for devices
+that are not listed here. No dataset is needed.
 """
 
 import argparse
-import functools
 import time
 from typing import Any
 
 import jax
-import numpy as np
-import optax
 
 from benchmarks.measure import peak_memory_mb, record, table, timing
 from benchmarks.systems import load_config, size_of
-from m3dhmr_jax import losses
-from m3dhmr_jax.builders import create_network, load_hand
-from m3dhmr_jax.data.augment import AugmentConfig
-from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.builders import create_optimizer, load_hand
+from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.runtime import sharding
-from m3dhmr_jax.training import optim
-from m3dhmr_jax.training.step import Objective, init_state, make_train_step
-from m3dhmr_jax.types import Batch, Config
+from m3dhmr_jax.tasks import create_task
+from m3dhmr_jax.training.step import init_state
+from m3dhmr_jax.training.train import Schedule, create_step
+from m3dhmr_jax.types import Config
+
+STEPS_PER_EPOCH = 1000  # Only the learning rate's schedule depends on it.
 
 PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.
     ("H100", "bfloat16"): 989.4,
@@ -39,51 +37,25 @@ PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.
 
 
 def peak_tflops(device_kind: str, compute_dtype: str) -> float | None:
-    """What one device promises, if it is known."""
-    for (name, of_type), tflops in PEAK_TFLOPS.items():
-        if name in device_kind and of_type == compute_dtype:
+    """The data sheet's peak of one device, None if it is not listed."""
+    for (name, dtype), tflops in PEAK_TFLOPS.items():
+        if name in device_kind and dtype == compute_dtype:
             return tflops
     return None
-
-
-def examples(hand: HandModel, n: int) -> Batch:
-    """The hand of rest in front of a camera, on noise."""
-    rng = np.random.default_rng(0)
-    place_m = np.array([0, 0, 0.6]) - hand.verts_m.mean(axis=0)
-    verts_m = np.repeat((hand.verts_m + place_m)[None], n, axis=0).astype(np.float32)
-    intrinsics = np.array([[450, 0, 112], [0, 450, 112], [0, 0, 1]], np.float32)
-    return Batch(
-        image=rng.integers(0, 256, (n, 224, 224, 3), np.uint8),
-        intrinsics=np.repeat(intrinsics[None], n, axis=0),
-        joints_m=(hand.joint_regressor @ verts_m).astype(np.float32),
-        verts_m=verts_m,
-        bbox_px=np.repeat(np.array([[50, 50, 120, 120]], np.float32), n, axis=0),
-        index=np.arange(n, dtype=np.int32),
-        valid=np.ones(n, bool),
-    )
 
 
 def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], float | None]:
     """Milliseconds of a step in each round; MB that the program needs, if the compiler says so."""
     hand = load_hand(config)
-    network = create_network(config, hand)
-    optimizer = optim.adam(
-        optax.constant_schedule(config.optim.learning_rate), config.optim.clip_norm
-    )
-    step = make_train_step(
-        network.graphdef,
-        functools.partial(losses.two_view_terms, faces=hand.faces, crop_px=network.image_size),
-        optimizer,
-        Objective(dict(config.loss.weights)),
-        AugmentConfig(size=network.image_size, **config.augment),
-        config.optim.ema_decay,
-        config.optim.accumulate_steps,
-    )
+    task = create_task(config, hand)
     mesh = sharding.device_mesh()
+    optimizer = create_optimizer(config, STEPS_PER_EPOCH)
+    schedule = Schedule.of(config, STEPS_PER_EPOCH * config.batch_size)
+    network = task.network
     state = init_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state, key = sharding.replicate(state, mesh), jax.random.key(0)
-    batch = sharding.shard(examples(hand, config.batch_size), mesh)
-    step = sharding.jit_step(step, mesh).lower(state, batch, key).compile()
+    batch = sharding.shard(fake_batch(config.batch_size), mesh)
+    step = create_step(config, task, optimizer, schedule, mesh).lower(state, batch, key).compile()
     key = jax.device_put(key, sharding.replicated(mesh))
     times_ms = []
     for _ in range(rounds + 1):
@@ -96,7 +68,7 @@ def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], floa
 
 
 def program_mb(memory: Any) -> float | None:
-    """Arguments, results and all between; results in the place of arguments count once."""
+    """Arguments, results and temporaries; donated arguments count once."""
     if memory is None:
         return None
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -106,19 +78,19 @@ def program_mb(memory: Any) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--config", default="configs/resnet18.py", help="As of main.py; its task is 'mesh'."
+        "--config", default="configs/resnet18.py", help="as for main.py, with task 'mesh'"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="Examples per step.")
+    parser.add_argument("--batch_size", type=int, default=32, help="examples per step")
     parser.add_argument(
-        "--steps", type=int, default=3, help="Steps per round; they queue up, as in a run."
+        "--steps", type=int, default=3, help="steps per round; they are queued, as in a run"
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="Rounds that count, after one that does not."
+        "--rounds", type=int, default=3, help="measured rounds, after one warm-up round"
     )
-    parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype.")
-    parser.add_argument("--remat", action="store_true", help="config.model.remat.")
+    parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype")
+    parser.add_argument("--remat", action="store_true", help="config.model.remat")
     parser.add_argument(
-        "--accumulate_steps", type=int, default=1, help="config.optim.accumulate_steps."
+        "--accumulate_steps", type=int, default=1, help="config.optim.accumulate_steps"
     )
     args = parser.parse_args()
     config = load_config(args.config)

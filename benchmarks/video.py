@@ -1,9 +1,10 @@
-"""Predicts a video as a user does: speed of the whole way, and memory that must not grow.
+"""Predicts a video as a user does: end-to-end speed, and memory that must not grow.
 
-Run: python -m benchmarks.video --checkpoint runs/quickstart
-Makes videos of 5 s and 30 s, 640 x 480 px at 30 Hz, in which a synthetic photo of a hand glides
-over a background, predicts each with the command in a process of its own, and prints its frames per
-second from reading to writing, the wait for the first frame, and its peak memory.
+    python -m benchmarks.video --checkpoint runs/quickstart
+
+Writes videos of 5 s and 30 s, 640 x 480 px at 30 Hz, in which a rendered hand moves over a
+background, predicts each with `m3dhmr predict` in a process of its own, and prints its frames per
+second from reading to writing, the time to the first frame, and its peak memory.
 """
 
 import argparse
@@ -28,33 +29,33 @@ from m3dhmr_jax.synthetic.scene import make_kit, sample_scene
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 SECONDS = (5, 30)
 FEATHER_PX = 12
-FIRST_BOX = "image,x,y,width,height\n{name},245,165,150,150\n"  # About the hand in frame 0.
+FIRST_BOX = "image,x,y,width,height\n{name},245,165,150,150\n"  # Around the hand in frame 0.
 
 
-def synthetic_photo(seed: int) -> UInt8[np.ndarray, "h w 3"]:
-    """One photo of the quickstart's kind."""
+def rendering(seed: int) -> UInt8[np.ndarray, "h w 3"]:
+    """One image of the quickstart recipe."""
     kit, rng = make_kit(load_builtin()), np.random.default_rng(seed)
     scene = sample_scene(rng, kit, QUICKSTART)
     return photograph(rng, scene, kit, draw(scene, kit.surface))[0]
 
 
 def frames(seconds: int, seed: int = 0) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """The photo on its way: it circles, comes nearer, goes away and turns, four times a minute."""
-    photo = synthetic_photo(seed)
-    side = len(photo)
+    """The image circles, comes nearer, recedes and rotates, four times a minute."""
+    image = rendering(seed)
+    side = len(image)
     rim = np.minimum.outer(*[np.minimum(np.arange(side), np.arange(side)[::-1])] * 2)
-    card = np.dstack([photo, np.clip(255 * rim / FEATHER_PX, 0, 255)]).astype(np.float32)
-    background = cv2.resize(cv2.GaussianBlur(photo, (0, 0), 25), (WIDTH, HEIGHT))
+    card = np.dstack([image, np.clip(255 * rim / FEATHER_PX, 0, 255)]).astype(np.float32)
+    background = cv2.resize(cv2.GaussianBlur(image, (0, 0), 25), (WIDTH, HEIGHT))
     for i in range(seconds * RATE_HZ):
-        turn = 2 * np.pi * i / (15 * RATE_HZ)
-        middle = WIDTH / 2 + 90 * np.sin(turn), HEIGHT / 2 + 40 * np.sin(2 * turn)
+        phase = 2 * np.pi * i / (15 * RATE_HZ)
+        middle = WIDTH / 2 + 90 * np.sin(phase), HEIGHT / 2 + 40 * np.sin(2 * phase)
         matrix = cv2.getRotationMatrix2D(
-            (side / 2, side / 2), 10 * np.sin(turn), 1.25 + 0.25 * np.sin(3 * turn)
+            (side / 2, side / 2), 10 * np.sin(phase), 1.25 + 0.25 * np.sin(3 * phase)
         )
         matrix[:, 2] += np.array(middle) - side / 2
         moved = cv2.warpAffine(card, matrix, (WIDTH, HEIGHT))
-        share = moved[..., 3:] / 255
-        yield np.clip(moved[..., :3] * share + background * (1 - share), 0, 255).astype(np.uint8)
+        alpha = moved[..., 3:] / 255
+        yield np.clip(moved[..., :3] * alpha + background * (1 - alpha), 0, 255).astype(np.uint8)
 
 
 def write_video(path: Path, seconds: int) -> None:
@@ -71,7 +72,7 @@ class Run(NamedTuple):
 
 
 def measure(command: list[str]) -> Run:
-    """What the command prints of its speed, and its peak memory."""
+    """The speed that the command prints, and its peak memory."""
     code = "import sys, resource, runpy; sys.argv = sys.argv[1:]\n"
     code += "try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
     code += "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
@@ -97,10 +98,10 @@ def main(arguments: list[str]) -> None:
             write_video(video, seconds)
             boxes = folder / "boxes.csv"
             boxes.write_text(FIRST_BOX.format(name=video.name))
-            command = ["m3dhmr_jax.predict", "--checkpoint", options.checkpoint, str(video)]
+            command = ["m3dhmr_jax.cli", "predict", "--checkpoint", options.checkpoint, str(video)]
             command += ["--boxes", str(boxes), "--smooth", "--out", str(folder / f"{seconds}s")]
             runs[seconds] = measure(command)
-    heads = ["s of video", "frames/s", "s to the first frame", "MB at most"]
+    heads = ["s of video", "frames/s", "s to the first frame", "peak MB"]
     print(table(heads, [[str(seconds), *run] for seconds, run in runs.items()]))
     record("video", {}, videos=[{"seconds": s} | run._asdict() for s, run in runs.items()])
 
