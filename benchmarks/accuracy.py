@@ -165,9 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=N_TRAIN, help="training images")
     parser.add_argument("--test", type=int, default=N_TEST, help="test images")
     parser.add_argument("--seed", type=int, default=0, help="seed of images, networks and order")
-    parser.add_argument("--images", type=Path, help="a folder in FreiHAND's layout; default: render one")
     parser.add_argument(
-        "--system", action="append", choices=[s.name for s in COMPARED], help="a system by name; may be repeated; default: all"
+        "--images", type=Path, help="a folder in FreiHAND's layout; default: render one"
+    )
+    parser.add_argument(
+        "--system",
+        action="append",
+        choices=[s.name for s in COMPARED],
+        help="a system by name; may be repeated; default: all",
     )
     parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype")
     flags = parser.parse_args(arguments)

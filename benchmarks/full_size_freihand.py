@@ -39,7 +39,9 @@ TMP = flags.DEFINE_string("tmp", None, "A folder with 5 GB of free space; defaul
 def images(rng: np.random.Generator) -> list[bytes]:
     """JPEG files of coloured noise, about 9 KB each."""
     blocks = rng.integers(0, 256, (DISTINCT, 28, 28, 3), np.uint8)
-    return [simplejpeg.encode_jpeg(np.kron(block, np.ones((8, 8, 1), np.uint8))) for block in blocks]
+    return [
+        simplejpeg.encode_jpeg(np.kron(block, np.ones((8, 8, 1), np.uint8))) for block in blocks
+    ]
 
 
 def masks(rng: np.random.Generator) -> list[bytes]:

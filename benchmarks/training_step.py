@@ -15,11 +15,11 @@ import time
 from typing import Any
 
 import jax
+from m3dhmr_jax.data.fake import fake_batch
 
 from benchmarks.measure import peak_memory_mb, record, table, timing
 from benchmarks.systems import load_config, size_of
 from m3dhmr_jax.builders import create_optimizer, load_hand
-from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.training.step import init_state

@@ -1,4 +1,4 @@
-"""The harness of the benchmarks."""
+"""Timing, tables and records of the benchmarks."""
 
 import json
 import time
@@ -16,7 +16,7 @@ def results(tmp_path, monkeypatch):
     return path
 
 
-def test_functions_take_turns_and_the_warm_up_does_not_count(monkeypatch):
+def test_interleaved_alternates_and_skips_the_warm_up(monkeypatch):
     clock_s, calls = [0.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: clock_s[0])
 
@@ -36,19 +36,19 @@ def test_functions_take_turns_and_the_warm_up_does_not_count(monkeypatch):
     assert found["b"] == pytest.approx((20000, 12000, 28000))
 
 
-def test_a_run_lasts_until_its_result_is_there(monkeypatch):
+def test_interleaved_waits_for_results(monkeypatch):
     waited_for = []
     monkeypatch.setattr(jax, "block_until_ready", waited_for.append)
-    interleaved({"a": lambda: "answer"}, rounds=2, warm_up=1)
-    assert waited_for == ["answer"] * 3
+    interleaved({"a": lambda: "result"}, rounds=2, warm_up=1)
+    assert waited_for == ["result"] * 3
 
 
-def test_no_median_without_a_run():
-    with pytest.raises(ValueError, match="rounds=0 must be at least 1"):
+def test_interleaved_rejects_zero_rounds():
+    with pytest.raises(ValueError, match="rounds=0"):
         interleaved({"a": lambda: None}, rounds=0)
 
 
-def test_lines_are_appended_and_say_where_they_come_from(results):
+def test_record_appends_lines_with_machine_and_versions(results):
     record("latency", {"network": Timing(2.0, 1.0, 3.5)}, config="configs/resnet18.py")
     record("loader", {}, images_per_s=7.0)
     first, second = map(json.loads, results.read_text().splitlines())
@@ -62,21 +62,21 @@ def test_lines_are_appended_and_say_where_they_come_from(results):
     assert second["images_per_s"] == 7.0
 
 
-def test_a_value_is_never_hidden_by_another(results):
-    with pytest.raises(ValueError, match=r"latency: \['network_ms'\] would be written twice"):
+def test_record_rejects_repeated_keys(results):
+    with pytest.raises(ValueError, match="network_ms"):
         record("latency", {"network": Timing(2.0, 1.0, 3.0)}, network_ms=1.0)
-    with pytest.raises(ValueError, match=r"\['machine'\] would be written twice"):
+    with pytest.raises(ValueError, match="machine"):
         record("latency", {}, machine="mine")
     assert not results.exists()
 
 
-def test_what_is_no_number_is_not_written(results):
-    with pytest.raises(ValueError, match="not JSON compliant"):
+def test_record_rejects_nan(results):
+    with pytest.raises(ValueError, match="nan|JSON"):
         record("latency", {}, ratio=float("nan"))
     assert not results.exists()
 
 
-def test_a_table_is_markdown_with_aligned_columns():
+def test_table_is_aligned_markdown():
     shown = table(
         ["part", "ms"], [["stem", 1.23456], ["all of it", 12345.6], ["cells", 7], ["none", None]]
     )

@@ -1,4 +1,4 @@
-"""Each benchmark, small: it runs, and its line of JSON has what it promises. No time is judged."""
+"""Each benchmark, small: it runs, and its line of JSON is consistent. No time is tested."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import __main__ as all_of_them
+from benchmarks import __main__ as run_all
 from benchmarks import (
     augmentation,
     evaluation,
@@ -27,8 +27,8 @@ from m3dhmr_jax.checkpoints.weights import load_weights, save_weights
 from m3dhmr_jax.inference import predict
 
 ROOT = Path(__file__).resolve().parents[2]
-BARRED = ("grain", "tensorflow_datasets", "array_record", "numba", "cv2")
-LIGHT = (
+UNAVAILABLE = ("grain", "tensorflow_datasets", "array_record", "numba", "cv2")
+LIGHT_MODULES = (
     "m3dhmr_jax.models.network",
     "m3dhmr_jax.losses",
     "m3dhmr_jax.training.step",
@@ -47,7 +47,7 @@ LIGHT = (
 
 @pytest.fixture
 def line_of(tmp_path, monkeypatch, tiny_config):
-    """Calls a function, which takes a config's name for a tiny network; its line of JSON."""
+    """Runs a benchmark on a tiny network and returns its line of JSON."""
     path = tmp_path / "results.jsonl"
     monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
     for script in (latency, throughput, evaluation, startup, parts):
@@ -62,8 +62,8 @@ def line_of(tmp_path, monkeypatch, tiny_config):
 
 
 @pytest.mark.long
-def test_latency_has_a_line_for_each_config_with_the_three_medians(line_of):
-    line = line_of(latency.main, (latency.YARDSTICK,), rounds=2)
+def test_latency_ratios_are_those_of_its_medians(line_of):
+    line = line_of(latency.main, (latency.REFERENCE,), rounds=2)
     assert (line["benchmark"], line["config"]) == ("latency", "configs/resnet18.py")
     plain, network, pipeline = (
         line[f"{part}_ms"] for part in ("network_plain", "network", "pipeline")
@@ -73,7 +73,7 @@ def test_latency_has_a_line_for_each_config_with_the_three_medians(line_of):
         assert line["ratios"][name] == pytest.approx(ratio, rel=0.01)
 
 
-def test_what_the_parts_answer_is_what_the_network_answers(tiny_network):
+def test_parts_walk_equals_the_network(tiny_network):
     network = tiny_network
     model = nnx.merge(network.eval_graphdef, network.params, network.stats)
     side = network.image_size
@@ -88,7 +88,7 @@ def test_what_the_parts_answer_is_what_the_network_answers(tiny_network):
         np.testing.assert_allclose(part, whole, atol=1e-5)
 
 
-def test_the_parts_have_each_parameter_once(tiny_network):
+def test_parts_walk_uses_each_parameter_once(tiny_network):
     network = tiny_network
     model = nnx.merge(network.eval_graphdef, network.params, network.stats)
     side, seen = network.image_size, []
@@ -101,7 +101,7 @@ def test_the_parts_have_each_parameter_once(tiny_network):
     assert sorted(seen) == sorted(leaf.shape for leaf in jax.tree.leaves(network.params))
 
 
-def test_parts_of_the_network(line_of):
+def test_parts_times_every_part(line_of):
     line = line_of(parts.main, "tiny", rounds=1)
     named = ["stem", "stack1", "merge", "stack2", "landmarks", "sample_and_lift", "head", "network"]
     levels = {name for name in line if name.startswith("level_")}
@@ -110,7 +110,7 @@ def test_parts_of_the_network(line_of):
     assert line["parts_together_ms"] > 0
 
 
-def test_throughput_over_batch_sizes(line_of):
+def test_throughput_is_the_inverse_of_the_time(line_of):
     line = line_of(throughput.main, "tiny", batches=(1, 3), rounds=1)
     assert line["config"] == "tiny"
     for n in (1, 3):
@@ -120,14 +120,14 @@ def test_throughput_over_batch_sizes(line_of):
         )
 
 
-def test_evaluation_counts_every_sample(line_of):
+def test_evaluation_sums_its_parts(line_of):
     line = line_of(evaluation.main, "tiny", n=6)
     assert (line["samples"], line["batch"]) == (6, 4)
-    times_ms = [2 * line["answers_ms"], 2 * line["errors_ms"], line["scores_ms"]]
+    times_ms = [2 * line["predictions_ms"], 2 * line["errors_ms"], line["scores_ms"]]
     assert line["seconds"] == pytest.approx(sum(times_ms) / 1000, abs=1e-3)
 
 
-def test_the_started_program_reaches_all_stages(
+def test_startup_program_reaches_all_stages(
     tiny_config, tiny_network, monkeypatch, capsys, tmp_path
 ):
     weights = tmp_path / "weights.safetensors"
@@ -140,8 +140,9 @@ def test_the_started_program_reaches_all_stages(
     assert ends == sorted(ends)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("has_cache", [True, False])
-def test_a_start_fills_its_cache_and_no_other(has_cache, tmp_path, monkeypatch):
+def test_start_ms_uses_its_own_cache(has_cache, tmp_path, monkeypatch):
     other = tmp_path / "other"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(other))
     program = "import time, jax; jax.jit(lambda x: x + 1)(1.0)\n"
@@ -154,7 +155,7 @@ def test_a_start_fills_its_cache_and_no_other(has_cache, tmp_path, monkeypatch):
     assert not other.exists()
 
 
-def test_starts_with_and_without_a_cache(line_of, monkeypatch):
+def test_startup_compares_caches(line_of, monkeypatch):
     caches = []
 
     def start_ms(name, weights, cache):
@@ -171,20 +172,21 @@ def test_starts_with_and_without_a_cache(line_of, monkeypatch):
     assert empty == full != caches[4]  # Each round starts with an empty one.
 
 
-def test_augmentation(line_of, monkeypatch):
+def test_augmentation_times_both(line_of, monkeypatch):
     monkeypatch.setattr(augmentation, "N_IMAGES", 2)
     line = line_of(augmentation.main, rounds=1)
-    assert {"jitted_ms", "opencv_ms"} <= set(line)
+    assert min(line["jitted_ms"], line["opencv_ms"]) > 0
 
 
-def test_root_recovery(line_of, monkeypatch):
+def test_root_recovery_solves_both(line_of, monkeypatch):
     monkeypatch.setattr(root_recovery, "N_PROBLEMS", 4)
     monkeypatch.setattr(root_recovery, "BATCH", 8)
     line = line_of(root_recovery.main, root_recovery.make_problems(), rounds=1)
     assert set(line["off_mm"]) == set(line["solves_per_s"]) == {"ours", "slsqp"}
 
 
-def test_scoring_of_files(line_of):
+@pytest.mark.long
+def test_scoring_measures_time_and_memory(line_of):
     line = line_of(scoring.main, 3)
     assert line["samples"] == 3
     assert line["seconds"] > 0
@@ -192,17 +194,17 @@ def test_scoring_of_files(line_of):
 
 
 @pytest.mark.long
-def test_loader(line_of, monkeypatch):
+def test_loader_times_every_setting(line_of, monkeypatch):
     pytest.importorskip("grain")
     pytest.importorskip("numba")
     from benchmarks import loader
 
     monkeypatch.setattr(loader, "BATCH", 4)
-    line = line_of(loader.main, photos=8, settings=((1, 0), (2, 0)), batches=2, rounds=1)
+    line = line_of(loader.main, images=8, settings=((1, 0), (2, 0)), batches=2, rounds=1)
     assert set(line["images_per_s"]) == {"threads_1_workers_0", "threads_2_workers_0"}
 
 
-def test_one_call_runs_all_and_names_what_failed(monkeypatch, capsys):
+def test_main_runs_all_and_names_failures(monkeypatch, capsys):
     ran = []
 
     def run(command, check):
@@ -210,22 +212,23 @@ def test_one_call_runs_all_and_names_what_failed(monkeypatch, capsys):
         return subprocess.CompletedProcess(command, returncode=int("parts" in command[2]))
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(SystemExit, match="so not measured: parts"):
-        all_of_them.main("gpu")
-    assert ran == [f"benchmarks.{line.split()[0]}" for line in all_of_them.SCRIPTS["gpu"]]
-    with pytest.raises(SystemExit, match="'tpu' must be one of cpu, gpu"):
-        all_of_them.main("tpu")
+    with pytest.raises(SystemExit, match="parts"):
+        run_all.main("gpu")
+    assert ran == [f"benchmarks.{line.split()[0]}" for line in run_all.SCRIPTS["gpu"]]
+    with pytest.raises(SystemExit, match="tpu"):
+        run_all.main("tpu")
 
 
-@pytest.mark.parametrize("line", sum(all_of_them.SCRIPTS.values(), ()))
-def test_every_script_is_explained(line):
+@pytest.mark.parametrize("line", sum(run_all.SCRIPTS.values(), ()))
+def test_readme_lists_every_script(line):
     assert f"| `{line.split()[0]}` |" in (ROOT / "benchmarks" / "README.md").read_text()
 
 
-def test_network_and_its_benchmarks_need_no_library_of_loader_or_pictures():
+@pytest.mark.long
+def test_light_modules_import_without_data_libraries():
     code = "import importlib, sys\n"
-    code += f"for name in {BARRED}: sys.modules[name] = None\n"
-    code += f"for name in {LIGHT}: importlib.import_module(name)\n"
+    code += f"for name in {UNAVAILABLE}: sys.modules[name] = None\n"
+    code += f"for name in {LIGHT_MODULES}: importlib.import_module(name)\n"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )

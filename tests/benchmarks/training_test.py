@@ -1,4 +1,4 @@
-"""The benchmarks of training, as small as they get."""
+"""The benchmarks of training, on tiny networks."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from benchmarks import training_step
 pytestmark = pytest.mark.long
 
 
-def test_a_step_is_timed_each_round_and_its_memory_named(tiny_config):
+def test_training_step_times_every_round(tiny_config):
     times_ms, program_mb = training_step.measured(tiny_config(), rounds=2, steps=1)
     assert len(times_ms) == 2
     assert min(times_ms) > 0
@@ -15,7 +15,7 @@ def test_a_step_is_timed_each_round_and_its_memory_named(tiny_config):
     assert 0.1 < program_mb < 1000
 
 
-def test_the_whole_of_training_is_timed_beside_its_halves(tiny_config, freihand_folder, tmp_path):
+def test_end_to_end_times_the_run_and_its_halves(tiny_config, freihand_folder, tmp_path):
     pytest.importorskip("grain")
     from benchmarks import end_to_end
     from tfds_freihand.prepare import prepare
@@ -26,7 +26,7 @@ def test_the_whole_of_training_is_timed_beside_its_halves(tiny_config, freihand_
     assert all(len(each) == 3 and min(each) > 0 for each in times_ms.values())
 
 
-def test_peaks_are_those_of_the_device_and_the_number_type():
+def test_peak_tflops_depends_on_device_and_dtype():
     assert training_step.peak_tflops("NVIDIA H200", "bfloat16") == 989.4
     assert training_step.peak_tflops("NVIDIA H100 80GB HBM3", "float32") == 494.7
     assert training_step.peak_tflops("cpu", "float32") is None
