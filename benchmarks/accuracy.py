@@ -5,10 +5,10 @@
 Each system has ResNet-18, starts from the same seed, sees the same images in the same order under
 its own config's losses, and goes through its config's whole schedule in `--steps` steps. Then it is
 scored on held-out images. The images are rendered here and stay on the device; neither grain nor
-tensorflow-datasets is needed. Prints one table and appends one line of JSON per system as soon as it
-is scored, so an interrupted run keeps what it has measured. The run time is that of a step times the
-number of systems, plus compilation. On a GPU that one system does not fill, run several calls at a
-time: render once, then use `--images` and `--system`.
+tensorflow-datasets is needed. Prints one table and appends one line of JSON per system as soon as
+it is scored, so an interrupted run keeps what it has measured. The run time is that of a step times
+the number of systems, plus compilation. On a GPU that one system does not fill, run several calls
+at a time: render once, then use `--images` and `--system`.
 """
 
 import argparse
@@ -166,13 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=N_TEST, help="test images")
     parser.add_argument("--seed", type=int, default=0, help="seed of images, networks and order")
     parser.add_argument(
-        "--images", type=Path, help="a folder in FreiHAND's layout; default: render one"
+        "--images", type=Path, help="a folder in FreiHAND's layout (default: render)"
     )
     parser.add_argument(
         "--system",
         action="append",
         choices=[s.name for s in COMPARED],
-        help="a system by name; may be repeated; default: all",
+        help="a system; may be repeated",
     )
     parser.add_argument("--compute_dtype", default="float32", help="config.model.compute_dtype")
     flags = parser.parse_args(arguments)

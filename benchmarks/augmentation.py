@@ -34,7 +34,7 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
         crop = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
         crop = crop * (bright * contrast) + bright * (1 - contrast) / 2
         views.append(np.clip(crop, 0, 1) * 2 - 1)
-    rerotation np.stack(views)
+    return np.stack(views)
 
 
 def main(*, rounds: int = 15) -> None:

@@ -3,8 +3,8 @@
     python -m benchmarks.evaluation [configs/resnet34.py]
 
 Three parts, as in an evaluation: predictions in camera space (untrained network, images of noise);
-errors, computed on the device; scores of all errors, on the host. The errors are those of true hands
-with noise, because aligning the predictions of an untrained network takes another time.
+errors, computed on the device; scores of all errors, on the host. The errors are those of true
+hands with noise, because aligning the predictions of an untrained network takes another time.
 """
 
 import itertools

@@ -3,10 +3,10 @@
     python -m benchmarks.full_size_freihand
     python -m benchmarks.full_size_freihand --hand=MANO_RIGHT.pkl   # Meshes given as parameters.
 
-Writes 130,240 training images with 32,560 masks and annotations, and 3,960 evaluation images, in the
-official layout (hard links to a few files), then runs `m3dhmr prepare` on them in a process of its
-own. This needs 5 GB in --tmp, which are freed afterwards. The peak is the resident memory of that
-process, as reported by `/usr/bin/time -v`.
+Writes 130,240 training images with 32,560 masks and annotations, and 3,960 evaluation images, in
+the official layout (hard links to a few files), then runs `m3dhmr prepare` on them in a process of
+its own. This needs 5 GB in --tmp, which are freed afterwards. The peak is the resident memory of
+that process, as reported by `/usr/bin/time -v`.
 """
 
 import itertools

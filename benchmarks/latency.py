@@ -4,8 +4,8 @@
 
 One line per config. `plain` is the network as it is trained, `jax.jit` of the unfolded module in
 evaluation mode; `network` is what the predictor runs. All configs are timed in turn in one
-process, next to the plain M3DHMR-ResNet18. The image has 640 x 480 px with one box and K; its column
-stays empty where OpenCV is not installed.
+process, next to the plain M3DHMR-ResNet18. The image has 640 x 480 px with one box and K; its
+column stays empty where OpenCV is not installed.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m benchmarks.loader
 
-Reads shuffled batches of 32 images of the full synthetic recipe, prepared as FreiHAND is, from files
-in the page cache. A training step on the same cores leaves less.
+Reads shuffled batches of 32 images of the full synthetic recipe, prepared as FreiHAND is, from
+files in the page cache. A training step on the same cores leaves less.
 """
 
 import tempfile

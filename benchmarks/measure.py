@@ -1,7 +1,7 @@
 """What all benchmarks share: fair timing, and results that say where they come from.
 
-A script times callables in turn (`interleaved`), prints one `table` and calls `record`, which appends
-one line of JSON to benchmarks/results.jsonl, or to the file that BENCHMARK_RESULTS names:
+A script times callables in turn (`interleaved`), prints one `table` and calls `record`, which
+appends one line of JSON to benchmarks/results.jsonl, or to the file that BENCHMARK_RESULTS names:
 
     {"benchmark": "latency", "date": ..., "machine": {...}, "versions": {...},
      what the script states of its settings and results...,
@@ -41,7 +41,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Times each function once per round, in turn, so that all see the same noise of the machine.
 
-    A call ends when its result is computed. The first `warm_up` rounds, which compile, do not count.
+    A call ends when its result is computed. The first `warm_up` rounds, which compile, do not
+    count.
 
     Raises:
         ValueError: if `rounds` is below 1.
@@ -99,7 +100,7 @@ def versions() -> dict[str, str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; numbers with four digits, None as an empty cell; the first column is text."""
+    """A Markdown table: numbers with four digits, None as an empty cell, the first column is text."""
     lines = [list(heads), *([_format(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width for width in widths]

@@ -2,14 +2,14 @@
 
     python -m benchmarks.overfit --workdir=runs/overfit
 
-On the fixed evaluation crops of 32 images of the full synthetic recipe, without augmentation, in two
-stages:
+On the fixed evaluation crops of 32 images of the full synthetic recipe, without augmentation, in
+two stages:
 
 1. The whole network from random parameters, with the training step of a run, at a constant learning
    rate.
-2. The decoder alone, at a learning rate that decays to 0. The image side is frozen: with BatchNorm's
-   running statistics, as at inference, its features of the 32 images are computed once. A step costs
-   a fifth, and the fine structure of the mesh needs thousands of them.
+2. The decoder alone, at a learning rate that decays to 0. The image side is frozen: its features
+   of the 32 images are computed once, with BatchNorm's running statistics as at inference. A step
+   costs a fifth, and the fine structure of the mesh needs thousands of them.
 
 The scores are those of the same images, from pixels, with the whole network as at inference.
 """

@@ -3,8 +3,8 @@
     python -m benchmarks.startup [configs/resnet34.py]
 
 Every start is a process of its own: without a cache, with an empty one that it fills, and with a
-full one. "network" is the mesh hierarchy, weights from a file (untrained) and folding; a hand is one
-crop to camera space.
+full one. "network" is the mesh hierarchy, weights from a file (untrained) and folding; a hand is
+one crop to camera space.
 """
 
 import itertools
