@@ -79,16 +79,14 @@ def mirrored_boxes(boxes_px: Float[np.ndarray, "k 4"], width: int) -> Float[np.n
     return mirrored
 
 
-def crop_matrix(square_px: Float[np.ndarray, "4"], size: int) -> Float[np.ndarray, "2 3"]:
-    """`crop_from_img` of a square, for crops of `size` px; edges fall on edges.
+def crop_matrix(crop_px: Float[np.ndarray, "4"], size: int) -> Float[np.ndarray, "2 3"]:
+    """`crop_from_img` of an upright crop box, for crops of `size` px.
 
-    So the crop of a larger copy of the photo is the same. Training lays centres of pixels
-    otherwise by less than half a pixel of the crop, more or less with its size.
+    The twin on the host of `data.augment.crop_from_box`: networks see what they were trained on.
     """
-    x, y, side, _ = square_px.tolist()
+    x, y, side, _ = crop_px.tolist()
     zoom = size / side
-    # The edge of the first pixel lies half a pixel before its centre, in photo and crop.
-    offset = zoom * (0.5 - np.array([[x], [y]])) - 0.5
+    offset = size / 2 - zoom * (np.array([[x], [y]]) + side / 2)
     return np.concatenate([zoom * np.eye(2), offset], axis=1)
 
 

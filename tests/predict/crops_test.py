@@ -43,23 +43,23 @@ def test_a_photo_of_freihands_size_is_cropped_as_in_evaluation(rng, hand_batch):
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 60), (60, 100), (225, 225), (90, 90)])
-def test_other_photos_are_cropped_to_the_square_around_them(rng, height, width):
+def test_crop_matrix_of_whole_image_covers_its_longer_side(rng, height, width):
     matrix = whole(blotches(rng, height, width), 64).astype(np.float32)
     side = max(height, width)
-    corner = [(width - side - 1) / 2, (height - side - 1) / 2]
-    ends = np.array([corner, [(width - 1) / 2, (height - 1) / 2]])
+    ends = np.array([[(width - side) / 2, (height - side) / 2], [width / 2, height / 2]])
     np.testing.assert_allclose(
-        apply_affine(ends.astype(np.float32), matrix), [[-0.5, -0.5], [31.5, 31.5]], atol=1e-4
+        apply_affine(ends.astype(np.float32), matrix), [[0, 0], [32, 32]], atol=1e-4
     )
 
 
-def test_boxes_are_cropped_as_in_training_to_half_a_pixel():
-    box_px = np.array([[10.0, 20.0, 60.0, 50.0]])
+@pytest.mark.parametrize("box", [(10, 20, 60, 50), (-3.5, 7.25, 1000, 900), (300, 200, 9, 12)])
+def test_crop_matrix_equals_crop_from_box_of_training(box):
+    box_px = np.array([box], np.float64)
     matrix = crop_matrix(squares_around(box_px)[0], 128)
-    centre, side = np.array([40.0, 45.0], np.float32), np.full(2, 60 * BOX_SCALE, np.float32)
+    centre = (box_px[0, :2] + box_px[0, 2:] / 2).astype(np.float32)
+    side = np.full(2, max(box[2:]) * BOX_SCALE, np.float32)
     want = crop_from_box(centre, side, np.full(2, 128, np.float32), 0.0)
-    np.testing.assert_allclose(matrix[:, :2], np.asarray(want)[:, :2], rtol=1e-5)
-    np.testing.assert_allclose(matrix[:, 2], np.asarray(want)[:, 2], atol=0.5)
+    np.testing.assert_allclose(matrix, want, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 60), (110, 120)])
