@@ -30,7 +30,7 @@ def check_microbatches(batch_size: int, accumulate_steps: int) -> None:
 
 
 def device_mesh() -> Mesh:
-    """All devices along one axis, ordered by process: each process holds adjacent rows of a batch."""
+    """All devices along one axis; a process's devices, and so its rows of a batch, are adjacent."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
