@@ -141,12 +141,15 @@ class Checkpoints:
         step, (state, meta) = found
         return step, state, meta["scores"]
 
-    def restore_anything(self) -> tuple[int, dict[str, Any]] | None:
-        """Step and host arrays of the newest valid checkpoint, of any network.
+    def restore_anything(
+        self, step: int | None = None, *, compatible: bool = False
+    ) -> tuple[int, dict[str, Any]] | None:
+        """Step and host arrays of the newest valid checkpoint, at most `step`; None: none there.
 
-        The tree has dicts with string keys in the place of every container that was saved.
+        The tree has dicts with string keys in the place of every container that was saved. It may
+        be of any network, unless it must be `compatible`, which is checked as in `restore`.
         """
-        return self._newest_valid(self._read_anything, None)
+        return self._newest_valid(lambda step: self._read_anything(step, compatible), step)
 
     def _newest_valid(
         self, read: Callable[[int], Content], newest: int | None
@@ -187,16 +190,21 @@ class Checkpoints:
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         meta = self._read_meta(step)
+        self._check_compatible(step, meta)
+        return self._read_state(step, like, meta["sha256"]), meta
+
+    def _check_compatible(self, step: int, meta: dict[str, Any]) -> None:
         differing = _differences(meta["compatibility"], self.compatibility)
         if differing:
             raise UserError(
                 f"checkpoint {step} in {self.directory} is of another network or hand: "
                 f"{'; '.join(differing)}; use the config it was trained with or another workdir"
             )
-        return self._read_state(step, like, meta["sha256"]), meta
 
-    def _read_anything(self, step: int) -> dict[str, Any]:
+    def _read_anything(self, step: int, compatible: bool) -> dict[str, Any]:
         meta = self._read_meta(step)
+        if compatible:
+            self._check_compatible(step, meta)
         folder = self.directory / str(step) / "state"
         with _corruption_errors(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             leaves = reader.metadata(folder).item_metadata.tree

@@ -14,14 +14,16 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from m3dhmr_jax.builders import Network, create_network, load_hand, trained_state
+from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.camera.silhouette import NO_EXTENT, SilhouetteExtent, silhouette_extent
 from m3dhmr_jax.checkpoints.manager import digest
+from m3dhmr_jax.checkpoints.restore import NEWEST, restore_eval_state
 from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_crop_step
 from m3dhmr_jax.models.fast.folding import fold
+from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     check_intrinsics,
@@ -110,12 +112,11 @@ class HandMeshPredictor:
         """
         path = Path(path)
         config = load_config(path)
-        config.eval.checkpoint = str(path) if path.is_file() else "newest"
         enable_compilation_cache()
         hand = load_hand(config)
         network = create_network(config, hand, abstract=True)
-        state = trained_state(config, network, path)
-        return cls(network, hand, state.eval_params, state.stats)
+        state = restore_eval_state(network, path, str(path) if path.is_file() else NEWEST)
+        return cls(network, hand, state.params, state.stats)
 
     def __call__(
         self,

@@ -145,9 +145,7 @@ def in_crop(hands):
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_scaling_image_and_k_together_keeps_the_hand(
-    oracle, predictor, hand_m, image, factor
-):
+def test_scaling_image_and_k_together_keeps_the_hand(oracle, predictor, hand_m, image, factor):
     size = (round(640 * factor), round(480 * factor))
     scaled = cv2.resize(
         image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
@@ -171,9 +169,7 @@ def test_prediction_changes_little_with_the_box(predictor, image):
     assert 0 < np.abs(np.diff(verts_m, axis=0)).max() < 0.5 * range_m + 1e-4
 
 
-def test_predictor_compiles_once_per_bucket(
-    tiny_network, image, monkeypatch
-):
+def test_predictor_compiles_once_per_bucket(tiny_network, image, monkeypatch):
     traced = []
     real = inference.predict
     monkeypatch.setattr(inference, "predict", lambda *a: traced.append(len(a[-1])) or real(*a))
@@ -307,9 +303,7 @@ def silhouette(hand_m, faces, k, shape=(480, 640)):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_masks_do_not_move_a_true_hand_and_are_mirrored_for_left_hands(
-    oracle, hand_m, image, side
-):
+def test_masks_do_not_move_a_true_hand_and_are_mirrored_for_left_hands(oracle, hand_m, image, side):
     flip = np.array([-1 if side == "left" else 1, 1, 1], np.float32)
     k, box_px = K.copy(), BOX.copy()
     if side == "left":
