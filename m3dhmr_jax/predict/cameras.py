@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from m3dhmr_jax.data.augment import FREIHAND_IMAGE_PX
+from m3dhmr_jax.types import FREIHAND_IMAGE_PX
 
 ASSUMED_FIELD_DEG = 60.0  # Across the longer side: between webcams and the main lens of telephones.
 FREIHAND_FIELD_DEG = 28.0  # FreiHAND's photos are cut out of larger ones: focal length 450 px.
