@@ -68,14 +68,10 @@ def write_mesh(
     if path.suffix == ".glb":
         verts_m = verts_m * GLTF_FROM_CAMERA
     mesh = trimesh.Trimesh(verts_m, faces, process=False)
-    kind = path.suffix.removeprefix(".")
-    if kind == "obj":  # Vertices and faces alone; 6 decimals are micrometres.
-        content = mesh.export(
-            file_type=kind, include_normals=False, include_color=False, header=None, digits=6
-        )
-    else:
-        content = mesh.export(file_type=kind)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    options: dict[str, Any] = {}
+    if path.suffix == ".obj":  # Vertices and faces alone; 6 decimals are micrometres.
+        options = {"include_normals": False, "include_color": False, "header": None, "digits": 6}
+    mesh.export(path, **options)
 
 
 def as_record(source: Input, frame: Frame, hands: PredictedHands, camera: str) -> dict[str, Any]:

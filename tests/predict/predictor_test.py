@@ -55,11 +55,13 @@ def oracle(tiny_network, monkeypatch):
     """Makes a predictor around a network that returns the true hand."""
     hand = load_builtin()
 
-    def make(verts_m, k, box_px):
+    def make(verts_m, k, box_px, noise_px=0.0):
         root_m = (hand.joint_regressor @ verts_m)[ROOT]
         landmarks_px = project(
             (hand.joint_regressor @ verts_m).astype(np.float32), k.astype(np.float32)
         )
+        noise = np.random.default_rng(0).normal(size=landmarks_px.shape).astype(np.float32)
+        landmarks_px += np.float32(noise_px) * noise
         matrix = crop_matrix(crops_around(box_px[None])[0], tiny_network.image_size)
         landmarks_01 = (
             apply_affine(landmarks_px, matrix.astype(np.float32)) / tiny_network.image_size
@@ -169,6 +171,7 @@ def test_prediction_changes_little_with_the_box(predictor, image):
     assert 0 < np.abs(np.diff(verts_m, axis=0)).max() < 0.5 * range_m + 1e-4
 
 
+@pytest.mark.long
 def test_predictor_compiles_once_per_bucket(tiny_network, image, monkeypatch):
     traced = []
     real = inference.predict
@@ -303,19 +306,19 @@ def silhouette(hand_m, faces, k, shape=(480, 640)):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_masks_do_not_move_a_true_hand_and_are_mirrored_for_left_hands(oracle, hand_m, image, side):
+def test_masks_improve_the_position_of_noisy_landmarks(oracle, hand_m, image, side):
+    """Also of left hands, whose masks must be mirrored."""
     flip = np.array([-1 if side == "left" else 1, 1, 1], np.float32)
     k, box_px = K.copy(), BOX.copy()
     if side == "left":
         k[0, 2], box_px[0] = 639 - K[0, 2], 640 - BOX[0] - BOX[2]
     mask = silhouette(hand_m * flip, load_builtin().faces, k)
-    predictor = oracle(hand_m, K, BOX)
-    without = predictor(image, box_px, side, k)
-    hands = predictor(image, box_px, side, k, masks=mask)
-    np.testing.assert_allclose(hands.verts_m[0], hand_m * flip, atol=2e-3)
-    assert not np.array_equal(hands.verts_m, without.verts_m)
-    variance_m2 = [h.root_covariance_m2[0, 2, 2] for h in (hands, without)]
-    assert variance_m2[0] < variance_m2[1]
+    predictor = oracle(hand_m, K, BOX, noise_px=6.0)
+    true_m = (load_builtin().joint_regressor @ hand_m)[ROOT] * flip
+    with_mask, without = (
+        predictor(image, box_px, side, k, masks=each).root_m[0] - true_m for each in (mask, None)
+    )
+    assert np.linalg.norm(with_mask) < 0.7 * np.linalg.norm(without)
 
 
 def test_masks_give_boxes(predictor, image):
