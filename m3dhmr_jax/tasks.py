@@ -58,7 +58,12 @@ def _mesh(config: Config, hand: HandModel, abstract: bool) -> Task:
     late = config.loss.consistency_start_epoch
     return Task(
         network=network,
-        loss_terms_fn=functools.partial(losses.two_view_terms, faces=hand.faces, crop_px=size),
+        loss_terms_fn=functools.partial(
+            losses.two_view_terms,
+            faces=hand.faces,
+            crop_px=size,
+            reduce=losses.reduction(config.loss.reduction),
+        ),
         start_epoch={"con3d": late, "con2d": late},
         predict_step=make_predict_step(network.eval_graphdef, hand.joint_regressor, size),
         error_fn=hand_errors,

@@ -70,7 +70,7 @@ def convert_file(
         "from_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "network": architecture.title,
     }
-    if architecture.whole:
+    if architecture.complete:
         metadata["hierarchy"] = hierarchy_id(hierarchy)
     save_weights(out, conversion.params, conversion.stats, metadata)
     return [f"{path}: {architecture.title}", *report(conversion, content.others), f"Wrote {out}"]
@@ -79,9 +79,9 @@ def convert_file(
 def _hierarchy(architecture: Architecture, path: Path | None) -> MeshHierarchy:
     if path:
         return load_hierarchy(path)
-    if architecture.whole:
+    if architecture.complete:
         raise ValueError(
-            f"{architecture.title} fits only the mesh hierarchy that it was trained with: give them "
+            f"{architecture.title} fits only the mesh hierarchy that it was trained with: give it "
             "with --hierarchy (m3dhmr_jax/mesh/hierarchy_file.py says how the file is made)"
         )
     return build_hierarchy(load_builtin())
@@ -98,7 +98,7 @@ def abstract_network(architecture: Architecture, hierarchy: MeshHierarchy) -> tu
 def _check_fit(architecture: Architecture, conversion: Conversion) -> None:
     """Raises ValueError if a whole network is incomplete, or if most of a part does not fit."""
     misfits = len(conversion.missing) + len(conversion.wrong_shape)
-    if (architecture.whole and misfits) or misfits > len(conversion.used):
+    if (architecture.complete and misfits) or misfits > len(conversion.used):
         lines = "; ".join(_misfits(conversion))
         raise ValueError(f"it looks like {architecture.title}, but has other sizes: {lines}")
 
@@ -108,16 +108,17 @@ def report(conversion: Conversion, others: dict[str, str]) -> Iterator[str]:
     ours = len(conversion.params) + len(conversion.stats)
     yield f"used: {len(conversion.used)} tensors, which fill {ours} of the network's"
     reasons = defaultdict(list)
-    for name, why in conversion.left.items():
+    for name, why in conversion.unused.items():
         reasons[why].append(name)
     for why, names in reasons.items():
         yield f"left: {len(names)}, {why}: {_few(names)}"
     if others:
         yield f"left: {len(others)}, no tensors: {_few([f'{k}={v}' for k, v in others.items()])}"
     yield from _misfits(conversion)
-    if conversion.fresh:
-        parts = ", ".join(_whole_modules(conversion.fresh, [*conversion.params, *conversion.stats]))
-        yield f"fresh: {len(conversion.fresh)} of the network's, which no such file has: {parts}"
+    if conversion.initialised:
+        fresh, filled = conversion.initialised, [*conversion.params, *conversion.stats]
+        parts = ", ".join(_whole_modules(fresh, filled))
+        yield f"fresh: {len(fresh)} of the network's, which no such file has: {parts}"
 
 
 def _whole_modules(names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from m3dhmr_jax.convert.__main__ import abstract_network, main
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
-from tests.convert.peer_files import BLOCKS, mobrecon, torchvision_resnet
+from tests.convert.pytorch_files import BLOCKS, mobrecon, torchvision_resnet
 from tests.convert.torch_writer import Call, Name, save_legacy, save_zip
 
 
@@ -55,9 +55,9 @@ def test_a_resnet_becomes_a_start(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "resnet18.pth: ResNet-18" in said
     assert "used: 100 tensors, which fill 195 of the network's" in said
-    assert "left: 2, the classifier of another task: fc.weight, fc.bias" in said
-    assert "left: 20, counters that nothing reads: bn1.num_batches_tracked, " in said
-    assert "fresh: 115 of the network's, which no such file has: backbone/encode, " in said
+    assert "left: 2, ImageNet classifier, not needed: fc.weight, fc.bias" in said
+    assert "left: 20, BatchNorm counters, not needed: bn1.num_batches_tracked, " in said
+    assert "fresh: 115 of the network's, which no such file has: backbone/encoding_conv, " in said
     assert "backbone/stack1/narrow" in said
     assert "decoder, landmarks" in said
     written = load_weights(out)
@@ -81,11 +81,11 @@ def test_mobrecon_becomes_a_network_of_its_tables(folder, tmp_path, capsys):
 
 def test_mobrecon_is_refused_without_tables_and_with_others(folder, tmp_path, capsys):
     file, out = folder / "mobrecon.pt", tmp_path / "mobrecon.safetensors"
-    assert "give them with --hierarchy" in refused(capsys, file, "--out", out)
+    assert "give it with --hierarchy" in refused(capsys, file, "--out", out)
     hierarchy = load_hierarchy(folder / "hierarchy.npz")
     write_hierarchy(tmp_path / "other.npz", hierarchy, hierarchy.coarsest + 1)
     said = refused(capsys, file, "--out", out, "--hierarchy", tmp_path / "other.npz")
-    assert "decoder3d.upsample (49, 21) for decoder/lift (50, 21)" in said
+    assert "decoder3d.upsample (49, 21) for decoder/lifting_matrix (50, 21)" in said
     assert "nothing was written" in said
     assert not list(tmp_path.glob("*.safetensors*"))
 
@@ -97,14 +97,14 @@ def test_one_of_several_networks_can_be_chosen(folder, tmp_path, capsys):
     assert "choose one, as with --under=model." in refused(capsys, path, "--out", out)
     main([str(path), "--out", str(out), "--under=ema."])
     said = capsys.readouterr().out
-    assert "outside of the network, whose names start with ema.: model.conv1.weight" in said
+    assert "outside the network, whose names start with ema.: model.conv1.weight" in said
     assert "used: 100 tensors" in said
 
 
 def test_other_networks_and_bad_paths_are_refused(folder, tmp_path, capsys):
     path, out = tmp_path / "other.pth", tmp_path / "out.safetensors"
     save_zip(path, {"features.0.weight": np.zeros((4, 3, 3, 3), np.float32)})
-    assert "understood are torchvision's" in refused(capsys, path, "--out", out)
+    assert "supported are torchvision's" in refused(capsys, path, "--out", out)
     narrow = {
         name: x[..., :2] if x.ndim else x for name, x in torchvision_resnet(BLOCKS[18]).items()
     }
