@@ -139,7 +139,7 @@ def main(_) -> None:
     def seen(params: Any, stats: Any) -> tuple[Array, Array]:
         model = nnx.merge(network.eval_graphdef, params, stats)
         encoding, maps = model.backbone(views.image)
-        landmarks_01 = model.landmarks(maps)
+        landmarks_01 = model.landmark_head(maps)
         return sample_at(encoding, landmarks_01), landmarks_01
 
     pose_features, landmarks_01 = seen(params, stats)

@@ -1,9 +1,9 @@
-"""A small M3DHMR on its own synthetic set: minutes of training on two CPU cores.
+"""A small M3DHMR on its own synthetic dataset: minutes of training on two CPU cores.
 
     python main.py --config=configs/quickstart.py --mode=train_and_evaluate
 
-Same program as configs/resnet18.py; narrower and shallower, on smaller crops, of easier photos:
-palm or back views that tilt by up to 14 degrees, without occluders.
+configs/resnet18.py with a narrower and shallower network, smaller crops and easier images: views of
+the palm or the back that tilt by up to 14 degrees, without occluders.
 """
 
 from typing import Any

@@ -70,7 +70,12 @@ def _mesh(config: Config, hand: HandModel, abstract: bool) -> Task:
     start_epoch = config.loss.consistency_start_epoch
     return Task(
         network=network,
-        loss_terms_fn=functools.partial(losses.two_view_terms, faces=hand.faces, crop_px=crop_px),
+        loss_terms_fn=functools.partial(
+            losses.two_view_terms,
+            faces=hand.faces,
+            crop_px=crop_px,
+            reduce=losses.reduction(config.loss.reduction),
+        ),
         start_epoch={"con3d": start_epoch, "con2d": start_epoch},
         predict_step=make_predict_step(network.eval_graphdef, hand.joint_regressor, crop_px),
         error_fn=hand_errors,

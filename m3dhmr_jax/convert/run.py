@@ -60,7 +60,7 @@ def convert_file(
         "from_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "network": architecture.title,
     }
-    if architecture.whole:
+    if architecture.complete:
         metadata["hierarchy"] = hierarchy_id(hierarchy)
     save_weights(out, conversion.params, conversion.stats, metadata)
     return [f"{path}: {architecture.title}", *report(conversion, content.others), f"Wrote {out}"]
@@ -69,7 +69,7 @@ def convert_file(
 def _hierarchy(architecture: Architecture, path: Path | None) -> MeshHierarchy:
     if path:
         return load_hierarchy(path)
-    if architecture.whole:
+    if architecture.complete:
         raise UserError(
             f"{architecture.title} fits only the mesh hierarchy that it was trained with: add it "
             "with --hierarchy (m3dhmr_jax/mesh/hierarchy_file.py describes the file)"
@@ -88,7 +88,7 @@ def abstract_network(architecture: Architecture, hierarchy: MeshHierarchy) -> tu
 def _check_fit(architecture: Architecture, conversion: Conversion) -> None:
     """Raises UserError if a complete network lacks tensors, or most of an encoder does not fit."""
     mismatches = len(conversion.missing) + len(conversion.wrong_shape)
-    if (architecture.whole and mismatches) or mismatches > len(conversion.used):
+    if (architecture.complete and mismatches) or mismatches > len(conversion.used):
         lines = "; ".join(_mismatches(conversion))
         raise UserError(f"it looks like {architecture.title}, but has other sizes: {lines}")
 
@@ -98,7 +98,7 @@ def report(conversion: Conversion, others: dict[str, str]) -> Iterator[str]:
     ours = len(conversion.params) + len(conversion.stats)
     yield f"used: {len(conversion.used)} tensors, for {ours} of the network's"
     reasons = defaultdict(list)
-    for name, why in conversion.left.items():
+    for name, why in conversion.unused.items():
         reasons[why].append(name)
     for why, names in reasons.items():
         yield f"ignored: {len(names)}, {why}: {_few(names)}"
@@ -106,10 +106,10 @@ def report(conversion: Conversion, others: dict[str, str]) -> Iterator[str]:
         values = [f"{name}={value}" for name, value in others.items()]
         yield f"ignored: {len(others)}, not tensors: {_few(values)}"
     yield from _mismatches(conversion)
-    if conversion.fresh:
-        modules = _complete_modules(conversion.fresh, [*conversion.params, *conversion.stats])
+    if conversion.initialised:
+        modules = _complete_modules(conversion.initialised, [*conversion.params, *conversion.stats])
         yield (
-            f"random: {len(conversion.fresh)} of the network's, which such files do not contain: "
+            f"random: {len(conversion.initialised)} of the network's, which such files do not contain: "
             f"{', '.join(modules)}"
         )
 

@@ -9,7 +9,7 @@ from m3dhmr_jax.convert.run import abstract_network
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
-from tests.convert.peer_files import BLOCKS, mobrecon, torchvision_resnet
+from tests.convert.pytorch_files import BLOCKS, mobrecon, torchvision_resnet
 from tests.convert.torch_writer import Call, Name, save_legacy, save_zip
 
 
@@ -57,8 +57,8 @@ def test_convert_writes_a_resnet_as_an_initial_encoder(folder, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "resnet18.pth: ResNet-18" in printed
     assert "used: 100 tensors, for 195 of the network's" in printed
-    assert "ignored: 2, the classifier of another task: fc.weight, fc.bias" in printed
-    assert "ignored: 20, counters that nothing reads: bn1.num_batches_tracked, " in printed
+    assert "ignored: 2, ImageNet classifier, not needed: fc.weight, fc.bias" in printed
+    assert "ignored: 20, BatchNorm counters, not needed: bn1.num_batches_tracked, " in printed
     assert (
         "random: 115 of the network's, which such files do not contain: backbone/encode, "
         in printed
@@ -90,7 +90,7 @@ def test_convert_rejects_mobrecon_with_another_hierarchy(folder, tmp_path, capsy
     hierarchy = load_hierarchy(folder / "hierarchy.npz")
     write_hierarchy(tmp_path / "other.npz", hierarchy, hierarchy.coarsest + 1)
     printed = error_of(capsys, file, "--out", out, "--hierarchy", tmp_path / "other.npz")
-    assert "decoder3d.upsample (49, 21) for decoder/lift (50, 21)" in printed
+    assert "decoder3d.upsample (49, 21) for decoder/lifting_matrix (50, 21)" in printed
     assert not list(tmp_path.glob("*.safetensors*"))
 
 
@@ -101,7 +101,7 @@ def test_convert_takes_one_of_several_networks(folder, tmp_path, capsys):
     assert "--prefix=model." in error_of(capsys, path, "--out", out)
     assert convert(path, "--out", out, "--prefix=ema.") == 0
     printed = capsys.readouterr().out
-    assert "outside of the network, whose names start with ema.: model.conv1.weight" in printed
+    assert "outside the network, whose names start with ema.: model.conv1.weight" in printed
     assert "used: 100 tensors" in printed
 
 
