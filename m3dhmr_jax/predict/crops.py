@@ -1,7 +1,7 @@
 """From hand boxes to the network's crops, on the host: the whole image is never uploaded.
 
-A box (x, y, width, height) covers the pixels from x to x + width - 1, as an array slice does, so
-its left edge lies at x - 0.5: pixels have their centres on integers.
+Pixels have their centres on integers. A box (x, y, width, height) covers the pixels from x to
+x + width - 1, as an array slice does; its centre is taken as x + width / 2, as in training.
 Axes: k boxes, v vertices, h w image, s crop side.
 """
 

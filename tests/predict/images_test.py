@@ -59,13 +59,13 @@ def test_read_image_converts_to_rgb_and_notes_it(pixels, tmp_path):
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_read_image_applies_exif_rotation_and_focal_length(pixels, tmp_path, order):
     jpeg = save(tmp_path / "plain.jpg", pixels).read_bytes()
-    (tmp_path / "turned.jpg").write_bytes(with_exif(jpeg, exif(6, 26, order)))
-    plain, turned = (read_image(tmp_path / f"{name}.jpg") for name in ("plain", "turned"))
+    (tmp_path / "rotated.jpg").write_bytes(with_exif(jpeg, exif(6, 26, order)))
+    plain, rotated = (read_image(tmp_path / f"{name}.jpg") for name in ("plain", "rotated"))
     assert plain.intrinsics is None
-    np.testing.assert_array_equal(turned.image, np.rot90(plain.image, -1))
+    np.testing.assert_array_equal(rotated.image, np.rot90(plain.image, -1))
     focal_px = 26 / np.hypot(36, 24) * np.hypot(60, 100)
     want = [[focal_px, 0, 29.5], [0, focal_px, 49.5], [0, 0, 1]]
-    np.testing.assert_allclose(turned.intrinsics, want)
+    np.testing.assert_allclose(rotated.intrinsics, want)
 
 
 @pytest.mark.parametrize("content", [b"", b"II", b"nonsense", exif(1, 0), exif(1, 26)[:30]])

@@ -81,10 +81,10 @@ def oracle(tiny_network, monkeypatch):
 @pytest.fixture
 def hand_m():
     hand = load_builtin()
-    turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
-    turn[0] *= np.linalg.det(turn)
+    rotation, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
+    rotation[0] *= np.linalg.det(rotation)
     centred = hand.verts_m - hand.verts_m.mean(axis=0)
-    return (centred @ turn + [-0.06, -0.05, 0.55]).astype(np.float32)
+    return (centred @ rotation + [-0.06, -0.05, 0.55]).astype(np.float32)
 
 
 def test_predictor_returns_one_hand_per_box(predictor, image):
