@@ -48,12 +48,11 @@ def walk(model: M3DHMR, image: Float[Array, "b s s 3"], call: Call) -> Predictio
     top = call("stack1", backbone.stack1, lambda m, x: m(x).top, stem)
     merged = call("merge", (backbone.remap, backbone.merge), _merge, stem, top)
     top, bottom = call("stack2", backbone.stack2, lambda m, x: m(x), merged)
-    readers = backbone.maps, model.landmarks
+    readers = backbone.landmark_map_conv, model.landmark_head
     landmarks_01 = call("landmarks", readers, lambda m, x: m[1](m[0](x)), top)
-    x = call(
-        "sample_and_lift", (backbone.encode, decoder.lift), _sample_and_lift, bottom, landmarks_01
-    )
-    for conv, level in zip(decoder.convs, decoder.hierarchy.levels[::-1], strict=True):
+    lifting = backbone.encoding_conv, decoder.lifting_matrix
+    x = call("sample_and_lift", lifting, _sample_and_lift, bottom, landmarks_01)
+    for conv, level in zip(decoder.layers, decoder.hierarchy.levels[::-1], strict=True):
 
         def refine(conv, x, level=level):
             x = upsample(x, level.up_indices, level.up_weights)

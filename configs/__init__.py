@@ -1,1 +1,1 @@
-"""One short file per experiment; they differ only in what differs."""
+"""Experiments: resnet18.py holds every field, the others override what differs."""

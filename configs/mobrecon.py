@@ -1,4 +1,4 @@
-"""MobRecon on FreiHAND: a depth-separable decoder without regions, consistency later.
+"""MobRecon on FreiHAND: a depth-separable decoder without ROI layer, consistency from epoch 5.
 
     python main.py --config=configs/mobrecon.py:backbone=densestack
 

@@ -1,10 +1,10 @@
-"""2D pre-training of the first half of a network: stem, first hourglass and merge, in the image.
+"""2D pre-training of stem, first hourglass and merge, with heatmaps and landmarks.
 
     python main.py --config=configs/pretrain2d.py:network=resnet18 --workdir=runs/pretrain2d
     python main.py --config=configs/resnet18.py --config.init_from=runs/pretrain2d
 
-network=resnet18|resnet34|quickstart: the network that is to be started. How long to pre-train, and
-at which weights, the paper does not say; it is chosen here.
+network=resnet18|resnet34|quickstart is the network to pre-train. The paper does not say how long
+and with which weights; both are chosen here.
 """
 
 from typing import Any
@@ -25,8 +25,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optim.lr_decay_epochs = (0.75 * config.epochs,)
 
     config.loss = ConfigDict()
-    config.loss.heatmap_sigma_cells = 1.5  # A cell is 4 px of the crop, about half a finger.
+    config.loss.heatmap_sigma_cells = (
+        1.5  # A cell is 4 px of the crop, about half the width of a finger.
+    )
     config.loss.weights = ConfigDict()
-    config.loss.weights.heatmap = 100.0  # Maps are nearly empty: a blank one has an error of 0.007.
+    # Heatmaps are mostly empty: a blank one has an error of only 0.007.
+    config.loss.weights.heatmap = 100.0
     config.loss.weights.pose2d = 1.0
     return config

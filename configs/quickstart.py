@@ -1,9 +1,9 @@
-"""A small M3DHMR on its own synthetic set: minutes of training on two CPU cores.
+"""A small M3DHMR on its own synthetic dataset: minutes of training on two CPU cores.
 
     python main.py --config=configs/quickstart.py --mode=train_and_evaluate
 
-Same program as configs/resnet18.py; narrower and shallower, on smaller crops, of easier photos:
-palm or back views that tilt by up to 14 degrees, without occluders.
+configs/resnet18.py with a narrower and shallower network, smaller crops and easier images: views of
+the palm or the back that tilt by up to 14 degrees, without occluders.
 """
 
 from typing import Any
@@ -43,7 +43,6 @@ def get_config() -> ConfigDict:
     config.optim.warmup_epochs = 0.3
     config.optim.lr_decay_epochs = (4.0, 4.9)
     config.optim.lr_decay_factor = 0.25
-    config.optim.ema_decay = 0.99
     config.loss.weights.pose2d = 2.0
     config.loss.weights.con3d = 0.25
     config.loss.weights.con2d = 0.25

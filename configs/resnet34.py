@@ -1,4 +1,4 @@
-"""M3DHMR-ResNet34 on FreiHAND as in the paper; all but the depth is configs/resnet18.py.
+"""M3DHMR-ResNet34 on FreiHAND: configs/resnet18.py with a deeper encoder.
 
     python main.py --config=configs/resnet34.py --mode=train_and_evaluate
 

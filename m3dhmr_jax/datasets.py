@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from m3dhmr_jax.data import freihand, loader
-from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.hand import HandModel, load_mano
 from m3dhmr_jax.runtime import processes
 from m3dhmr_jax.synthetic.recipe import RECIPES
 from m3dhmr_jax.synthetic.writer import check_origin, is_finished, origin_of, write_dataset
@@ -47,6 +47,17 @@ def open_dataset(
     dataset_dir = prepare(source if source.is_dir() else None, Path(prepared), hand)
     check_hand_fits(dataset_dir, hand)
     return dataset_dir
+
+
+def prepare_folder(folder: Path | None, data_dir: Path, mano: Path | None = None) -> Path:
+    """Prepares a folder in FreiHAND's layout, or the official archives; the dataset's directory.
+
+    `mano`, a MANO_RIGHT.pkl, is for releases without annotation files of vertices.
+
+    Raises:
+        UserError, DiskFullError: as `prepare`.
+    """
+    return prepare(folder, data_dir, load_mano(mano) if mano else None)
 
 
 def _render_once(

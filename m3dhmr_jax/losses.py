@@ -1,12 +1,13 @@
-"""Loss terms: named, unweighted, pure. The weights belong to whoever trains.
+"""Loss terms of eq. 7: named, unweighted, pure. The weights are fields of the config.
 
 Vertices are in units of MESH_UNIT_M and relative to the root, landmarks are fractions of the crop
-side. An `..._errors` function answers one error per element, so that `mean_over` can average over
-whatever is valid; `two_view_terms` makes all terms of the paper from two views.
+side. An `..._errors` function returns one error per element, which `mean_over` or `sum_over`
+reduces over the valid examples; `two_view_terms` computes all terms of eq. 7 from two views.
+
 Axes: b batch, v vertices, f faces, n landmarks, h w heatmap, k and c any two axes of errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,38 +17,40 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from m3dhmr_jax.camera import pinhole
-from m3dhmr_jax.models.gather import take_rows
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.math3d import safe_sqrt, safe_unit
+from m3dhmr_jax.models.gather import gather_rows
 from m3dhmr_jax.types import FloatArray, LandmarkPrediction, Prediction, View
 
-SHORTEST_EDGE = 1e-4  # 0.02 mm. The direction of a shorter edge fades out, so its slope is bounded.
+# 0.02 mm. The direction of a shorter edge fades to 0, so that its gradient is bounded.
+SHORTEST_EDGE = 1e-4
 
 
 def l1_errors(
     pred: Float[FloatArray, "b k c"], target: Float[FloatArray, "b k c"]
 ) -> Float[Array, "b k c"]:
-    """Absolute differences: of vertices the mesh term, of landmarks the 2D pose term."""
+    """Absolute differences: L_mesh of eq. 7 for vertices, L_pose2D for landmarks."""
     return jnp.abs(jnp.subtract(pred, target))
 
 
-def _sides(
+def _edge_vectors(
     verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[Array, "b f 3 3"]:
-    corners = take_rows(jnp.asarray(verts), faces)
+    corners = gather_rows(jnp.asarray(verts), faces)
     return corners - jnp.roll(corners, 1, axis=2)
 
 
 def _unit(vectors: Float[Array, "*k 3"]) -> Float[Array, "*k 3"]:
-    squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    return vectors / jnp.sqrt(jnp.maximum(squared, SHORTEST_EDGE**2))
+    return safe_unit(vectors, SHORTEST_EDGE)
 
 
 def face_normals(
     verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[Array, "b f 3"]:
     """Unit normals, outward for faces counter-clockwise from outside; 0 for a collapsed face."""
-    sides = _sides(verts, faces)
-    # Both sides are made unit first: a product of raw sides is too small for a floor on lengths.
-    return _unit(jnp.cross(_unit(sides[:, :, 1]), _unit(sides[:, :, 2])))
+    edges = _edge_vectors(verts, faces)
+    # Normalised before the product, which would be far smaller than SHORTEST_EDGE otherwise.
+    return _unit(jnp.cross(_unit(edges[:, :, 1]), _unit(edges[:, :, 2])))
 
 
 def normal_errors(
@@ -55,17 +58,16 @@ def normal_errors(
     target: Float[FloatArray, "b v 3"],
     faces: Int[np.ndarray, "f 3"],
 ) -> Float[Array, "b f 3"]:
-    """|predicted edge direction . true face normal| for the three edges of each face."""
+    """L_norm of eq. 7: |predicted edge direction . true face normal|, three edges per face."""
     normals = jax.lax.stop_gradient(face_normals(target, faces))
-    return jnp.abs(jnp.sum(_unit(_sides(pred, faces)) * normals[:, :, None], axis=-1))
+    return jnp.abs(jnp.sum(_unit(_edge_vectors(pred, faces)) * normals[:, :, None], axis=-1))
 
 
 def edge_lengths(
     verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[Array, "b f 3"]:
-    """Lengths of the three edges of each face; an inner edge stands there twice."""
-    squared = jnp.sum(_sides(verts, faces) ** 2, axis=-1)
-    return jnp.sqrt(squared + 1e-12)  # The slope of sqrt is infinite at 0.
+    """Lengths of the three edges of each face; an inner edge appears twice."""
+    return safe_sqrt(jnp.sum(_edge_vectors(verts, faces) ** 2, axis=-1))
 
 
 def edge_errors(
@@ -73,7 +75,7 @@ def edge_errors(
     target: Float[FloatArray, "b v 3"],
     faces: Int[np.ndarray, "f 3"],
 ) -> Float[Array, "b f 3"]:
-    """Absolute differences of edge lengths."""
+    """L_edge of eq. 7: absolute differences of edge lengths."""
     return jnp.abs(edge_lengths(pred, faces) - edge_lengths(target, faces))
 
 
@@ -82,7 +84,10 @@ def con3d_errors(
     verts2: Float[FloatArray, "b v 3"],
     rotation_rad: Float[FloatArray, " b"],
 ) -> Float[Array, "b v 3"]:
-    """Differences of two views' meshes once view one is turned by `rotation_rad`, angle 2 - angle 1."""
+    """L_con3D of eq. 7: differences of two meshes, the first rotated into the second view.
+
+    `rotation_rad` is angle 2 - angle 1.
+    """
     return jnp.abs(jax.vmap(pinhole.rotate_about_optical_axis)(verts1, rotation_rad) - verts2)
 
 
@@ -93,25 +98,50 @@ def con2d_errors(
     img_from_crop2: Float[FloatArray, "b 2 3"],
     crop_px: int,
 ) -> Float[Array, "b n 2"]:
-    """Differences of two views' landmarks in the photo, in crop sides (`crop_px` pixels)."""
-    in_photo = jax.vmap(pinhole.apply_affine)
-    first_px = in_photo(landmarks1_01 * crop_px, img_from_crop1)
-    return jnp.abs(first_px - in_photo(landmarks2_01 * crop_px, img_from_crop2)) / crop_px
+    """L_con2D of eq. 7: differences of two views' landmarks in the source image, in crop sides."""
+    to_image = jax.vmap(pinhole.apply_affine)
+    landmarks1_px = to_image(landmarks1_01 * crop_px, img_from_crop1)
+    landmarks2_px = to_image(landmarks2_01 * crop_px, img_from_crop2)
+    return jnp.abs(landmarks1_px - landmarks2_px) / crop_px
 
 
 def mean_over(
     errors: Float[Array, "b k c"], valid: Bool[FloatArray, "#b #k #c"]
 ) -> Float[Array, ""]:
-    """Average over the valid elements, divided by their number; 0 if there are none."""
-    everywhere = jnp.broadcast_to(valid, errors.shape)
-    total_error = jnp.sum(jnp.where(everywhere, errors, 0))  # `where`, as NaN times 0 is NaN.
-    return total_error / jnp.maximum(jnp.sum(everywhere), 1)
+    """Mean over all valid elements of the batch; 0 if there are none."""
+    mask = jnp.broadcast_to(valid, errors.shape)
+    total_error = jnp.sum(jnp.where(mask, errors, 0))  # `where`, as NaN times 0 is NaN.
+    return total_error / jnp.maximum(jnp.sum(mask), 1)
+
+
+def sum_over(
+    errors: Float[Array, "b k c"], valid: Bool[FloatArray, "#b #k #c"]
+) -> Float[Array, ""]:
+    """Sum over each example's valid elements, as in eq. 7; mean over the valid examples."""
+    mask = jnp.broadcast_to(valid, errors.shape)
+    total_error = jnp.sum(jnp.where(mask, errors, 0))
+    return total_error / jnp.maximum(jnp.sum(mask.any(axis=(1, 2))), 1)
+
+
+Reduce = Callable[[Float[Array, "b k c"], Bool[FloatArray, "#b #k #c"]], Float[Array, ""]]
+REDUCTIONS: dict[str, Reduce] = {"mean": mean_over, "sum": sum_over}
+
+
+def reduction(name: str) -> Reduce:
+    """The reduction that `config.loss.reduction` names: over an example's elements.
+
+    Raises:
+        UserError: if there is no such reduction.
+    """
+    if name not in REDUCTIONS:
+        raise UserError(f"loss.reduction={name!r} must be one of {tuple(REDUCTIONS)}")
+    return REDUCTIONS[name]
 
 
 def only_valid(preds: Any, valid: Bool[FloatArray, " b"], dtype: DTypeLike) -> Any:
-    """Predictions in the number type of the labels, and 0 where they are filler.
+    """Predictions in the dtype of the labels, and 0 in padding.
 
-    `mean_over` keeps filler out of the terms; this keeps its slope, maybe NaN, out as well.
+    A reduction excludes padding from the terms; this also excludes its gradient, which may be NaN.
     """
     return jax.tree.map(
         lambda x: jnp.where(jnp.expand_dims(valid, range(1, x.ndim)), x, 0).astype(dtype), preds
@@ -126,23 +156,24 @@ def two_view_terms(
     faces: Int[np.ndarray, "f 3"],
     valid: Bool[FloatArray, " b"],
     crop_px: int,
+    reduce: Reduce = mean_over,
 ) -> dict[str, Float[Array, ""]]:
-    """All terms for two crops of the same photos, per-view terms averaged over the views.
+    """All terms of eq. 7 for two crops of the same images; per-view terms are averaged over views.
 
-    Examples that are not valid count nowhere and get a gradient of exactly 0, whatever they hold.
-    Predictions of lower precision are compared in that of the labels.
+    Examples that are not valid are ignored and get a gradient of exactly 0, even if they hold NaN.
+    Predictions of lower precision are compared in the labels' dtype.
     """
     mask = jnp.asarray(valid)[:, None, None]
 
     def both(first: Float[Array, "b k c"], second: Float[Array, "b k c"]) -> Float[Array, ""]:
-        return (mean_over(first, mask) + mean_over(second, mask)) / 2
+        return (reduce(first, mask) + reduce(second, mask)) / 2
 
     (verts1, landmarks1_01), (verts2, landmarks2_01) = only_valid(
         (pred1, pred2), valid, view1.verts.dtype
     )
     true1, true2 = view1.verts, view2.verts
     rotation_rad = jnp.subtract(view2.angle_rad, view1.angle_rad)
-    in_photo = con2d_errors(
+    con2d = con2d_errors(
         landmarks1_01, landmarks2_01, view1.img_from_crop, view2.img_from_crop, crop_px
     )
     return {
@@ -153,24 +184,22 @@ def two_view_terms(
         ),
         "normal": both(normal_errors(verts1, true1, faces), normal_errors(verts2, true2, faces)),
         "edge": both(edge_errors(verts1, true1, faces), edge_errors(verts2, true2, faces)),
-        "con3d": mean_over(con3d_errors(verts1, verts2, rotation_rad), mask),
-        "con2d": mean_over(in_photo, mask),
+        "con3d": reduce(con3d_errors(verts1, verts2, rotation_rad), mask),
+        "con2d": reduce(con2d, mask),
     }
 
 
 def gaussian_heatmaps(
     landmarks_01: Float[FloatArray, "b n 2"], side: int, sigma_cells: float
 ) -> Float[Array, "b h w n"]:
-    """A bell of height 1 around each landmark, on `side` times `side` cells.
+    """A Gaussian of height 1 around each landmark, on `side` times `side` cells.
 
-    Cell i has its centre at (i + 0.5) / side of the crop, as `soft_argmax` reads maps.
+    The centre of cell i is at (i + 0.5) / side of the crop, as in `soft_argmax`.
     """
     centres_01 = (jnp.arange(side) + 0.5) / side
-    off = (
-        (centres_01[None, :, None, None] - jnp.asarray(landmarks_01)[:, None]) * side / sigma_cells
-    )
-    across, down = jnp.moveaxis(jnp.exp(-(off**2) / 2), -1, 0)
-    return down[:, :, None] * across[:, None]
+    offset_01 = centres_01[None, :, None, None] - jnp.asarray(landmarks_01)[:, None]
+    x, y = jnp.moveaxis(jnp.exp(-((offset_01 * side / sigma_cells) ** 2) / 2), -1, 0)
+    return y[:, :, None] * x[:, None]
 
 
 def two_view_terms_2d(
@@ -181,17 +210,18 @@ def two_view_terms_2d(
     valid: Bool[FloatArray, " b"],
     sigma_cells: float,
 ) -> dict[str, Float[Array, ""]]:
-    """The terms of the 2D pre-training, averaged over two crops; filler counts nowhere.
+    """The terms of the 2D pre-training, averaged over two crops; padding is ignored.
 
-    `heatmap` is the mean squared error over all cells, `pose2d` that of `two_view_terms`.
+    `heatmap` is the mean squared error over all cells, `pose2d` is that of `two_view_terms`.
     """
     mask = jnp.asarray(valid)[:, None, None]
     pred1, pred2 = only_valid((pred1, pred2), valid, view1.landmarks_01.dtype)
 
     def heatmap(pred: LandmarkPrediction, view: View) -> Float[Array, ""]:
         side = pred.heatmaps.shape[1]
-        off = jnp.asarray(pred.heatmaps) - gaussian_heatmaps(view.landmarks_01, side, sigma_cells)
-        return mean_over((off**2).reshape(len(off), side * side, -1), mask)
+        target = gaussian_heatmaps(view.landmarks_01, side, sigma_cells)
+        squared = (jnp.asarray(pred.heatmaps) - target) ** 2
+        return mean_over(squared.reshape(len(squared), side * side, -1), mask)
 
     def pose2d(pred: LandmarkPrediction, view: View) -> Float[Array, ""]:
         return mean_over(l1_errors(pred.landmarks_01, view.landmarks_01), mask)
@@ -205,13 +235,13 @@ def two_view_terms_2d(
 def total(
     terms: Mapping[str, Float[Array, ""]], weights: Mapping[str, float | int]
 ) -> Float[Array, ""]:
-    """Weighted sum of the terms.
+    """Weighted sum of the terms (L_total of the paper).
 
     Raises:
-        ValueError: if a term has no weight or a weight has no term.
+        UserError: if a term has no weight or a weight has no term.
     """
     if set(terms) != set(weights):
-        raise ValueError(
+        raise UserError(
             f"loss weights {sorted(weights)} must name exactly the terms {sorted(terms)}: "
             f"without a weight {sorted(set(terms) - set(weights))}, "
             f"unknown {sorted(set(weights) - set(terms))}; give 0 to switch a term off"

@@ -134,9 +134,9 @@ def test_a_weights_file_that_does_not_fit_exactly_is_no_state(
         (tiny_network.params, {}, "statistics: .* missing there: backbone"),
         (
             tiny_network.params
-            | {"decoder": tiny_network.params["decoder"] | {"lift": jnp.ones(2)}},
+            | {"decoder": tiny_network.params["decoder"] | {"lifting_matrix": jnp.ones(2)}},
             tiny_network.stats,
-            r"1 of another shape: decoder/lift \(2,\) not \(49, 21\)",
+            r"1 of another shape: decoder/lifting_matrix \(2,\) not \(49, 21\)",
         ),
     ]
     for params, stats, told in wrong:

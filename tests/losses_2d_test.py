@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.losses import gaussian_heatmaps, two_view_terms_2d
-from m3dhmr_jax.models.network import soft_argmax
+from m3dhmr_jax.models.heads import soft_argmax
 from m3dhmr_jax.types import LandmarkPrediction, View
 
 SIGMA_CELLS = 1.5
@@ -20,7 +20,7 @@ def view_of(landmarks_01):
 
 @pytest.fixture
 def landmarks_01():
-    """Far enough from the border for whole bells."""
+    """Far enough from the border for complete Gaussians."""
     return np.random.default_rng(0).uniform(0.25, 0.75, (2, 3, 21, 2)).astype(np.float32)
 
 
@@ -35,21 +35,23 @@ def loss_terms_fn(preds, landmarks_01, valid=(True, True, True)):
     return two_view_terms_2d(preds[0], views[0], preds[1], views[1], np.array(valid), SIGMA_CELLS)
 
 
-def test_a_bell_is_1_at_its_landmark_and_as_wide_as_asked():
-    """In the middle of cell (row 4, column 9), that is at x = 9.5 / 32 and y = 4.5 / 32."""
-    bell = gaussian_heatmaps(np.array([[[9.5, 4.5]]], np.float32) / SIDE, SIDE, SIGMA_CELLS)
-    assert bell.shape == (1, SIDE, SIDE, 1)
-    assert jnp.unravel_index(jnp.argmax(bell[0, ..., 0]), (SIDE, SIDE)) == (4, 9)
-    np.testing.assert_allclose(bell[0, 4, 9, 0], 1)
-    np.testing.assert_allclose(bell[0, 5, 7, 0], np.exp(-(1 + 4) / 2 / SIGMA_CELLS**2), rtol=1e-5)
+def test_gaussian_heatmaps_height_and_width():
+    """At the centre of cell (row 4, column 9): x = 9.5 / 32 and y = 4.5 / 32."""
+    heatmap = gaussian_heatmaps(np.array([[[9.5, 4.5]]], np.float32) / SIDE, SIDE, SIGMA_CELLS)
+    assert heatmap.shape == (1, SIDE, SIDE, 1)
+    assert jnp.unravel_index(jnp.argmax(heatmap[0, ..., 0]), (SIDE, SIDE)) == (4, 9)
+    np.testing.assert_allclose(heatmap[0, 4, 9, 0], 1)
+    np.testing.assert_allclose(
+        heatmap[0, 5, 7, 0], np.exp(-(1 + 4) / 2 / SIGMA_CELLS**2), rtol=1e-5
+    )
 
 
-def test_landmarks_are_where_soft_argmax_finds_them(landmarks_01):
-    bells = gaussian_heatmaps(landmarks_01[0], SIDE, SIGMA_CELLS)
-    np.testing.assert_allclose(soft_argmax(jnp.log(bells + 1e-30)), landmarks_01[0], atol=1e-4)
+def test_gaussian_heatmaps_agree_with_soft_argmax(landmarks_01):
+    heatmaps = gaussian_heatmaps(landmarks_01[0], SIDE, SIGMA_CELLS)
+    np.testing.assert_allclose(soft_argmax(jnp.log(heatmaps + 1e-30)), landmarks_01[0], atol=1e-4)
 
 
-def test_exact_answers_have_no_loss_and_blank_ones_the_energy_of_the_bells(landmarks_01):
+def test_two_view_terms_2d_of_exact_and_blank_predictions(landmarks_01):
     preds = [exact(uv) for uv in landmarks_01]
     terms = loss_terms_fn(preds, landmarks_01)
     assert set(terms) == {"heatmap", "pose2d"}
@@ -60,7 +62,7 @@ def test_exact_answers_have_no_loss_and_blank_ones_the_energy_of_the_bells(landm
     np.testing.assert_allclose(terms["pose2d"], 0.1, rtol=1e-4)
 
 
-def test_both_views_count_the_same(landmarks_01):
+def test_two_view_terms_2d_weights_both_views_equally(landmarks_01):
     wrong, right = LandmarkPrediction(jnp.ones((3, 8, 8, 21)), jnp.ones((3, 21, 2))), landmarks_01
     both = loss_terms_fn([wrong, wrong], right)
     for preds in ([wrong, None], [None, wrong]):
@@ -74,8 +76,8 @@ def test_both_views_count_the_same(landmarks_01):
         assert all(0.3 < alone[name] / both[name] < 0.7 for name in both)
 
 
-def test_filler_counts_nowhere_and_has_no_slope(landmarks_01):
-    """Whatever its labels and answers hold."""
+def test_two_view_terms_2d_ignores_padding(landmarks_01):
+    """Even if its labels and predictions are NaN."""
     valid = (True, False, True)
     preds = [LandmarkPrediction(jnp.ones((3, 8, 8, 21)), jnp.zeros((3, 21, 2)))] * 2
     spoilt = landmarks_01.copy()
@@ -87,8 +89,8 @@ def test_filler_counts_nowhere_and_has_no_slope(landmarks_01):
     )
     for name, term in want.items():
         np.testing.assert_array_equal(term, got[name])
-    slopes = jax.grad(lambda preds: sum(loss_terms_fn(preds, spoilt, valid).values()))(spoilt_preds)
-    for slope in jax.tree.leaves(slopes):
-        assert jnp.isfinite(slope).all()
-        assert not slope[1].any()
-        assert slope[0].any()
+    grads = jax.grad(lambda preds: sum(loss_terms_fn(preds, spoilt, valid).values()))(spoilt_preds)
+    for grad in jax.tree.leaves(grads):
+        assert jnp.isfinite(grad).all()
+        assert not grad[1].any()
+        assert grad[0].any()

@@ -1,4 +1,4 @@
-"""Tells from the names in a file whose network it holds, and what that is in ours."""
+"""Recognises the network in a file by its tensor names, and how it maps to ours."""
 
 import dataclasses
 import re
@@ -6,15 +6,16 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from m3dhmr_jax.convert.names import MOBRECON, RESNET, Rules
+from m3dhmr_jax.errors import UserError
 
-UNDERSTOOD = (
-    "understood are torchvision's ResNet-18 and ResNet-34, and MobRecon with its DenseStack, with "
-    "its decoder (depth-separable or plain spiral convolutions) or without one"
+SUPPORTED = (
+    "supported are torchvision's ResNet-18 and ResNet-34, and MobRecon's DenseStack with or "
+    "without its decoder (depth-separable or plain spiral convolutions)"
 )
 RESNET_DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
-RESNET_SIGN = "layer1.0.conv1.weight"
-DENSESTACK_SIGN = "dense_stack1.dense1.conv1.conv3x3.0.0.weight"
-DECODER_SIGNS = {
+RESNET_KEY = "layer1.0.conv1.weight"
+DENSESTACK_KEY = "dense_stack1.dense1.conv1.conv3x3.0.0.weight"
+DECODER_KEYS = {
     "dsconv": "decoder3d.de_layer.0.conv.spatial_layer.weight",
     "spiral": "decoder3d.de_layer.0.conv.layer.weight",
 }
@@ -22,43 +23,43 @@ DECODER_SIGNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Another network as a part of one of ours, or all of it."""
+    """Another implementation's network as all or a part of ours."""
 
     title: str
-    prefix: str  # Before each of its names in the file.
-    model: Mapping[str, Any]  # Fields of the ModelConfig of ours.
-    covers: str  # Matches the start of those names of ours that it has a counterpart of.
-    rules: Rules  # From those to its own.
-    why_left: Mapping[str, str]  # By a pattern of its names: why ours has no counterpart.
+    prefix: str  # Of its tensor names in the file.
+    model: Mapping[str, Any]  # Fields of our ModelConfig.
+    covers: str  # Pattern of our parameter names that have a counterpart in it.
+    rules: Rules  # From our names to its names.
+    unused_reasons: Mapping[str, str]  # By a pattern of its names: why we have no counterpart.
 
     @property
-    def whole(self) -> bool:
-        """Whether all of our network is in it."""
+    def complete(self) -> bool:
+        """Whether it fills all of our network."""
         return not self.covers
 
 
 def recognise(names: Collection[str]) -> Architecture:
-    """The network among tensors of these names.
+    """The network whose tensors have these names.
 
     Raises:
-        ValueError: if there is none, another one, or more than one.
+        UserError: if there is none, an unsupported one, or more than one.
     """
-    signs = [
-        (name.removesuffix(sign), sign)
+    keys = [
+        (name.removesuffix(key), key)
         for name in names
-        for sign in (RESNET_SIGN, DENSESTACK_SIGN)
-        if name == sign or name.endswith(f".{sign}")
+        for key in (RESNET_KEY, DENSESTACK_KEY)
+        if name == key or name.endswith(f".{key}")
     ]
-    if not signs:
+    if not keys:
         some = ", ".join(sorted(names)[:3]) or "none"
-        raise ValueError(f"its tensors ({some}, ...) are of no network known here; {UNDERSTOOD}")
-    if len(signs) > 1:
-        places = ", ".join(f"{prefix}*" for prefix, _ in signs)
-        raise ValueError(
-            f"it holds {len(signs)} networks ({places}): choose one, as with --under={signs[0][0]}"
+        raise UserError(f"its tensors ({some}, ...) belong to no supported network; {SUPPORTED}")
+    if len(keys) > 1:
+        prefixes = ", ".join(f"{prefix}*" for prefix, _ in keys)
+        raise UserError(
+            f"it holds {len(keys)} networks ({prefixes}): choose one, as with --prefix={keys[0][0]}"
         )
-    prefix, sign = signs[0]
-    return (_resnet if sign == RESNET_SIGN else _mobrecon)(prefix, names)
+    prefix, key = keys[0]
+    return (_resnet if key == RESNET_KEY else _mobrecon)(prefix, names)
 
 
 def _resnet(prefix: str, names: Collection[str]) -> Architecture:
@@ -72,35 +73,35 @@ def _resnet(prefix: str, names: Collection[str]) -> Architecture:
     bottleneck = f"{prefix}layer1.0.conv3.weight" in names
     if blocks not in RESNET_DEPTHS or bottleneck:
         kind = "bottleneck blocks" if bottleneck else "blocks"
-        raise ValueError(f"it is a ResNet with stages of {blocks} {kind}; {UNDERSTOOD}")
+        raise UserError(f"it is a ResNet with stages of {blocks} {kind}; {SUPPORTED}")
     return Architecture(
         title=f"ResNet-{RESNET_DEPTHS[blocks]}",
         prefix=prefix,
         model={"blocks": blocks},
         covers="backbone/(stem|stack[12]/stages)/",
         rules=RESNET,
-        why_left={r"fc\.": "the classifier of another task"},
+        unused_reasons={r"fc\.": "ImageNet classifier, not needed"},
     )
 
 
 def _mobrecon(prefix: str, names: Collection[str]) -> Architecture:
-    alone = re.search(r"(^|\.)backbone\.$", prefix) is None  # A file of the backbone's own.
+    alone = re.search(r"(^|\.)backbone\.$", prefix) is None  # A file with only the backbone.
     prefix = prefix if alone else prefix.removesuffix("backbone.")
     decoder = sorted(name for name in names if name.startswith(f"{prefix}decoder3d."))
-    operators = [name for name, sign in DECODER_SIGNS.items() if f"{prefix}{sign}" in decoder]
+    operators = [name for name, key in DECODER_KEYS.items() if f"{prefix}{key}" in decoder]
     if decoder and len(operators) != 1:
-        raise ValueError(
-            f"it is MobRecon's DenseStack under another decoder ({decoder[0]}, ...); {UNDERSTOOD}"
+        raise UserError(
+            f"it is MobRecon's DenseStack with another decoder ({decoder[0]}, ...); {SUPPORTED}"
         )
     model = {"backbone": "densestack", "roi": False, "landmark_head": "clipped_mlp"}
     operator = operators[0] if decoder else "dsconv"
     return Architecture(
-        title=f"MobRecon-DenseStack ({operator})" if decoder else "DenseStack without a decoder",
+        title=f"MobRecon-DenseStack ({operator if decoder else 'without decoder'})",
         prefix=prefix,
         model=model | {"mesh_operator": operator},
-        covers="" if decoder else "backbone/|landmarks/",
+        covers="" if decoder else "backbone/|landmark_head/",
         rules=(*MOBRECON, (r"^backbone[./]", "")) if alone else MOBRECON,
-        why_left={
+        unused_reasons={
             r"(backbone\.)?dense_stack1\.(dense4|dense5|senet3)\.": "layers MobRecon never calls"
         },
     )

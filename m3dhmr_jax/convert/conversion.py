@@ -1,4 +1,4 @@
-"""From the arrays of another network to those of ours, with an account of every one."""
+"""Converts another implementation's arrays to ours and reports what became of each."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ import numpy as np
 
 from m3dhmr_jax.checkpoints.weights import Arrays, names_of
 from m3dhmr_jax.convert.architectures import Architecture
-from m3dhmr_jax.convert.names import arranged, their_name
+from m3dhmr_jax.convert.names import their_name, to_our_layout
+from m3dhmr_jax.errors import UserError
 
 COUNTER = r".*\.num_batches_tracked"
 
@@ -23,63 +24,63 @@ class WrongShape(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """What became of every array of theirs and of every one of ours."""
+    """What became of each array in their file and of each of ours."""
 
     params: Arrays
     stats: Arrays
-    used: frozenset[str]  # Theirs.
-    left: dict[str, str]  # Theirs, and why.
-    missing: tuple[str, ...]  # Theirs, which the file should have.
+    used: frozenset[str]  # Their names.
+    unused: dict[str, str]  # Their names, each with the reason.
+    missing: tuple[str, ...]  # Their names that the file should have but lacks.
     wrong_shape: tuple[WrongShape, ...]
-    fresh: tuple[str, ...]  # Ours, which the other network has no counterpart of.
+    initialised: tuple[str, ...]  # Our names without a counterpart in their network.
 
 
 def convert(
     arrays: Mapping[str, np.ndarray], architecture: Architecture, params: Any, stats: Any
 ) -> Conversion:
-    """The arrays that fit into ours, in our names, layout and number type.
+    """Their arrays under our names, in our layout and dtype.
 
     Args:
-        params, stats: our trees; of their leaves only the shapes and types count.
+        params, stats: our trees; only the shapes and dtypes of their leaves are used.
 
     Raises:
-        ValueError: if an array that is wanted holds other things than fractional numbers.
+        UserError: if an array that is needed is not floating point.
     """
     found: dict[str, Arrays] = {"params": {}, "stats": {}}
-    used, missing, wrong_shape, fresh = set(), [], [], []
-    for part, tree in (("params", params), ("stats", stats)):
+    used, missing, wrong_shape, initialised = set(), [], [], []
+    for kind, tree in (("params", params), ("stats", stats)):
         for name, leaf in zip(names_of(tree), jax.tree.leaves(tree), strict=True):
             if not re.match(architecture.covers, name):
-                fresh.append(name)
+                initialised.append(name)
                 continue
             theirs = architecture.prefix + their_name(name, architecture.rules)
             if theirs not in arrays:
                 missing.append(theirs)
                 continue
-            array = arranged(arrays[theirs], name, leaf.shape)
+            array = to_our_layout(arrays[theirs], name, leaf.shape)
             if array.shape != leaf.shape:
                 wrong_shape.append(WrongShape(theirs, arrays[theirs].shape, name, leaf.shape))
                 continue
             if not jnp.issubdtype(array.dtype, jnp.floating):
-                raise ValueError(f"{theirs} holds {array.dtype}, not fractional numbers")
-            found[part][name] = np.asarray(array, leaf.dtype)
+                raise UserError(f"{theirs} holds {array.dtype}, not floating-point numbers")
+            found[kind][name] = np.asarray(array, leaf.dtype)
             used.add(theirs)
     known = used | {wrong.theirs for wrong in wrong_shape}
     return Conversion(
         **found,
         used=frozenset(used),
-        left={name: why_left(name, architecture) for name in arrays if name not in known},
+        unused={name: unused_reason(name, architecture) for name in arrays if name not in known},
         missing=tuple(dict.fromkeys(missing)),
         wrong_shape=tuple(wrong_shape),
-        fresh=tuple(fresh),
+        initialised=tuple(initialised),
     )
 
 
-def why_left(theirs: str, architecture: Architecture) -> str:
-    """Why an array of the file has no place in ours."""
+def unused_reason(theirs: str, architecture: Architecture) -> str:
+    """Why an array in their file has no counterpart in our network."""
     if not theirs.startswith(architecture.prefix):
-        return f"outside of the network, whose names start with {architecture.prefix}"
+        return f"outside the network, whose names start with {architecture.prefix}"
     own = theirs.removeprefix(architecture.prefix)
-    reasons = {COUNTER: "counters that nothing reads", **architecture.why_left}
-    known = (why for pattern, why in reasons.items() if re.match(pattern, own))
+    reasons = {COUNTER: "BatchNorm counters, not needed", **architecture.unused_reasons}
+    known = (reason for pattern, reason in reasons.items() if re.match(pattern, own))
     return next(known, f"not a part of {architecture.title}")

@@ -1,7 +1,7 @@
-"""What our parameters are called in other people's networks, and how those store them.
+"""Names and layouts of our parameters in other implementations' files.
 
-The names go from ours to theirs: so it is certain that a network of ours is filled completely, and
-what is left in a file is left for a reason.
+The rules map our names to theirs, so that it is certain that our network is filled completely and
+that every tensor left over in a file is left over for a reason.
 """
 
 import re
@@ -19,7 +19,7 @@ LEAVES: Rules = (
 )
 RESNET: Rules = (
     (r"^backbone/stem/", ""),
-    # Both stacks are the same ResNet.
+    # Both stacks are filled from the same ResNet.
     (
         r"^backbone/stack[12]/stages/(\d)/layers/(\d+)/",
         lambda found: f"layer{int(found[1]) + 1}.{found[2]}.",
@@ -31,14 +31,14 @@ RESNET: Rules = (
 )
 MOBRECON: Rules = (
     (r"/stem/conv1/", "/pre_layer.0/"),
-    (r"/stem/unit/", "/pre_layer.1/"),
-    (r"/stem/squeeze/", "/thrink/"),
+    (r"/stem/block/", "/pre_layer.1/"),
+    (r"/stem/space_to_depth/", "/thrink/"),
     (r"/remap/", "/stack1_remap/"),
     (r"/merge/", "/thrink2/"),
-    (r"/encode/", "/mid_proj.0/"),
-    (r"/maps/", "/reduce.0/"),
+    (r"/encoding_conv/", "/mid_proj.0/"),
+    (r"/landmark_map_conv/", "/reduce.0/"),
     (
-        r"/stack(\d)/down/(\d)/layers/0/units/(\d)/",
+        r"/stack(\d)/down/(\d)/layers/0/blocks/(\d)/",
         lambda found: f"/dense_stack{found[1]}.dense{int(found[2]) + 1}.conv{int(found[3]) + 1}/",
     ),
     (
@@ -46,7 +46,7 @@ MOBRECON: Rules = (
         lambda found: f"/dense_stack{found[1]}.senet{int(found[2]) + 1}/",
     ),
     (
-        r"/stack(\d)/bottom/(\d)/units/(\d)/",
+        r"/stack(\d)/bottom/(\d)/blocks/(\d)/",
         lambda found: f"/dense_stack{found[1]}.dense{int(found[2]) + 4}.conv{int(found[3]) + 1}/",
     ),
     (
@@ -61,10 +61,10 @@ MOBRECON: Rules = (
     (r"/pointwise/", "/conv1x1/"),
     (r"/(conv|linear)/(?=\w+$)", ".0/"),
     (r"/norm/(?=\w+$)", ".1/"),
-    (r"^landmarks/hidden(\d)/", lambda found: f"backbone.uv_reg.{int(found[1]) - 1}.0/"),
-    (r"^landmarks/out/", "backbone.uv_reg.2.0/"),
-    (r"^decoder/lift$", "decoder3d.upsample"),
-    (r"^decoder/convs/(\d)/", r"decoder3d.de_layer.\1.conv/"),
+    (r"^landmark_head/hidden(\d)/", lambda found: f"backbone.uv_reg.{int(found[1]) - 1}.0/"),
+    (r"^landmark_head/out/", "backbone.uv_reg.2.0/"),
+    (r"^decoder/lifting_matrix$", "decoder3d.upsample"),
+    (r"^decoder/layers/(\d)/", r"decoder3d.de_layer.\1.conv/"),
     (r"^decoder/head/", "decoder3d.head/"),
     (r"^(decoder3d.*)/depthwise$", r"\1.spatial_layer.weight"),
     (r"^(decoder3d.*)/pointwise$", r"\1.channel_layer.weight"),
@@ -73,27 +73,27 @@ MOBRECON: Rules = (
 
 
 def their_name(name: str, rules: Rules) -> str:
-    """What the parameter or statistic `name` of ours is called by the rules, all one by one."""
+    """The name in their file of our parameter or statistic `name`; all rules apply in order."""
     for pattern, theirs in (*rules, *LEAVES):
         name = re.sub(pattern, theirs, name)
     return name.replace("/", ".")
 
 
-def arranged(
+def to_our_layout(
     theirs: Shaped[np.ndarray, "..."], name: str, shape: tuple[int, ...]
 ) -> Shaped[np.ndarray, "..."]:
-    """Their array in the layout that `name`, of this shape, has here.
+    """Their array in the layout of our parameter `name`, which has this shape.
 
-    Where the numbers do not suffice for the shape, the answer has another one.
+    The result has another shape if the array does not fit.
     """
     match name.rsplit("/", 1)[-1], theirs.ndim:
         case "kernel", 4:
             return theirs.transpose(2, 3, 1, 0)
-        case "depthwise", 4:  # Of a spiral, laid out in rows as if it were a square.
+        case "depthwise", 4:  # A spiral, stored row by row as if it were a square kernel.
             return theirs.reshape(len(theirs), -1).T
         case "kernel" | "pointwise", 2:
-            across = theirs.T
-            # A spiral convolution there is one dense layer, place in the spiral before channel.
-            fits = len(shape) == 3 and across.shape == (shape[0] * shape[1], shape[2])
-            return across.reshape(shape) if fits else across
+            kernel = theirs.T
+            # Their spiral convolution is one dense layer: spiral position first, then channel.
+            fits = len(shape) == 3 and kernel.shape == (shape[0] * shape[1], shape[2])
+            return kernel.reshape(shape) if fits else kernel
     return theirs

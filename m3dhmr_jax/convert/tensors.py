@@ -1,4 +1,4 @@
-"""What PyTorch's pickles say of tensors: views of storages, which lie outside of the pickle."""
+"""PyTorch's tensors as its pickles describe them: views of storages outside the pickle."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from m3dhmr_jax.convert.plain_pickle import Named, fill
+from m3dhmr_jax.errors import UserError
 
 TYPES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -26,7 +27,7 @@ TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A row of numbers that tensors look into."""
+    """A flat array that tensors are views of."""
 
     key: str
     dtype: np.dtype
@@ -35,7 +36,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A view of a storage, in numbers, not bytes."""
+    """A view of a storage; offset and strides count elements, not bytes."""
 
     storage: Storage
     offset: int
@@ -44,13 +45,13 @@ class Tensor:
 
 
 def storage(reference: Any) -> Storage:
-    """The storage that a pickle refers to; raises ValueError for any other reference."""
+    """The storage that a pickle refers to; raises UserError for any other reference."""
     match reference:
         case ("storage", Named(stands_for=np.dtype() as dtype), str(key), str(), int(count), *more):
             if any(part is not None for part in more):
-                raise ValueError("refused: its tensors share storages as before PyTorch 0.4")
+                raise UserError("rejected: tensors that share storages as before PyTorch 0.4")
             return Storage(key, dtype, count)
-    raise ValueError(f"refused: it refers to {reference!r:.120}, which is no storage of numbers")
+    raise UserError(f"rejected: it refers to {reference!r:.120}, which is not a tensor storage")
 
 
 def rebuilt(
@@ -62,13 +63,13 @@ def rebuilt(
     hooks: Any = None,
     metadata: Any = None,
 ) -> Tensor:
-    """What `torch._utils._rebuild_tensor_v2` stands for."""
+    """Our `torch._utils._rebuild_tensor_v2`."""
     del requires_grad, hooks
     numbers = [offset, *shape, *strides]
     if not isinstance(source, Storage) or not all(isinstance(n, int) for n in numbers):
-        raise ValueError("damaged pickle (a tensor is described by other things than numbers)")
+        raise UserError("corrupted pickle (a tensor's description is not numeric)")
     if metadata:
-        raise ValueError(f"refused: a tensor that is to be read by the rule {metadata!r:.80}")
+        raise UserError(f"rejected: a tensor with the metadata {metadata!r:.80}")
     return Tensor(source, offset, tuple(shape), tuple(strides))
 
 
@@ -76,12 +77,12 @@ def view(tensor: Tensor, content: memoryview, byte_order: str = "little") -> np.
     """The tensor as a view of its storage's bytes.
 
     Raises:
-        ValueError: if the storage has another size than the pickle says, or if the tensor reaches
-            outside of it or repeats its numbers (which could make it as large as one likes).
+        UserError: if the storage's size is not as the pickle says, or if the tensor exceeds it or
+            repeats its elements (which could make it arbitrarily large).
     """
     dtype, count = tensor.storage.dtype, tensor.storage.count
     if len(content) != count * dtype.itemsize:
-        raise ValueError(
+        raise UserError(
             f"its storage of {count} {dtype} has {len(content)} bytes in the file, "
             f"not {count * dtype.itemsize}"
         )
@@ -91,34 +92,33 @@ def view(tensor: Tensor, content: memoryview, byte_order: str = "little") -> np.
     steps = zip(tensor.shape, tensor.strides, strict=True)
     last = tensor.offset + sum((n - 1) * stride for n, stride in steps)
     if min((tensor.offset, *tensor.shape, *tensor.strides)) < 0 or max(last + 1, size) > count:
-        raise ValueError(
-            f"with offset {tensor.offset}, shape {tensor.shape} and strides {tensor.strides} it is "
-            f"no part of its storage of {count} numbers"
+        raise UserError(
+            f"offset {tensor.offset}, shape {tensor.shape} and strides {tensor.strides} exceed "
+            f"its storage of {count} elements"
         )
     if byte_order == "little":
-        row = np.frombuffer(content, dtype)
-    else:  # Types of two bytes have no big-endian twin in JAX.
-        row = np.frombuffer(content, f"u{dtype.itemsize}").byteswap().view(dtype)
+        flat = np.frombuffer(content, dtype)
+    else:  # Two-byte dtypes have no big-endian version in JAX.
+        flat = np.frombuffer(content, f"u{dtype.itemsize}").byteswap().view(dtype)
     strides = [stride * dtype.itemsize for stride in tensor.strides]
-    return np.ndarray(tensor.shape, dtype, row, tensor.offset * dtype.itemsize, strides)
+    return np.ndarray(tensor.shape, dtype, flat, tensor.offset * dtype.itemsize, strides)
 
 
 def leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """All that is no container, named by the keys that lead there, joined by dots.
+    """Every value that is not a container, named by its path of keys, joined by dots.
 
-    A container is entered once, however often it is found: in itself, or in so many others that
-    the names would never end.
+    Each container is visited once, even if it contains itself or is contained in many others.
     """
-    waiting, entered = [("", value)], set()
-    while waiting:
-        name, item = waiting.pop()
+    pending, visited = [("", value)], set()
+    while pending:
+        name, item = pending.pop()
         if not isinstance(item, dict | list | tuple):
             yield name, item
-        elif id(item) not in entered:
-            entered.add(id(item))
+        elif id(item) not in visited:
+            visited.add(id(item))
             pairs = list(item.items() if isinstance(item, dict) else enumerate(item))
             prefix = f"{name}." if name else ""
-            waiting += [(f"{prefix}{key}", part) for key, part in reversed(pairs)]
+            pending += [(f"{prefix}{key}", child) for key, child in reversed(pairs)]
 
 
 def _same(value: Any, *_: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Fixed tables and geometry of a triangle mesh."""
+"""Triangle meshes: spirals, coarsening and the mesh hierarchy that the decoder refines."""

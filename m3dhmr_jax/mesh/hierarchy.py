@@ -1,6 +1,6 @@
-"""The fixed hierarchy of a hand that the network is built on: levels, up-sampling and spirals.
+"""The mesh hierarchy that the decoder refines: levels, up-sampling and spirals of a hand.
 
-Axes: v vertices of a level, s spiral length, r length of a region's spiral.
+Axes: v vertices of a level, s spiral length, r spiral length within a region.
 """
 
 import dataclasses
@@ -17,16 +17,16 @@ from m3dhmr_jax.mesh.spirals import roi_spirals, spirals
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeshLevel:
-    """One resolution of the surface, and how values come to it from the next coarser one.
+    """One resolution of the mesh, and its up-sampling from the next coarser one.
 
-    A value on this level is `sum_k up_weights[:, k] * coarser[up_indices[:, k]]`. The weights are
-    barycentric if made here, but need not be: other hierarchy may have rows that do not sum to 1.
+    Features on this level are `sum_k up_weights[:, k] * coarser[up_indices[:, k]]`. The weights
+    of `build_hierarchy` are barycentric; those of other hierarchies need not sum to 1.
     """
 
-    spirals: Int[np.ndarray, "v s"]  # Row i: vertex i, then its neighbours in spiral order.
-    up_indices: Int[
-        np.ndarray, "_ _"
-    ]  # (v, 3), like the weights: MeshHierarchy says if they are not.
+    # Row i: vertex i, then its neighbours in spiral order.
+    spirals: Int[np.ndarray, "v s"]
+    # Both (v, 3), which MeshHierarchy checks.
+    up_indices: Int[np.ndarray, "_ _"]
     up_weights: Float[np.ndarray, "_ _"]
 
     @property
@@ -39,16 +39,17 @@ class MeshHierarchy:
     """All that the decoder needs to know about a hand.
 
     Raises:
-        ValueError: if there is no level, or one's arrays do not fit it or the next coarser level.
+        ValueError: if there is no level, or if an array does not fit its level or the next coarser
+            one.
     """
 
     levels: tuple[MeshLevel, ...]  # Finest first.
-    coarsest: int  # Vertices of the surface that the last of `levels` is made from.
-    roi_spirals: Int[np.ndarray, "v r"] | None  # On the finest level, each inside its region.
+    coarsest: int  # Vertices of the mesh that the last of `levels` is up-sampled from.
+    roi_spirals: Int[np.ndarray, "v r"] | None  # On the finest level, for the ROI layer.
 
     def __post_init__(self):
         if not self.levels:
-            raise ValueError("there is no level: the decoder refines a coarse mesh at least once")
+            raise ValueError("levels=() must hold at least one level: the decoder refines a mesh")
         sizes = [level.n_vertices for level in self.levels] + [self.coarsest]
         for number, level in enumerate(self.levels):
             own, coarser = sizes[number : number + 2]
@@ -57,7 +58,7 @@ class MeshHierarchy:
                 if shape != (own, 3):
                     raise ValueError(
                         f"level {number} has {name} of shape {shape}, expected {(own, 3)}: "
-                        "three coarser vertices for each of its own"
+                        "three coarser vertices per vertex"
                     )
             _check_range(f"up_indices of level {number}", level.up_indices, coarser)
             _check_range(f"spirals of level {number}", level.spirals, own)
@@ -71,13 +72,12 @@ def _check_range(name: str, indices: np.ndarray, n_vertices: int) -> None:
     lowest, highest = indices.min(), indices.max()
     if lowest < 0 or highest >= n_vertices:
         raise ValueError(
-            f"{name} name vertices {lowest}..{highest}, but the level they speak of has vertices "
-            f"0..{n_vertices - 1}"
+            f"{name} have vertex indices {lowest}..{highest}, but must lie in 0..{n_vertices - 1}"
         )
 
 
 def hierarchy_id(hierarchy: MeshHierarchy) -> str:
-    """Names hierarchy by the content of all their arrays."""
+    """A hash of the content of all arrays."""
     content = hashlib.sha256(str(hierarchy.coarsest).encode())
     for level in hierarchy.levels:
         for array in (level.spirals, level.up_indices, level.up_weights):
@@ -94,11 +94,11 @@ def build_hierarchy(
     roi_dilation: int = 2,
     level_count: int = 5,
 ) -> MeshHierarchy:
-    """The hierarchy of `hand`: on the coarser levels it ships with, then on ones half as large each.
+    """The hierarchy of `hand`: the coarser levels it ships with, then levels of half the size.
 
     Raises:
-        ValueError: if `level_count` is below 2, if a spiral does not fit on its level, or if a
-            surface is no manifold.
+        ValueError: if `level_count` is below 2.
+        UserError: if a spiral is longer than its level or a surface is not a manifold.
     """
     if level_count < 2:
         raise ValueError(f"level_count={level_count} must be at least 2: a mesh and a coarser one")
@@ -119,7 +119,7 @@ def build_hierarchy(
 
 
 def _coarser(hand: HandModel, number: int, vertices: np.ndarray, faces: np.ndarray) -> CoarseLevel:
-    """The step from level `number` to the next: the hand's own, or half of the vertices."""
+    """The next level after `number`: the hand's own, or one with half of the vertices."""
     if number < len(hand.levels):
         return hand.levels[number]
     return coarsen(vertices, faces, math.ceil(len(vertices) / 2))

@@ -1,1 +1,1 @@
-"""Layers, backbones, the mesh decoder, and the network made of them."""
+"""The network (fig. 2): layers, backbones, landmark heads and the mesh decoder."""

@@ -1,4 +1,4 @@
-"""The mesh side of the network: from features at the landmarks to a surface.
+"""The mesh decoder (right half of fig. 2): from features at the landmarks to a mesh.
 
 Axes: b batch, n landmarks, v vertices, e encoding channels.
 """
@@ -11,8 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.mesh.hierarchy import MeshHierarchy
-from m3dhmr_jax.models.gather import Rows
+from m3dhmr_jax.models.gather import StaticIndices
 from m3dhmr_jax.models.spiral_conv import (
     DynamicSpiralConv,
     SeparableSpiralConv,
@@ -20,32 +21,24 @@ from m3dhmr_jax.models.spiral_conv import (
     upsample,
 )
 
-MESH_OPERATORS = ("dsc", "dsconv", "spiral")
-
-
-def mesh_operator(name: str, kernels: int) -> Callable[..., nnx.Module]:
-    """The class of a convolution on meshes: dynamic, depth-separable (MobRecon) or plain.
-
-    Raises:
-        ValueError: if `name` is none of MESH_OPERATORS.
-    """
-    if name == "dsc":
-        return functools.partial(DynamicSpiralConv, k=kernels)
-    if name == "dsconv":
-        return SeparableSpiralConv
-    if name == "spiral":
-        return SpiralConv
-    raise ValueError(f"mesh operator {name!r} must be one of {MESH_OPERATORS}")
+# The three rows of table 2.
+MESH_OPERATORS: dict[str, Callable[..., nnx.Module]] = {
+    "dsc": DynamicSpiralConv,
+    "dsconv": SeparableSpiralConv,
+    "spiral": SpiralConv,
+}
 
 
 class MeshDecoder(nnx.Module):
-    """Lifts pose features to the coarsest mesh (eq. 2), refines level by level, ends in the head.
+    """Lifts pose features to the coarsest mesh (eq. 2) and refines them level by level.
 
-    With `roi` the head looks along the regions' spirals. Without, it is a plain spiral
-    convolution, or depth-separable if the others are, as in MobRecon.
+    With `roi` the head is the paper's ROI layer, a spiral convolution along the regions' dilated
+    spirals. Without, it is a spiral convolution on the finest level, depth-separable if the other
+    layers are (as in MobRecon). `kernels` is K of the dynamic spiral convolution.
 
     Raises:
-        ValueError: if the hierarchy have not as many levels as there are `channels`, or no regions.
+        UserError: if the hierarchy does not have one level per entry of `channels`.
+        ValueError: if `roi` and the hierarchy lacks the regions' spirals.
     """
 
     def __init__(
@@ -62,30 +55,31 @@ class MeshDecoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if len(hierarchy.levels) != len(channels):
-            raise ValueError(
-                f"the hierarchy have {len(hierarchy.levels)} levels to refine to, but channels={channels}"
-                f" speaks of {len(channels)}: there must be one entry for each"
+            raise UserError(
+                f"the hierarchy has {len(hierarchy.levels)} levels, but channels={channels} has "
+                f"{len(channels)} entries: each level needs one"
             )
         self.hierarchy = hierarchy
-        self.lift = nnx.Param(jnp.full((hierarchy.coarsest, landmarks), 0.01))
+        self.lifting_matrix = nnx.Param(jnp.full((hierarchy.coarsest, landmarks), 0.01))
         widths = (encoding, *channels)
-        convolution = mesh_operator(operator, kernels)
-        self.convs = nnx.List(
+        convolution = MESH_OPERATORS[operator]
+        if operator == "dsc":
+            convolution = functools.partial(convolution, k=kernels)
+        self.layers = nnx.List(
             convolution(c, d, level.spirals.shape[1], dtype=dtype, rngs=rngs)
             for c, d, level in zip(widths, channels, hierarchy.levels[::-1], strict=False)
         )
-        rows = hierarchy.roi_spirals if roi else hierarchy.levels[0].spirals
-        if rows is None:
-            raise ValueError(
-                "roi=True, but the hierarchy have no spirals inside the hand's regions"
-            )
-        self.head_spirals = Rows(rows)
+        spirals = hierarchy.roi_spirals if roi else hierarchy.levels[0].spirals
+        if spirals is None:
+            raise ValueError("roi=True, but the hierarchy lacks the spirals of the hand's regions")
+        self.head_spirals = StaticIndices(spirals)
         head = SeparableSpiralConv if operator == "dsconv" and not roi else SpiralConv
-        self.head = head(channels[-1], 3, rows.shape[1], dtype=dtype, rngs=rngs)
+        self.head = head(channels[-1], 3, spirals.shape[1], dtype=dtype, rngs=rngs)
 
     def __call__(self, pose_features: Float[Array, "b n e"]) -> Float[Array, "b v 3"]:
-        x = jnp.einsum("vn,bne->bve", self.lift[...].astype(pose_features.dtype), pose_features)
-        for conv, level in zip(self.convs, self.hierarchy.levels[::-1], strict=True):
+        matrix = self.lifting_matrix[...].astype(pose_features.dtype)
+        x = jnp.einsum("vn,bne->bve", matrix, pose_features)  # F^m = M F^p, eq. 2.
+        for layer, level in zip(self.layers, self.hierarchy.levels[::-1], strict=True):
             x = upsample(x, level.up_indices, level.up_weights)
-            x = nnx.relu(conv(x, level.spirals))
+            x = nnx.relu(layer(x, level.spirals))
         return self.head(x, self.head_spirals.indices)

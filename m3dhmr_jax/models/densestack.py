@@ -1,6 +1,6 @@
 """MobRecon's DenseStack: two hourglasses of densely connected, depth-separable convolutions.
 
-Axes: b batch, h w image, c d channels. A width of 64 is MobRecon's.
+Axes: b batch, h w image, c d channels. MobRecon's width is 64.
 """
 
 from typing import NamedTuple
@@ -13,17 +13,17 @@ from jaxtyping import Array, Float
 from m3dhmr_jax.models.layers import (
     ConvNorm,
     DepthwiseConv,
-    double,
-    double_bilinear,
     space_to_depth,
+    upsample_bilinear_2x,
+    upsample_nearest_2x,
 )
 from m3dhmr_jax.models.resnet import BackboneFeatures
 
-MAPS = 24  # Channels between the two stacks, whatever the width.
+STACK_CHANNELS = 24  # Between the two stacks, at any width.
 
 
-def clip(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The activation of MobRecon's small dense layers: between 0 and 4."""
+def relu4(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """ReLU clipped at 4, the activation of MobRecon's dense layers."""
     return jnp.clip(x, 0, 4)
 
 
@@ -49,8 +49,8 @@ class LinearNorm(nnx.Module):
         return self.norm(self.linear(x))
 
 
-class MobileUnit(nnx.Module):
-    """Depthwise convolutions, then one across channels; a shortcut where the widths agree."""
+class SeparableConvBlock(nnx.Module):
+    """Depthwise convolutions, then a pointwise one; a shortcut where the widths agree."""
 
     def __init__(self, c: int, d: int, depth: int = 1, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.depthwise = nnx.List(DepthwiseNorm(c, dtype=dtype, rngs=rngs) for _ in range(depth))
@@ -64,8 +64,8 @@ class MobileUnit(nnx.Module):
         return x + y if x.shape == y.shape else y
 
 
-class Excite(nnx.Module):
-    """Squeeze and excitation: channels weighted by a look at their means (Hu et al.)."""
+class SqueezeExcite(nnx.Module):
+    """Squeeze and excitation: channels reweighted by their global means (Hu et al.)."""
 
     def __init__(self, c: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         hidden = min(c // 2, 256)
@@ -73,24 +73,24 @@ class Excite(nnx.Module):
         self.fc2 = LinearNorm(hidden, c, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        weights = nnx.sigmoid(self.fc2(clip(self.fc1(x.mean(axis=(1, 2))))))
+        weights = nnx.sigmoid(self.fc2(relu4(self.fc1(x.mean(axis=(1, 2))))))
         return x * weights[:, None, None]
 
 
 class DenseBlock(nnx.Module):
-    """Units that each see the input and all maps before theirs."""
+    """Blocks whose input is the input and the outputs of all earlier blocks, concatenated."""
 
     def __init__(self, c: int, widths: tuple[int, ...], *, dtype: DTypeLike, rngs: nnx.Rngs):
-        units = []
+        blocks = []
         for d in widths:
-            units.append(MobileUnit(c, d, dtype=dtype, rngs=rngs))
+            blocks.append(SeparableConvBlock(c, d, dtype=dtype, rngs=rngs))
             c += d
-        self.units = nnx.List(units)
+        self.blocks = nnx.List(blocks)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        """The input and all new maps."""
-        for unit in self.units:
-            x = jnp.concatenate([x, unit(x)], axis=-1)
+        """The input and all outputs, concatenated."""
+        for block in self.blocks:
+            x = jnp.concatenate([x, block(x)], axis=-1)
         return x
 
 
@@ -102,7 +102,7 @@ class DenseFeatures(NamedTuple):
 class DenseHourglass(nnx.Module):
     """Three dense blocks down to an eighth of the side, then back up to half of it.
 
-    A `deep` one goes on at the bottom, with two blocks that answer with their new maps alone.
+    A `deep` hourglass has two more blocks at the bottom, which drop their input from their output.
     """
 
     def __init__(self, width: int, deep: bool, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -111,13 +111,13 @@ class DenseHourglass(nnx.Module):
         def dense(c: int, *widths: int) -> DenseBlock:
             return DenseBlock(c, widths, dtype=dtype, rngs=rngs)
 
-        def excite(c: int) -> Excite:
-            return Excite(c, dtype=dtype, rngs=rngs)
+        def excite(c: int) -> SqueezeExcite:
+            return SqueezeExcite(c, dtype=dtype, rngs=rngs)
 
-        def narrowing(c: int, d: int, e: int) -> nnx.Sequential:
+        def reduce_block(c: int, d: int, e: int) -> nnx.Sequential:
             return nnx.Sequential(
-                MobileUnit(c, d, dtype=dtype, rngs=rngs),
-                MobileUnit(d, e, depth=2, dtype=dtype, rngs=rngs),
+                SeparableConvBlock(c, d, dtype=dtype, rngs=rngs),
+                SeparableConvBlock(d, e, depth=2, dtype=dtype, rngs=rngs),
                 excite(e),
             )
 
@@ -132,9 +132,9 @@ class DenseHourglass(nnx.Module):
         self.bottom = nnx.List(dense(16 * w, 12 * w, 4 * w) for _ in range(2 if deep else 0))
         self.up = nnx.List(
             [
-                narrowing(16 * w, 8 * w, 8 * w),
-                narrowing(8 * w, 4 * w, 4 * w),
-                narrowing(4 * w, 4 * w, MAPS),
+                reduce_block(16 * w, 8 * w, 8 * w),
+                reduce_block(8 * w, 4 * w, 4 * w),
+                reduce_block(4 * w, 4 * w, STACK_CHANNELS),
             ]
         )
 
@@ -147,13 +147,13 @@ class DenseHourglass(nnx.Module):
             x = block(x)[..., x.shape[-1] :]
         bottom = x
         first, second, last = self.up
-        x = double(first(x)) + skips[1]
-        x = double(second(x)) + skips[0]
+        x = upsample_nearest_2x(first(x)) + skips[1]
+        x = upsample_nearest_2x(second(x)) + skips[0]
         return DenseFeatures(last(x), bottom)
 
 
-class SqueezeNorm(ConvNorm):
-    """2×2 neighbours become channels, then across channels."""
+class SpaceToDepthConv(ConvNorm):
+    """2×2 blocks into channels, then a 1×1 convolution."""
 
     def __init__(self, c: int, d: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         super().__init__(4 * c, d, dtype=dtype, rngs=rngs)
@@ -163,25 +163,25 @@ class SqueezeNorm(ConvNorm):
 
 
 class DenseStem(nnx.Module):
-    """To a quarter of the side: convolution with stride 2, then 2×2 neighbours as channels."""
+    """To a quarter of the side: convolution with stride 2, then space-to-depth."""
 
     def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.conv1 = ConvNorm(3, width, 3, 2, dtype=dtype, rngs=rngs)
-        self.unit = MobileUnit(width, 2 * width, dtype=dtype, rngs=rngs)
-        self.squeeze = SqueezeNorm(2 * width, 2 * width, dtype=dtype, rngs=rngs)
+        self.block = SeparableConvBlock(width, 2 * width, dtype=dtype, rngs=rngs)
+        self.space_to_depth = SpaceToDepthConv(2 * width, 2 * width, dtype=dtype, rngs=rngs)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h/4 w/4 c"]:
-        halved = self.unit(nnx.relu(self.conv1(image)))
-        return nnx.relu(self.squeeze(halved))
+        x = self.block(nnx.relu(self.conv1(image)))
+        return nnx.relu(self.space_to_depth(x))
 
 
 class DenseStack(nnx.Module):
-    """Two hourglasses; the second sees the stem's features beside the first one's answer.
+    """Two hourglasses; the second takes the stem's features and the first one's output.
 
-    What MobRecon's code owns but never calls in its first stack is left out.
+    Layers that MobRecon's code defines in its first stack but never calls are left out.
     """
 
-    MAP_STRIDE = 8  # Pixels of the image per cell of a landmark's map.
+    MAP_STRIDE = 8  # Image pixels per cell of a landmark map.
 
     def __init__(
         self,
@@ -194,17 +194,17 @@ class DenseStack(nnx.Module):
     ):
         self.stem = DenseStem(width, dtype=dtype, rngs=rngs)
         self.stack1 = DenseHourglass(width, deep=False, dtype=dtype, rngs=rngs)
-        self.remap = ConvNorm(MAPS, MAPS, dtype=dtype, rngs=rngs)
-        self.merge = ConvNorm(MAPS + 2 * width, 2 * width, dtype=dtype, rngs=rngs)
+        self.remap = ConvNorm(STACK_CHANNELS, STACK_CHANNELS, dtype=dtype, rngs=rngs)
+        self.merge = ConvNorm(STACK_CHANNELS + 2 * width, 2 * width, dtype=dtype, rngs=rngs)
         self.stack2 = DenseHourglass(width, deep=True, dtype=dtype, rngs=rngs)
-        self.encode, self.maps = (
+        self.encoding_conv, self.landmark_map_conv = (
             nnx.Conv(c, d, (1, 1), use_bias=False, dtype=dtype, rngs=rngs)
-            for c, d in ((16 * width, encoding), (MAPS, landmarks))
+            for c, d in ((16 * width, encoding), (STACK_CHANNELS, landmarks))
         )
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> BackboneFeatures:
         stem = self.stem(image)
-        first = nnx.relu(self.remap(double_bilinear(self.stack1(stem).top)))
+        first = nnx.relu(self.remap(upsample_bilinear_2x(self.stack1(stem).top)))
         merged = nnx.relu(self.merge(jnp.concatenate([first, stem], axis=-1)))
         top, bottom = self.stack2(merged)
-        return BackboneFeatures(self.encode(bottom), self.maps(top))
+        return BackboneFeatures(self.encoding_conv(bottom), self.landmark_map_conv(top))

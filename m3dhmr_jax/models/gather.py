@@ -1,8 +1,9 @@
-"""Reading rows by indices that are known in advance, and the slope of that.
+"""Row gather with static indices and a fast backward pass.
 
-JAX makes a gather's slope a scatter. On a CPU nothing is faster; elsewhere its additions wait for
-each other, and as it is known who reads which row, the slope can be gathered as well.
-Axes: b batch, n rows, r places that read a row, j readers of one row, c channels.
+JAX differentiates a gather into a scatter-add, which serialises on accelerators; since the indices
+are static, the backward pass can gather instead. CPUs keep the scatter, which is fastest there.
+
+Axes: b batch, n rows of the input, r rows of the output, j output rows per input row, c channels.
 """
 
 import dataclasses
@@ -15,61 +16,67 @@ from jaxtyping import Array, Float, Int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
-    """Indices as a constant of the program: hashed by identity, not an argument with a slope."""
+class StaticIndices:
+    """Indices as a compile-time constant: hashed by identity, not a differentiable argument."""
 
     indices: Int[np.ndarray, "*r"]
 
-    def readers(self, n: int) -> Int[np.ndarray, "n j"]:
-        """The places of the flattened indices that hold each of `n` rows; -1 fills up."""
-        flat = self.indices.ravel()
-        counts = np.bincount(flat, minlength=n)
-        places = np.argsort(flat, kind="stable")
-        nth = np.arange(flat.size) - np.repeat(np.cumsum(counts) - counts, counts)
-        found = np.full((n, counts.max()), -1)
-        found[flat[places], nth] = places
-        return found
+
+def inverse_index(indices: Int[np.ndarray, "*r"], n: int) -> Int[np.ndarray, "n j"]:
+    """For each of `n` rows, the positions in the flattened indices that read it, padded with -1."""
+    flat = indices.ravel()
+    counts = np.bincount(flat, minlength=n)
+    positions = np.argsort(flat, kind="stable")
+    nth = np.arange(flat.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    inverse = np.full((n, counts.max()), -1)
+    inverse[flat[positions], nth] = positions
+    return inverse
 
 
-def take_rows(x: Float[Array, "b n c"], indices: Int[np.ndarray, "*r"]) -> Float[Array, "b *r c"]:
-    """`x[:, indices]`."""
-    return _take(x, Rows(indices))
+def gather_rows(x: Float[Array, "b n c"], indices: Int[np.ndarray, "*r"]) -> Float[Array, "b *r c"]:
+    """`x[:, indices]`; reverse-mode differentiable only, as every `jax.custom_vjp`."""
+    return _gather(x, StaticIndices(indices))
 
 
-def sums_by_row(values: Float[Array, "b *r c"], rows: Rows, n: int) -> Float[Array, "b n c"]:
-    """For each of `n` rows the sum of the values at the places that hold it."""
-    flat = values.reshape(values.shape[0], rows.indices.size, values.shape[-1])
+def segment_sum(
+    values: Float[Array, "b *r c"], segments: StaticIndices, n: int
+) -> Float[Array, "b n c"]:
+    """For each of `n` segments, the sum of the values whose index names it."""
+    flat = values.reshape(values.shape[0], segments.indices.size, values.shape[-1])
     return jax.lax.platform_dependent(
         flat,
-        cpu=functools.partial(scattered, rows=rows, n=n),
-        default=functools.partial(gathered, rows=rows, n=n),
+        cpu=functools.partial(_scatter_add, segments=segments, n=n),
+        default=functools.partial(_gather_add, segments=segments, n=n),
     )
 
 
-def scattered(values: Float[Array, "b r c"], rows: Rows, n: int) -> Float[Array, "b n c"]:
-    """`sums_by_row`, value after value."""
+def _scatter_add(
+    values: Float[Array, "b r c"], segments: StaticIndices, n: int
+) -> Float[Array, "b n c"]:
     sums = jnp.zeros((values.shape[0], n, values.shape[-1]), values.dtype)
-    return sums.at[:, rows.indices.ravel()].add(values)
+    return sums.at[:, segments.indices.ravel()].add(values)
 
 
-def gathered(values: Float[Array, "b r c"], rows: Rows, n: int) -> Float[Array, "b n c"]:
-    """`sums_by_row`, each row from its readers."""
-    places = rows.readers(n)
-    read = jnp.take(values, np.maximum(places, 0), axis=1)
-    return jnp.sum(jnp.where(places[None, :, :, None] >= 0, read, 0), axis=2)
+def _gather_add(
+    values: Float[Array, "b r c"], segments: StaticIndices, n: int
+) -> Float[Array, "b n c"]:
+    inverse = inverse_index(segments.indices, n)
+    terms = jnp.take(values, np.maximum(inverse, 0), axis=1)
+    # `where`, not a product: padding must not carry over another segment's NaN.
+    return jnp.sum(jnp.where(inverse[None, :, :, None] >= 0, terms, 0), axis=2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _take(x: Array, rows: Rows) -> Array:
+def _gather(x: Array, rows: StaticIndices) -> Array:
     return jnp.take(x, rows.indices, axis=1)
 
 
-def _take_forward(x: Array, rows: Rows) -> tuple[Array, int]:
-    return _take(x, rows), x.shape[1]
+def _gather_fwd(x: Array, rows: StaticIndices) -> tuple[Array, int]:
+    return _gather(x, rows), x.shape[1]
 
 
-def _take_backward(rows: Rows, n: int, slope: Array) -> tuple[Array]:
-    return (sums_by_row(slope, rows, n),)
+def _gather_bwd(rows: StaticIndices, n: int, cotangent: Array) -> tuple[Array]:
+    return (segment_sum(cotangent, rows, n),)
 
 
-_take.defvjp(_take_forward, _take_backward)
+_gather.defvjp(_gather_fwd, _gather_bwd)

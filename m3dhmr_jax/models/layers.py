@@ -1,4 +1,4 @@
-"""Layers on images: convolutions, changes of resolution, and reading a map at points.
+"""Image layers: convolutions, resampling, and sampling a map at points (eq. 1).
 
 Axes: b batch, h w image, c d channels, n landmarks.
 """
@@ -17,7 +17,10 @@ from jaxtyping import Array, Float
 def sample_at(
     features: Float[Array, "b h w c"], landmarks_01: Float[Array, "b n 2"]
 ) -> Float[Array, "b n c"]:
-    """Reads bilinearly; 0 and 1 are the centres of the outer cells, beyond the border holds."""
+    """Bilinear sampling, F^e(L^p) of eq. 1; 0 and 1 are the centres of the outermost cells.
+
+    Locations outside are clipped to the border.
+    """
     _, h, w, _ = features.shape
     x = jnp.clip(landmarks_01[..., 0], 0, 1) * (w - 1)
     y = jnp.clip(landmarks_01[..., 1], 0, 1) * (h - 1)
@@ -28,38 +31,38 @@ def sample_at(
     return jnp.einsum("bnh,bnw,bhwc->bnc", weight_y, weight_x, features)
 
 
-def double(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+def upsample_nearest_2x(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
     """Nearest-neighbour up-sampling by two."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
-def double_bilinear(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
-    """Bilinear up-sampling by two; the outermost cells keep their places (corners aligned)."""
-    rows, columns = (_between_corners(n).astype(x.dtype) for n in x.shape[1:3])
+def upsample_bilinear_2x(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Bilinear up-sampling by two with aligned corners."""
+    rows, columns = (_align_corners_matrix(n).astype(x.dtype) for n in x.shape[1:3])
     return jnp.einsum("uh,vw,bhwc->buvc", rows, columns, x)
 
 
-def _between_corners(n: int) -> Float[np.ndarray, "doubled n"]:
-    """The matrix that reads 2n values from n ones, first and last from first and last."""
-    places = np.arange(2 * n) * (n - 1) / (2 * n - 1)
-    return np.maximum(1 - np.abs(places[:, None] - np.arange(n)), 0)
+def _align_corners_matrix(n: int) -> Float[np.ndarray, "doubled n"]:
+    """The matrix that interpolates n values at 2n locations; both ends coincide."""
+    locations = np.arange(2 * n) * (n - 1) / (2 * n - 1)
+    return np.maximum(1 - np.abs(locations[:, None] - np.arange(n)), 0)
 
 
 def space_to_depth(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 4*c"]:
-    """2×2 neighbours become channels: channel c, row i, column j go to channel 4c + 2i + j."""
+    """Moves 2×2 blocks into channels: channel c, row i, column j become channel 4c + 2i + j."""
     b, h, w, c = x.shape
     blocks = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 5, 2, 4)
     return blocks.reshape(b, h // 2, w // 2, 4 * c)
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
-    """3×3 maximum with stride 2 and one pixel of padding on both sides, as torchvision pools."""
-    bordered = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    return nnx.max_pool(bordered, (3, 3), strides=(2, 2))
+    """3×3 max-pooling with stride 2 and one pixel of padding on both sides, as in torchvision."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    return nnx.max_pool(padded, (3, 3), strides=(2, 2))
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, padded alike on both sides, then batch normalisation."""
+    """Convolution without bias, symmetrically padded, then batch normalisation."""
 
     def __init__(
         self,
@@ -82,26 +85,26 @@ class ConvNorm(nnx.Module):
             kernel_init=nnx.initializers.he_normal(),
             rngs=rngs,
         )
-        # torchvision's constants; the statistics stay in float32 whatever the compute type.
+        # torchvision's constants; the statistics are float32 for every compute dtype.
         self.norm = nnx.BatchNorm(d, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
         return self.norm(self.conv(x))
 
 
-@jax.jit  # Traced once for each shape: a network has dozens of these.
+@jax.jit  # Traced once per shape: a network has dozens of these.
 def depthwise_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"]
 ) -> Float[Array, "b h w c"]:
-    """3×3 convolution of each channel by itself, padded with zeros.
+    """Depthwise 3×3 convolution with zero padding.
 
-    Nine shifted products are one loop: XLA's grouped convolution is 10 to 300 times slower on a
-    CPU.
+    XLA fuses nine shifted products into one loop; its grouped convolution is 10 to 300 times
+    slower on a CPU.
     """
     _, h, w, _ = x.shape
-    bordered = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     terms = (
-        bordered[:, i : i + h, j : j + w] * kernel[None, None, i, j]
+        padded[:, i : i + h, j : j + w] * kernel[None, None, i, j]
         for i in range(3)
         for j in range(3)
     )

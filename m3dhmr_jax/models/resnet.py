@@ -1,6 +1,6 @@
-"""The image side of the network: ResNet stages made into hourglasses, two of them in a row.
+"""The image encoder (left half of fig. 2): two stacked hourglasses made of ResNet stages.
 
-Axes: b batch, h w image, y x map, c d e channels, n landmarks. A width of 64 is the paper's.
+Axes: b batch, h w image, y x map, c d e channels, n landmarks. The paper's width is 64.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.models.layers import ConvNorm, double, max_pool
+from m3dhmr_jax.models.layers import ConvNorm, max_pool, upsample_nearest_2x
 
 
 class Stem(nnx.Module):
-    """7×7/2 convolution and 3×3/2 maximum: a quarter of the image's side."""
+    """7×7/2 convolution and 3×3/2 max-pooling: a quarter of the image's side."""
 
     def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.conv1 = ConvNorm(3, width, 7, 2, dtype=dtype, rngs=rngs)
@@ -26,7 +26,7 @@ class Stem(nnx.Module):
 class BasicBlock(nnx.Module):
     """Two 3×3 convolutions around a shortcut (He et al.).
 
-    With `remat` only its input is kept for the gradient, and the rest is computed a second time.
+    With `remat` the backward pass keeps only the block's input and recomputes the rest.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class BasicBlock(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
-        return nnx.remat(BasicBlock._computed)(self, x) if self.remat else self._computed(x)
+        return nnx.remat(BasicBlock._forward)(self, x) if self.remat else self._forward(x)
 
-    def _computed(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
+    def _forward(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
         shortcut = x if self.downsample is None else self.downsample(x)
         return nnx.relu(self.conv2(nnx.relu(self.conv1(x))) + shortcut)
 
@@ -53,7 +53,7 @@ class HourglassFeatures(NamedTuple):
 
 
 class Hourglass(nnx.Module):
-    """The four ResNet stages, then back up with the stages' outputs added on the way."""
+    """The four ResNet stages, then a top-down path with skip additions (as in an FPN)."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Hourglass(nnx.Module):
             stages.append(nnx.Sequential(*stage))
         self.stages = nnx.List(stages)
         down_up = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.narrow = nnx.List(ConvNorm(c, d, dtype=dtype, rngs=rngs) for c, d in down_up)
+        self.lateral = nnx.List(ConvNorm(c, d, dtype=dtype, rngs=rngs) for c, d in down_up)
         self.smooth = nnx.List(ConvNorm(d, d, 3, dtype=dtype, rngs=rngs) for _, d in down_up)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> HourglassFeatures:
@@ -85,21 +85,21 @@ class Hourglass(nnx.Module):
             skips.append(x)
         bottom = skips.pop()
         x = bottom
-        for narrow, smooth in zip(self.narrow, self.smooth, strict=True):
-            x = nnx.relu(double(narrow(x)) + skips.pop())
+        for lateral, smooth in zip(self.lateral, self.smooth, strict=True):
+            x = nnx.relu(upsample_nearest_2x(lateral(x)) + skips.pop())
             x = nnx.relu(smooth(x))
         return HourglassFeatures(x, bottom)
 
 
-class FirstFeatures(NamedTuple):
-    top: Float[Array, "b h/4 w/4 c"]  # Of the first hourglass.
-    merged: Float[Array, "b h/4 w/4 c"]  # What a second one sees.
+class FirstHalfFeatures(NamedTuple):
+    top: Float[Array, "b h/4 w/4 c"]  # Output of the first hourglass.
+    merged: Float[Array, "b h/4 w/4 c"]  # Input of the second hourglass.
 
 
-class FirstStack(nnx.Module):
-    """One hourglass, and its answer merged with the stem's features: what is pre-trained in 2D."""
+class FirstHalf(nnx.Module):
+    """The half that is pre-trained in 2D: stem, first stack, first layer of the second stack."""
 
-    MAP_STRIDE = 4  # Pixels of the image per cell of a landmark's map.
+    MAP_STRIDE = 4  # Image pixels per cell of a landmark map.
 
     def __init__(
         self,
@@ -115,20 +115,21 @@ class FirstStack(nnx.Module):
         self.remap = ConvNorm(width, width, dtype=dtype, rngs=rngs)
         self.merge = ConvNorm(2 * width, width, dtype=dtype, rngs=rngs)
 
-    def first(self, image: Float[Array, "b h w 3"]) -> FirstFeatures:
+    def features(self, image: Float[Array, "b h w 3"]) -> FirstHalfFeatures:
         stem = self.stem(image)
         top = self.stack1(stem).top
         remapped = nnx.relu(self.remap(top))
-        return FirstFeatures(top, nnx.relu(self.merge(jnp.concatenate([stem, remapped], axis=-1))))
+        merged = nnx.relu(self.merge(jnp.concatenate([stem, remapped], axis=-1)))
+        return FirstHalfFeatures(top, merged)
 
 
 class BackboneFeatures(NamedTuple):
-    encoding: Float[Array, "b h/32 w/32 e"]  # F^e of the paper.
+    encoding: Float[Array, "b h/32 w/32 e"]  # F^e of eq. 1.
     landmark_maps: Float[Array, "b y x n"]
 
 
-class StackedResNet(FirstStack):
-    """Two hourglasses; the second sees the stem's features beside the first one's answer."""
+class StackedResNet(FirstHalf):
+    """Two hourglasses; the second takes the stem's features and the first one's output."""
 
     def __init__(
         self,
@@ -143,9 +144,9 @@ class StackedResNet(FirstStack):
     ):
         super().__init__(blocks, width, remat=remat, dtype=dtype, rngs=rngs)
         self.stack2 = Hourglass(blocks, width, remat=remat, dtype=dtype, rngs=rngs)
-        self.encode = nnx.Conv(8 * width, encoding, (1, 1), dtype=dtype, rngs=rngs)
-        self.maps = nnx.Conv(width, landmarks, (1, 1), dtype=dtype, rngs=rngs)
+        self.encoding_conv = nnx.Conv(8 * width, encoding, (1, 1), dtype=dtype, rngs=rngs)
+        self.landmark_map_conv = nnx.Conv(width, landmarks, (1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> BackboneFeatures:
-        top, bottom = self.stack2(self.first(image).merged)
-        return BackboneFeatures(self.encode(bottom), self.maps(top))
+        top, bottom = self.stack2(self.features(image).merged)
+        return BackboneFeatures(self.encoding_conv(bottom), self.landmark_map_conv(top))

@@ -3,26 +3,27 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.checkpoints.weights import names_of
-from m3dhmr_jax.convert.__main__ import abstract_network
-from m3dhmr_jax.convert.architectures import DECODER_SIGNS, recognise
+from m3dhmr_jax.convert.architectures import DECODER_KEYS, recognise
 from m3dhmr_jax.convert.conversion import WrongShape, convert
+from m3dhmr_jax.convert.run import abstract_network
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_hierarchy
-from tests.convert.peer_files import BLOCKS, mobrecon, torchvision_resnet
+from tests.convert.pytorch_files import BLOCKS, mobrecon, torchvision_resnet
 
 
 @pytest.fixture(scope="module")
 def trees_of():
-    """Answers an architecture with our abstract trees."""
+    """Maps an architecture to our abstract trees."""
     hierarchy, known = build_hierarchy(load_builtin()), {}
 
-    def answer(architecture):
+    def trees(architecture):
         key = str(architecture.model)
         if key not in known:
             known[key] = abstract_network(architecture, hierarchy)
         return known[key]
 
-    return answer
+    return trees
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +33,28 @@ def resnet(trees_of):
     return arrays, trees_of(recognise(arrays))
 
 
-@pytest.mark.parametrize("operator", DECODER_SIGNS)
-def test_each_array_of_a_whole_network_is_one_tensor_of_mobrecon(operator, trees_of):
+@pytest.mark.parametrize("operator", DECODER_KEYS)
+def test_convert_fills_a_complete_mobrecon(operator, trees_of):
     arrays = mobrecon(operator, trees_of)
     architecture = recognise(arrays)
     params, stats = trees_of(architecture)
     found = convert(arrays, architecture, params, stats)
-    assert architecture.whole
+    assert architecture.complete
     assert architecture.model["mesh_operator"] == operator
     assert list(found.params) == names_of(params)
     assert list(found.stats) == names_of(stats)
     assert len(found.used) == len(found.params) + len(found.stats)
-    assert found.missing == found.wrong_shape == found.fresh == ()
+    assert found.missing == found.wrong_shape == found.initialised == ()
     shapes = [leaf.shape for leaf in jax.tree.leaves((params, stats))]
     assert [x.shape for x in (found.params | found.stats).values()] == shapes
-    assert set(found.left.values()) == {
+    assert set(found.unused.values()) == {
         "layers MobRecon never calls",
-        "counters that nothing reads",
+        "BatchNorm counters, not needed",
     }
 
 
 @pytest.mark.parametrize("depth", BLOCKS)
-def test_a_resnet_fills_stem_and_stages_of_both_stacks_alike(depth, trees_of):
+def test_convert_fills_both_stacks_from_a_resnet(depth, trees_of):
     arrays = torchvision_resnet(BLOCKS[depth])
     architecture = recognise(arrays)
     params, stats = trees_of(architecture)
@@ -65,29 +66,29 @@ def test_a_resnet_fills_stem_and_stages_of_both_stacks_alike(depth, trees_of):
         assert first, part
         for name, x in first.items():
             np.testing.assert_array_equal(x, own[name.replace("stack1", "stack2")])
-    stages = len(found.params) + len(found.stats) - 5  # Those of the stem.
+    stages = len(found.params) + len(found.stats) - 5  # Without the stem.
     assert stages // 2 + 5 == len(found.used)
-    assert {found.left[name] for name in ("fc.weight", "fc.bias")} == {
-        "the classifier of another task"
+    assert {found.unused[name] for name in ("fc.weight", "fc.bias")} == {
+        "ImageNet classifier, not needed"
     }
-    assert len(found.used) + len(found.left) == len(arrays)
+    assert len(found.used) + len(found.unused) == len(arrays)
     own = {*found.params, *found.stats}
-    assert own | set(found.fresh) == {*names_of(params), *names_of(stats)}
-    assert not own & set(found.fresh)
+    assert own | set(found.initialised) == {*names_of(params), *names_of(stats)}
+    assert not own & set(found.initialised)
 
 
-def test_numbers_come_in_the_type_of_ours(resnet):
+def test_convert_casts_to_our_dtype(resnet):
     arrays, trees = resnet
     halves = {
         name: x.astype(np.float16) if x.dtype == np.float32 else x for name, x in arrays.items()
     }
     found = convert(halves, recognise(halves), *trees)
     assert {x.dtype for x in found.params.values()} == {np.dtype(np.float32)}
-    with pytest.raises(ValueError, match=r"conv1\.weight holds int64, not fractional numbers"):
+    with pytest.raises(UserError, match=r"conv1\.weight holds int64"):
         convert({**arrays, "conv1.weight": np.zeros((64, 3, 7, 7), int)}, recognise(arrays), *trees)
 
 
-def test_what_is_missing_or_of_another_shape_is_told_with_both_shapes(resnet):
+def test_convert_reports_missing_arrays_and_wrong_shapes(resnet):
     arrays, trees = resnet
     arrays = {**arrays, "conv1.weight": np.zeros((64, 1, 7, 7), np.float32)}
     del arrays["layer1.0.bn1.running_var"]
@@ -97,46 +98,46 @@ def test_what_is_missing_or_of_another_shape_is_told_with_both_shapes(resnet):
         WrongShape("conv1.weight", (64, 1, 7, 7), "backbone/stem/conv1/conv/kernel", (7, 7, 3, 64)),
     )
     assert "backbone/stem/conv1/conv/kernel" not in found.params
-    assert "conv1.weight" not in {*found.left, *found.used}
+    assert "conv1.weight" not in {*found.unused, *found.used}
 
 
 @pytest.mark.parametrize("prefix", ["module.", "state_dict.", "checkpoint.model.module."])
-def test_names_may_stand_under_others(resnet, prefix):
+def test_convert_finds_a_prefixed_network(resnet, prefix):
     arrays, trees = resnet
     below = {prefix + name: x for name, x in arrays.items()} | {"optimizer.0": np.zeros(3)}
     found = convert(below, recognise(below), *trees)
     assert len(found.used) == len(convert(arrays, recognise(arrays), *trees).used)
-    assert "outside of the network" in found.left["optimizer.0"]
+    assert "outside the network" in found.unused["optimizer.0"]
 
 
-def test_the_backbone_of_mobrecon_may_come_alone(trees_of):
-    whole = mobrecon("dsconv", trees_of)
+def test_convert_accepts_mobrecons_backbone_alone(trees_of):
+    complete = mobrecon("dsconv", trees_of)
     for prefix in ("", "state_dict.module."):
         alone = {
             prefix + name.removeprefix("backbone."): x
-            for name, x in whole.items()
+            for name, x in complete.items()
             if name.startswith("backbone.")
         }
         architecture = recognise(alone)
         found = convert(alone, architecture, *trees_of(architecture))
-        assert not architecture.whole
+        assert not architecture.complete
         assert not found.missing
-        assert {name.split("/")[0] for name in found.params} == {"backbone", "landmarks"}
-        assert {name.split("/")[0] for name in found.fresh} == {"decoder"}
+        assert {name.split("/")[0] for name in found.params} == {"backbone", "landmark_head"}
+        assert {name.split("/")[0] for name in found.initialised} == {"decoder"}
 
 
-def test_several_networks_are_not_guessed_from():
+def test_recognise_rejects_several_networks():
     names = torchvision_resnet(BLOCKS[18])
     both = [prefix + name for prefix in ("model.", "ema.") for name in names]
-    with pytest.raises(ValueError, match=r"holds 2 networks \(model\.\*, ema\.\*\): choose one"):
+    with pytest.raises(UserError, match=r"model\.\*, ema\.\*"):
         recognise(both)
 
 
 @pytest.mark.parametrize(
-    ("names", "looks_like"),
+    ("names", "named"),
     [
-        (torchvision_resnet((3, 4, 6, 3), bottleneck=True), r"\(3, 4, 6, 3\) bottleneck blocks"),
-        (torchvision_resnet((1, 1, 1, 1)), r"a ResNet with stages of \(1, 1, 1, 1\) blocks"),
+        (torchvision_resnet((3, 4, 6, 3), bottleneck=True), "bottleneck"),
+        (torchvision_resnet((1, 1, 1, 1)), r"\(1, 1, 1, 1\)"),
         (["features.0.weight", "features.0.bias"], r"features\.0\.bias, features\.0\.weight"),
         ([], "none"),
         (
@@ -144,10 +145,10 @@ def test_several_networks_are_not_guessed_from():
                 "backbone.dense_stack1.dense1.conv1.conv3x3.0.0.weight",
                 "decoder3d.de_layer.0.conv.other.weight",
             ],
-            r"under another decoder \(decoder3d\.de_layer\.0\.conv\.other\.weight",
+            r"decoder3d\.de_layer\.0\.conv\.other\.weight",
         ),
     ],
 )
-def test_other_networks_are_refused_by_what_they_look_like(names, looks_like):
-    with pytest.raises(ValueError, match=f"{looks_like}.*understood are torchvision's ResNet-18"):
+def test_recognise_rejects_other_networks(names, named):
+    with pytest.raises(UserError, match=named):
         recognise(list(names))

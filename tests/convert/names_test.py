@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m3dhmr_jax.convert.names import MOBRECON, RESNET, arranged, their_name
+from m3dhmr_jax.convert.names import MOBRECON, RESNET, their_name, to_our_layout
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from m3dhmr_jax.convert.names import MOBRECON, RESNET, arranged, their_name
         ("backbone/stack1/stages/3/layers/0/downsample/norm/bias", "layer4.0.downsample.1.bias"),
     ],
 )
-def test_names_in_a_resnet(ours, theirs):
+def test_their_name_in_resnet(ours, theirs):
     assert their_name(ours, RESNET) == theirs
 
 
@@ -27,13 +27,13 @@ def test_names_in_a_resnet(ours, theirs):
     [
         ("backbone/stem/conv1/conv/kernel", "backbone.pre_layer.0.0.weight"),
         (
-            "backbone/stem/unit/depthwise/0/norm/mean",
-            "backbone.pre_layer.1.conv3x3.0.1.update_ema",
+            "backbone/stem/block/depthwise/0/norm/mean",
+            "backbone.pre_layer.1.conv3x3.0.1.running_mean",
         ),
-        ("backbone/stem/squeeze/norm/scale", "backbone.thrink.1.weight"),
+        ("backbone/stem/space_to_depth/norm/scale", "backbone.thrink.1.weight"),
         ("backbone/merge/conv/kernel", "backbone.thrink2.0.weight"),
         (
-            "backbone/stack2/bottom/1/units/0/pointwise/conv/kernel",
+            "backbone/stack2/bottom/1/blocks/0/pointwise/conv/kernel",
             "backbone.dense_stack2.dense5.conv1.conv1x1.0.weight",
         ),
         (
@@ -44,37 +44,37 @@ def test_names_in_a_resnet(ours, theirs):
             "backbone/stack1/up/0/layers/2/fc2/linear/kernel",
             "backbone.dense_stack1.senet4.fc2.0.weight",
         ),
-        ("backbone/encode/kernel", "backbone.mid_proj.0.weight"),
-        ("landmarks/hidden2/kernel", "backbone.uv_reg.1.0.weight"),
-        ("decoder/lift", "decoder3d.upsample"),
-        ("decoder/convs/3/depthwise", "decoder3d.de_layer.3.conv.spatial_layer.weight"),
-        ("decoder/convs/0/kernel", "decoder3d.de_layer.0.conv.layer.weight"),
+        ("backbone/encoding_conv/kernel", "backbone.mid_proj.0.weight"),
+        ("landmark_head/hidden2/kernel", "backbone.uv_reg.1.0.weight"),
+        ("decoder/lifting_matrix", "decoder3d.upsample"),
+        ("decoder/layers/3/depthwise", "decoder3d.de_layer.3.conv.spatial_layer.weight"),
+        ("decoder/layers/0/kernel", "decoder3d.de_layer.0.conv.layer.weight"),
         ("decoder/head/pointwise", "decoder3d.head.channel_layer.weight"),
         ("decoder/head/bias", "decoder3d.head.layer.bias"),
     ],
 )
-def test_names_in_mobrecon(ours, theirs):
+def test_their_name_in_mobrecon(ours, theirs):
     assert their_name(ours, MOBRECON) == theirs
 
 
-def test_layouts():
+def test_to_our_layout_transposes():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(5, 4, 3, 2))
     np.testing.assert_array_equal(
-        arranged(image, "conv/kernel", (3, 2, 4, 5))[2, 1, 3], image[:, 3, 2, 1]
+        to_our_layout(image, "conv/kernel", (3, 2, 4, 5))[2, 1, 3], image[:, 3, 2, 1]
     )
     dense = rng.normal(size=(5, 4))
-    np.testing.assert_array_equal(arranged(dense, "fc/kernel", (4, 5)), dense.T)
-    np.testing.assert_array_equal(arranged(dense, "decoder/lift", (5, 4)), dense)
+    np.testing.assert_array_equal(to_our_layout(dense, "fc/kernel", (4, 5)), dense.T)
+    np.testing.assert_array_equal(to_our_layout(dense, "decoder/lifting_matrix", (5, 4)), dense)
     square = rng.normal(size=(6, 1, 3, 3))
-    depthwise = arranged(square, "convs/0/depthwise", (9, 6))
+    depthwise = to_our_layout(square, "layers/0/depthwise", (9, 6))
     np.testing.assert_array_equal(depthwise[5], square[:, 0, 1, 2])
     spiral = rng.normal(size=(5, 9 * 4))
-    kernel = arranged(spiral, "convs/0/kernel", (9, 4, 5))
+    kernel = to_our_layout(spiral, "layers/0/kernel", (9, 4, 5))
     np.testing.assert_array_equal(kernel[7, 2], spiral[:, 7 * 4 + 2])
 
 
-def test_what_does_not_fit_keeps_a_shape_of_its_own():
-    assert arranged(np.zeros((5, 36)), "convs/0/kernel", (9, 5, 5)).shape == (36, 5)
-    assert arranged(np.zeros((5, 36)), "convs/0/kernel", (12, 4, 5)).shape == (36, 5)
-    assert arranged(np.zeros(7), "norm/scale", (8,)).shape == (7,)
+def test_to_our_layout_keeps_the_shape_of_what_does_not_fit():
+    assert to_our_layout(np.zeros((5, 36)), "layers/0/kernel", (9, 5, 5)).shape == (36, 5)
+    assert to_our_layout(np.zeros((5, 36)), "layers/0/kernel", (12, 4, 5)).shape == (36, 5)
+    assert to_our_layout(np.zeros(7), "norm/scale", (8,)).shape == (7,)

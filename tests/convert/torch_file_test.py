@@ -173,7 +173,7 @@ def test_a_flipped_bit_of_a_tensor_is_seen(tmp_path):
 )
 def test_tensors_outside_of_their_storage_are_refused(tmp_path, offset, shape, strides):
     value = {"x": tensor("0", "FloatStorage", 6, offset, shape, strides)}
-    with pytest.raises(ValueError, match=r"outside\.pth: tensor x: .* no part of its storage of 6"):
+    with pytest.raises(ValueError, match=r"outside\.pth: tensor x: .* its storage of 6"):
         torch_file.read(save_parts(tmp_path / "outside.pth", value))
 
 
@@ -187,11 +187,11 @@ def test_tensors_outside_of_their_storage_are_refused(tmp_path, offset, shape, s
         (tensor("1", "FloatStorage", 6, 0, (6,), (1,)), "its part data/1 is missing"),
         (tensor("../x", "FloatStorage", 6, 0, (6,), (1,)), "missing"),
         (tensor("0", "FloatStorage", 6, 0, (6,), (1, 1)), "zip|strict"),
-        (tensor("0", "FloatStorage", 6, 0, ("six",), (1,)), "other things than numbers"),
+        (tensor("0", "FloatStorage", 6, 0, ("six",), (1,)), "not numeric"),
         (tensor("0", "FloatStorage", 6, 0, 6, 1), "damaged pickle"),
         (tensor("0", "FloatStorage", 6, 0, (0,) * 70, (1,) * 70), "maximum supported dimension"),
         (tensor("0", "QInt8Storage", 6, 0, (6,), (1,)), r"contains torch\.QInt8Storage"),
-        (Stored(("module", "m", "f", "source")), "refers to .* no storage"),
+        (Stored(("module", "m", "f", "source")), "refers to"),
         (Stored(("storage", Name("torch", "FloatStorage"), "0", "cpu", 6, (1, 2, 3))), "share"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin, load_details
-from m3dhmr_jax.mesh.spirals import neighbour_fans
+from m3dhmr_jax.mesh.spirals import ordered_one_rings
 
 SIZES = (778, 389, 195, 98, 49)
 TIPS = [4, 8, 12, 16, 20]
@@ -37,7 +37,7 @@ def test_sizes_are_those_of_mano():
 @pytest.mark.parametrize("level", range(len(SIZES)))
 def test_level_is_one_disk_with_consistent_orientation(level):
     vertices, faces = list(surfaces())[level]
-    neighbour_fans(faces, len(vertices))  # Raises on an edge or a vertex that is not manifold.
+    ordered_one_rings(faces, len(vertices))  # Raises on an edge or a vertex that is not manifold.
     edges = {frozenset(pair) for a, b, c in faces.tolist() for pair in ((a, b), (b, c), (c, a))}
     assert len(vertices) - len(edges) + len(faces) == 1
     following = border(faces)

@@ -16,12 +16,12 @@ UNIT = np.array([[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]])
         ((2, 1.5, 0), (0, 0.75, 0.25)),  # Beyond the long side.
     ],
 )
-def test_closest_point_of_one_triangle(point, weights):
+def test_closest_barycentric_by_region_of_the_triangle(point, weights):
     got = closest_barycentric(np.array(point, float), UNIT)
     np.testing.assert_allclose(got, [weights], atol=1e-12)
 
 
-def test_closest_point_agrees_with_constrained_least_squares():
+def test_closest_barycentric_matches_nnls():
     rng = np.random.default_rng(0)
     triangles, point = rng.normal(size=(40, 3, 3)), rng.normal(size=3)
     got = closest_barycentric(point, triangles)
@@ -34,17 +34,17 @@ def test_closest_point_agrees_with_constrained_least_squares():
         np.testing.assert_allclose(weights @ triangle, want @ triangle, atol=1e-6)
 
 
-def test_closest_point_of_a_collapsed_triangle_is_its_corner():
+def test_closest_barycentric_of_a_collapsed_triangle():
     got = closest_barycentric(np.array([1.0, 2, 3]), np.ones((1, 3, 3)))
     np.testing.assert_allclose(got @ np.ones((3, 3)), [[1, 1, 1]])
 
 
-def test_area_vector_points_to_where_the_corners_run_counter_clockwise():
+def test_area_vectors_follow_the_right_hand_rule():
     np.testing.assert_allclose(area_vectors(UNIT), [[0, 0, 0.5]])
     np.testing.assert_allclose(area_vectors(UNIT[:, ::-1]), [[0, 0, -0.5]])
 
 
-def test_quality_is_one_for_an_equilateral_triangle_of_any_size():
+def test_qualities_of_equilateral_thin_and_collapsed_triangles():
     triangle = 7 * np.array([[[0, 0, 0], [1, 0, 0], [0.5, np.sqrt(3) / 2, 0]]])
     np.testing.assert_allclose(qualities(triangle), 1)
     thin = np.array([[[0, 0, 0], [1, 0, 0], [0.5, 0.01, 0]]])

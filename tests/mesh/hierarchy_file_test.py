@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
@@ -15,7 +16,7 @@ def hierarchy():
 
 @pytest.fixture(scope="module")
 def arrays(hierarchy):
-    """What a user writes: the program's own hierarchy, in other number types, weights scaled."""
+    """What a user writes: the program's own hierarchy in other dtypes, weights scaled."""
     flat = {"coarsest": 49}
     for number, level in enumerate(hierarchy.levels):
         flat[f"spirals_{number}"] = level.spirals.astype(np.int64)
@@ -33,7 +34,7 @@ def write(tmp_path):
     return write
 
 
-def test_tables_come_back_as_they_were_written(write, arrays, hierarchy):
+def test_load_hierarchy_restores_arrays(write, arrays, hierarchy):
     found = load_hierarchy(write(arrays))
     assert found.coarsest == hierarchy.coarsest
     assert found.roi_spirals is None
@@ -54,50 +55,45 @@ def having(key, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        (without("up_weights_2"), "lacks up_weights_2, which 4 levels must have"),
-        (without("coarsest"), "lacks coarsest"),
-        (having("faces_0", lambda x: x), "has faces_0, which hierarchy do not have"),
-        (having("spirals_1", lambda x: x.astype(float)), "spirals_1 is float64 .* integers"),
-        (having("up_weights_0", lambda x: x.astype(int)), "up_weights_0 is int64 .* floats"),
-        (having("up_indices_3", lambda x: x.T), r"level 3 has up_indices of shape \(3, 98\)"),
-        (having("up_indices_3", lambda x: x[0]), r"up_indices_3 is uint16 of shape \(3,\)"),
-        (having("up_indices_3", lambda x: x + 1), r"level 3 name vertices 1\.\.49.*0\.\.48"),
-        (having("spirals_0", lambda x: x - 1), r"spirals of level 0 name vertices -1\.\.776"),
-        (having("up_weights_1", lambda x: x * np.nan), "up_weights of level 1 must be finite"),
-        (having("coarsest", lambda x: x[None]), r"coarsest is int64 of shape \(1,\)"),
-        (having("spirals_3", lambda x: x[:, :0]), r"spirals_3 is int64 of shape \(98, 0\)"),
+        (without("up_weights_2"), "up_weights_2"),
+        (without("coarsest"), "coarsest"),
+        (having("faces_0", lambda x: x), "faces_0"),
+        (having("spirals_1", lambda x: x.astype(float)), "spirals_1 is float64"),
+        (having("up_weights_0", lambda x: x.astype(int)), "up_weights_0 is int64"),
+        (having("up_indices_3", lambda x: x.T), r"up_indices .*\(3, 98\)"),
+        (having("up_indices_3", lambda x: x[0]), r"up_indices_3 .*\(3,\)"),
+        (having("up_indices_3", lambda x: x + 1), r"up_indices of level 3 .*1\.\.49"),
+        (having("spirals_0", lambda x: x - 1), r"spirals of level 0 .*-1\.\.776"),
+        (having("up_weights_1", lambda x: x * np.nan), "up_weights of level 1"),
+        (having("coarsest", lambda x: x[None]), r"coarsest .*\(1,\)"),
+        (having("spirals_3", lambda x: x[:, :0]), r"spirals_3 .*\(98, 0\)"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named(write, arrays, change, message):
-    path = write(change(arrays))
-    with pytest.raises(ValueError, match=message) as refusal:
-        load_hierarchy(path)
-    assert str(refusal.value).startswith(f"{path}: ")
+def test_load_hierarchy_names_a_bad_array(write, arrays, change, named):
+    with pytest.raises(UserError, match=rf"hierarchy\.npz: .*{named}"):
+        load_hierarchy(write(change(arrays)))
 
 
-def test_objects_in_the_file_are_refused_unread(write, arrays):
-    path = write(arrays | {"spirals_0": np.array([{"a": 1}], object)})
-    with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
-        load_hierarchy(path)
+def test_load_hierarchy_rejects_pickled_objects(write, arrays):
+    with pytest.raises(UserError, match=r"hierarchy\.npz"):
+        load_hierarchy(write(arrays | {"spirals_0": np.array([{"a": 1}], object)}))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no hierarchy", pickle.dumps({"a": 1}), b"PK\x03\x04cut"]
-)
-def test_other_files_are_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"a": 1}), b"PK\x03\x04truncated"])
+def test_load_hierarchy_rejects_other_files(tmp_path, content):
     (tmp_path / "hierarchy.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
+    with pytest.raises(UserError, match=r"hierarchy\.npz"):
         load_hierarchy(tmp_path / "hierarchy.npz")
 
 
-def test_a_single_array_is_refused(tmp_path):
+def test_load_hierarchy_rejects_a_single_array(tmp_path):
     np.save(tmp_path / "hierarchy.npy", np.zeros(3))
-    with pytest.raises(ValueError, match=r"is no .* of plain arrays"):
+    with pytest.raises(UserError, match=r"hierarchy\.npy"):
         load_hierarchy(tmp_path / "hierarchy.npy")
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent.* there is no such file"):
+def test_load_hierarchy_names_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.npz"):
         load_hierarchy(tmp_path / "absent.npz")

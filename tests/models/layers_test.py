@@ -8,11 +8,11 @@ from flax import nnx
 from m3dhmr_jax.models.layers import (
     ConvNorm,
     DepthwiseConv,
-    double,
-    double_bilinear,
     max_pool,
     sample_at,
     space_to_depth,
+    upsample_bilinear_2x,
+    upsample_nearest_2x,
 )
 
 
@@ -25,7 +25,7 @@ def normal(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
-def test_the_centre_of_a_cell_reads_that_cell(rng):
+def test_sample_at_returns_cells_at_their_centres(rng):
     features = normal(rng, 2, 4, 6, 3)
     x, y = np.meshgrid(np.arange(6) / 5, np.arange(4) / 3)
     landmarks_01 = jnp.asarray(np.stack([x, y], -1).reshape(-1, 2)[None].repeat(2, 0), jnp.float32)
@@ -33,7 +33,7 @@ def test_the_centre_of_a_cell_reads_that_cell(rng):
     np.testing.assert_allclose(cells, features, atol=1e-5)
 
 
-def test_between_cells_it_reads_as_scipy_does(rng):
+def test_sample_at_matches_scipy(rng):
     features = normal(rng, 2, 4, 6, 3)
     landmarks_01 = jnp.asarray(rng.uniform(size=(2, 7, 2)), jnp.float32)
     got = sample_at(features, landmarks_01)
@@ -44,14 +44,14 @@ def test_between_cells_it_reads_as_scipy_does(rng):
             np.testing.assert_allclose(got[b, :, c], want, atol=1e-5)
 
 
-def test_outside_the_map_the_border_holds(rng):
+def test_sample_at_clips_to_the_border(rng):
     features = normal(rng, 1, 4, 6, 3)
     landmarks_01 = jnp.array([[[-0.3, 0.4], [1.7, 0.4], [0.4, -9.0], [0.4, 2.0]]])
     at_border = jnp.array([[[0.0, 0.4], [1.0, 0.4], [0.4, 0.0], [0.4, 1.0]]])
     np.testing.assert_array_equal(sample_at(features, landmarks_01), sample_at(features, at_border))
 
 
-def test_positions_stay_exact_when_features_are_short_floats():
+def test_sample_at_keeps_float32_locations_for_bfloat16_features():
     last = jnp.zeros((1, 2, 32, 1), jnp.bfloat16).at[:, :, 31].set(1)
     landmarks_01 = jnp.array([[[0.973, 0.5]]])  # Column 30.163; in bfloat16 it would be 30.125.
     got = sample_at(last, landmarks_01)
@@ -59,8 +59,8 @@ def test_positions_stay_exact_when_features_are_short_floats():
     np.testing.assert_allclose(float(got[0, 0, 0]), 0.973 * 31 - 30, atol=2e-3)
 
 
-def test_max_pool_is_the_maximum_of_nine_and_its_border_never_wins(rng):
-    x = normal(rng, 2, 6, 8, 3) - 10  # All negative: a border of zeros would show.
+def test_max_pool_matches_a_loop(rng):
+    x = normal(rng, 2, 6, 8, 3) - 10  # All negative: zero padding would show.
     want = np.empty((2, 3, 4, 3))
     for i in range(3):
         for j in range(4):
@@ -69,19 +69,19 @@ def test_max_pool_is_the_maximum_of_nine_and_its_border_never_wins(rng):
     np.testing.assert_allclose(max_pool(x), want, rtol=1e-6)
 
 
-def test_double_repeats_every_cell_twice_along_both_sides(rng):
+def test_upsample_nearest_2x_matches_kron(rng):
     x = normal(rng, 2, 3, 5, 4)
-    np.testing.assert_array_equal(double(x), np.kron(x, np.ones((1, 2, 2, 1))))
+    np.testing.assert_array_equal(upsample_nearest_2x(x), np.kron(x, np.ones((1, 2, 2, 1))))
 
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
-def test_a_convolution_is_padded_alike_on_both_sides(rng, size, stride):
+def test_conv_norm_matches_a_symmetrically_padded_loop(rng, size, stride):
     layer = ConvNorm(2, 3, size, stride, rngs=nnx.Rngs(0))
     layer.eval()
     x = normal(rng, 1, 8, 8, 2)
     got = layer(x)
-    border = size // 2
-    padded = np.pad(np.asarray(x[0]), ((border, border), (border, border), (0, 0)))
+    pad = size // 2
+    padded = np.pad(np.asarray(x[0]), ((pad, pad), (pad, pad), (0, 0)))
     kernel = np.asarray(layer.conv.kernel[...])
     want = np.empty((8 // stride, 8 // stride, 3))
     for i in range(8 // stride):
@@ -91,7 +91,7 @@ def test_a_convolution_is_padded_alike_on_both_sides(rng, size, stride):
     np.testing.assert_allclose(got[0], want / np.sqrt(1 + 1e-5), atol=1e-4)
 
 
-def test_a_depthwise_convolution_is_a_grouped_one(rng):
+def test_depthwise_conv_matches_grouped_convolution(rng):
     layer = DepthwiseConv(3, rngs=nnx.Rngs(0))
     x = normal(rng, 2, 6, 8, 3)
     want = jax.lax.conv_general_dilated(
@@ -103,19 +103,19 @@ def test_a_depthwise_convolution_is_a_grouped_one(rng):
         feature_group_count=3,
     )
     np.testing.assert_allclose(layer(x), want, atol=1e-5)
-    short = DepthwiseConv(3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(x)
-    assert short.dtype == jnp.bfloat16
+    low = DepthwiseConv(3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(x)
+    assert low.dtype == jnp.bfloat16
 
 
-def test_bilinear_doubling_reads_as_scipy_does_with_corners_kept(rng):
+def test_upsample_bilinear_2x_matches_scipy(rng):
     x = normal(rng, 1, 3, 4, 2)
     at = np.meshgrid(np.linspace(0, 2, 6), np.linspace(0, 3, 8), indexing="ij")
     for c in range(2):
         want = scipy.ndimage.map_coordinates(np.asarray(x[0, ..., c]), at, order=1)
-        np.testing.assert_allclose(double_bilinear(x)[0, ..., c], want, atol=1e-5)
+        np.testing.assert_allclose(upsample_bilinear_2x(x)[0, ..., c], want, atol=1e-5)
 
 
-def test_neighbours_become_channels_row_by_row():
+def test_space_to_depth_orders_channels_first():
     x = jnp.arange(16.0).reshape(1, 2, 4, 2)
     got = space_to_depth(x)
     assert got.shape == (1, 1, 2, 8)

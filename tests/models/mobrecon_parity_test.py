@@ -10,15 +10,15 @@ from flax import nnx
 
 from m3dhmr_jax.convert.names import MOBRECON
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
-from m3dhmr_jax.models.layers import double_bilinear, sample_at
+from m3dhmr_jax.models.layers import sample_at, upsample_bilinear_2x
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from m3dhmr_jax.models.spiral_conv import upsample
-from tests.peer_weights import assert_matches, draw, fill, load_outputs, load_rule, run
+from tests.reference_weights import assert_matches, fill, generate, load_outputs, load_rule, run
 
 pytestmark = pytest.mark.parity
 DECODERS = {"dsconv": "decoder_dsconv", "spiral": "decoder_spiralconv"}
-# What MobRecon owns but never calls.
-DEAD = r"backbone\.dense_stack1\.(dense[45]|senet3)\."
+# Defined in MobRecon but never called.
+UNUSED = r"backbone\.dense_stack1\.(dense[45]|senet3)\."
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +27,25 @@ def rule(reference):
 
 
 @pytest.fixture(scope="module")
-def peer(reference):
+def expected(reference):
     return load_outputs(reference / "densestack_io.npz")
 
 
 @pytest.fixture(scope="module")
 def backbone(rule):
     """The tensors of the backbone that are used."""
-    drawn = draw(rule, "backbone")
-    return {name: tensor for name, tensor in drawn.items() if not re.match(DEAD, name)}
+    tensors = generate(rule, "backbone")
+    return {name: tensor for name, tensor in tensors.items() if not re.match(UNUSED, name)}
 
 
 def spiral_length(rule):
-    separable = draw(rule, DECODERS["dsconv"])
+    separable = generate(rule, DECODERS["dsconv"])
     return math.prod(separable["decoder3d.head.spatial_layer.weight"].shape[1:])
 
 
 @pytest.fixture(scope="module")
 def hierarchy(reference, rule, tmp_path_factory):
-    """The peer's hierarchy by way of a file, as a user gives them."""
+    """MobRecon's hierarchy, through a file."""
     meshes = np.load(reference / "mesh_hierarchy.npz")
     spirals = np.load(reference / "spirals.npz")
     levels = range(sum(name.startswith("up_idx_") for name in meshes))
@@ -61,11 +61,11 @@ def hierarchy(reference, rule, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(rule, backbone, hierarchy):
-    """Makes the network with one of the decoders, with the peer's sizes and weights."""
+    """Makes the network with one of the decoders, in MobRecon's sizes and with its weights."""
 
     @functools.cache
     def make(operator):
-        decoder = draw(rule, DECODERS[operator])
+        decoder = generate(rule, DECODERS[operator])
         layers = [t for name, t in decoder.items() if re.search(r"de_layer.*r\.weight$", name)]
         outputs = [len(t) for t in layers if t.ndim == 2]  # Dense layers end each of the blocks.
         config = ModelConfig(
@@ -89,62 +89,64 @@ def network(rule, backbone, hierarchy):
 def backbone_outputs(model, image):
     backbone = model.backbone
     thrink = backbone.stem(image)
-    stack1 = double_bilinear(backbone.stack1(thrink).top)
+    stack1 = upsample_bilinear_2x(backbone.stack1(thrink).top)
     remapped = nnx.relu(backbone.remap(stack1))
     stack2 = backbone.stack2(nnx.relu(backbone.merge(jnp.concatenate([remapped, thrink], -1))))
-    answer = model(image)
+    prediction = model(image)
     return {
-        "pre_layer_sample0": backbone.stem.unit(nnx.relu(backbone.stem.conv1(image)))[:1],
+        "pre_layer_sample0": backbone.stem.block(nnx.relu(backbone.stem.conv1(image)))[:1],
         "thrink": thrink,
         "stack1_out": stack1,
         "stack2_out": stack2.top,
         "stack2_mid": stack2.bottom,
         "latent": backbone(image).encoding,
-        "uv": answer.landmarks_01,
-        "dsconv_verts": answer.verts,
+        "uv": prediction.landmarks_01,
+        "dsconv_verts": prediction.verts,
     }
 
 
-def test_backbone_landmarks_and_mesh_match(network, peer):
-    for name, got in run(backbone_outputs, network("dsconv"), peer["images"]).items():
-        assert_matches(got, peer[name], name)
+def test_network_matches_mobrecon(network, expected):
+    for name, got in run(backbone_outputs, network("dsconv"), expected["images"]).items():
+        assert_matches(got, expected[name], name)
 
 
 def decoder_outputs(decoder, latent, landmarks_01):
     sampled = sample_at(latent, landmarks_01)
-    x = lifted = jnp.einsum("vn,bne->bve", decoder.lift[...], sampled)
+    x = lifted = jnp.einsum("vn,bne->bve", decoder.lifting_matrix[...], sampled)
     found = {"sampled": sampled, "lifted": lifted, "verts": decoder(sampled)}
     levels = decoder.hierarchy.levels[::-1]
-    for i, (conv, level) in enumerate(zip(decoder.convs, levels, strict=True)):
-        x = nnx.relu(conv(upsample(x, level.up_indices, level.up_weights), level.spirals))
+    for i, (layer, level) in enumerate(zip(decoder.layers, levels, strict=True)):
+        x = nnx.relu(layer(upsample(x, level.up_indices, level.up_weights), level.spirals))
         found[f"layer{i}"] = x
     return found
 
 
 @pytest.mark.parametrize("operator", DECODERS)
-def test_decoder_matches(network, peer, operator):
+def test_decoder_matches_mobrecon(network, expected, operator):
     decoder, compared = network(operator).decoder, []
     for prefix in ("", "dec_"):
-        given = peer[f"{prefix}latent"], peer[f"{prefix}uv"]
+        given = expected[f"{prefix}latent"], expected[f"{prefix}uv"]
         for name, got in run(decoder_outputs, decoder, *given).items():
             for key in (f"{prefix}{name}", f"{prefix}{operator}_{name}"):
-                if key in peer:
-                    assert_matches(got, peer[key], key)
+                if key in expected:
+                    assert_matches(got, expected[key], key)
                     compared.append(key)
-    wanted = [n for n in peer if re.fullmatch(rf"(dec_)?(sampled|lifted|{operator}_.*)", n)]
+    wanted = [n for n in expected if re.fullmatch(rf"(dec_)?(sampled|lifted|{operator}_.*)", n)]
     assert sorted(compared) == sorted(wanted)
 
 
-def test_as_many_parameters_as_the_peer_has_less_those_it_never_calls(rule, network):
-    dead = [e for e in rule["backbone"] if re.match(DEAD, e["name"])]
-    unused = sum(math.prod(e["shape"]) for e in dead if not re.search("running|num_", e["name"]))
+def test_parameter_count_matches_mobrecon(rule, network):
+    unused_entries = [e for e in rule["backbone"] if re.match(UNUSED, e["name"])]
+    unused = sum(
+        math.prod(e["shape"]) for e in unused_entries if not re.search("running|num_", e["name"])
+    )
     for operator, entries in DECODERS.items():
         params = jax.tree.leaves(nnx.state(network(operator), nnx.Param))
         want = sum(rule["counts"][part]["params"] for part in ("backbone", entries)) - unused
         assert sum(leaf.size for leaf in params) == want
 
 
-def test_upsampling_brings_surviving_vertices_back_to_their_places(reference, hierarchy):
+def test_upsample_reproduces_the_kept_vertices(reference, hierarchy):
     meshes = np.load(reference / "mesh_hierarchy.npz")
     for i, level in enumerate(hierarchy.levels):
         coarse = meshes[f"vertices_{i + 1}"].astype(np.float32)

@@ -5,11 +5,11 @@ from flax import nnx
 
 from m3dhmr_jax.convert.names import RESNET
 from m3dhmr_jax.models.resnet import StackedResNet
-from tests.peer_weights import assert_matches, draw, fill, load_outputs, load_rule, run
+from tests.reference_weights import assert_matches, fill, generate, load_outputs, load_rule, run
 
 
 class Holder(nnx.Module):
-    """A backbone where the network has it."""
+    """The backbone under its name in the network."""
 
     def __init__(self, blocks, width):
         self.backbone = StackedResNet(blocks, width, encoding=2, landmarks=1, rngs=nnx.Rngs(0))
@@ -33,18 +33,18 @@ def features(trunk, image):
 
 @pytest.mark.parity
 def test_stem_and_stages_match_torchvision(reference):
-    peer = load_outputs(reference / "resnet18_io.npz")
+    expected = load_outputs(reference / "resnet18_io.npz")
     rule = load_rule(reference / "resnet_params.json")
-    image = peer.pop("images")
+    image = expected.pop("images")
     compared = set()
     for name in (key for key, value in rule.items() if isinstance(value, list)):
-        tensors = draw(rule, name)
+        tensors = generate(rule, name)
         blocks, width = blocks_of(tensors), len(tensors["conv1.weight"])
         holder = fill(nnx.eval_shape(lambda b=blocks, w=width: Holder(b, w)), tensors, RESNET)
         holder.eval()
         trunk = holder.backbone.stem, holder.backbone.stack1.stages
         for key, x in run(features, trunk, image).items():
-            place = key if key in peer else f"{name}_{key}"
-            assert_matches(x, peer[place], place)
-            compared.add(place)
-    assert compared == peer.keys()
+            key = key if key in expected else f"{name}_{key}"
+            assert_matches(x, expected[key], key)
+            compared.add(key)
+    assert compared == expected.keys()

@@ -1,10 +1,10 @@
-"""Convolutions in use: what XLA's own convolution answers, in less time.
+"""Inference-only convolutions: same results as XLA's, faster at batch 1.
 
-XLA lays out the weights of a convolution anew at every call, which for one image costs as much as
-the arithmetic. Here `prepare` does such work once, and `apply` the rest: on a GPU in cuDNN's
-layout, on a CPU as matrix products. All are padded with zeros so that stride 1 keeps the size, as
-far as an odd kernel can.
-Axes: b batch, h w image, i j kernel, c d channels, n side of a tile.
+XLA repacks the weights of a convolution at every call, which for one image costs as much as the
+arithmetic. Here `pack_weights` does that once and `apply` does the rest: on a GPU in cuDNN's
+layout, on a CPU as matrix products. All use zero padding of (size - 1) // 2 on each side.
+
+Axes: b batch, h w image, i j kernel, c d channels, n side of a Winograd tile.
 """
 
 import dataclasses
@@ -19,88 +19,94 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-SMALL_IMAGE = 64  # Pixels up to which patches are cheaper as a product than as slices.
-MANY_WEIGHTS = 2**17  # From here on laying them out anew costs more than turning the answer.
+# Up to this size im2col is faster as a matrix product than as slices.
+MAX_DENSE_IM2COL_PIXELS = 64
+# From this size on, repacking the weights costs more than transposing the output.
+MIN_TRANSPOSED_WEIGHTS = 2**17
 
 
-class Formulation(NamedTuple):
+class ConvAlgorithm(NamedTuple):
     """One way to compute a convolution."""
 
-    prepare: Callable[[Float[Array, "i j c d"]], Array]
+    pack_weights: Callable[[Float[Array, "i j c d"]], Array]
     apply: Callable[[Float[Array, "b h w c"], Array, int], Float[Array, "b h_out w_out d"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """A function of an image and a prepared kernel; equal ones compile once."""
+    """A function of an image and packed weights; equal instances share one compilation."""
 
-    formulation: Formulation
+    algorithm: ConvAlgorithm
     stride: int
 
     def __call__(
-        self, x: Float[Array, "b h w c"], prepared: Array
+        self, x: Float[Array, "b h w c"], packed: Array
     ) -> Float[Array, "b h_out w_out d"]:
-        return self.formulation.apply(x, prepared, self.stride)
+        return self.algorithm.apply(x, packed, self.stride)
 
 
 def _native(
     x: Float[Array, "b h w c"], kernel: Float[Array, "_ _ _ _"], stride: int, layout: str = "HWIO"
 ) -> Float[Array, "b h_out w_out d"]:
     sides = (kernel.shape[layout.index(axis)] for axis in "HW")
-    border = [((side - 1) // 2, (side - 1) // 2) for side in sides]
+    padding = [((side - 1) // 2, (side - 1) // 2) for side in sides]
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), border, dimension_numbers=("NHWC", layout, "NHWC")
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", layout, "NHWC")
     )
 
 
-def _patches(
+def _extract_patches(
     x: Float[Array, "b h w c"], size: int, stride: int
 ) -> Float[Array, "b h_out w_out iic"]:
-    """What the kernel sees at each of its places."""
+    """The kernel's input at each output position (im2col)."""
     b, h, w, c = x.shape
     r = (size - 1) // 2
     rows, columns = range(0, h + 2 * r - size + 1, stride), range(0, w + 2 * r - size + 1, stride)
-    if size > 1 and h * w <= SMALL_IMAGE:
-        seen = np.einsum("yih,xjw->yxijhw", _places(rows, size, h), _places(columns, size, w))
+    if size > 1 and h * w <= MAX_DENSE_IM2COL_PIXELS:
+        matrix = np.einsum(
+            "yih,xjw->yxijhw",
+            _selection_matrix(rows, size, h),
+            _selection_matrix(columns, size, w),
+        )
         patches = jnp.einsum(
-            "pq,bqc->bpc", seen.reshape(-1, h * w), x.reshape(b, h * w, c), precision="highest"
+            "pq,bqc->bpc", matrix.reshape(-1, h * w), x.reshape(b, h * w, c), precision="highest"
         )
         return patches.reshape(b, len(rows), len(columns), size * size * c)
-    bordered = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
-    parts = [
-        bordered[:, i : i + rows[-1] + 1 : stride, j : j + columns[-1] + 1 : stride]
+    padded = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
+    slices = [
+        padded[:, i : i + rows[-1] + 1 : stride, j : j + columns[-1] + 1 : stride]
         for i in range(size)
         for j in range(size)
     ]
-    return jnp.concatenate(parts, axis=-1)
+    return jnp.concatenate(slices, axis=-1)
 
 
-def _places(starts: range, size: int, n: int) -> Float[np.ndarray, "out i n"]:
-    """1 where a kernel that starts at starts[o] of the bordered line sees cell n with its i-th."""
+def _selection_matrix(starts: range, size: int, n: int) -> Float[np.ndarray, "out i n"]:
+    """1 where the i-th element of a kernel at starts[out] of the padded line reads cell n."""
     cells = np.array(starts)[:, None] + np.arange(size) - (size - 1) // 2
     return (cells[..., None] == np.arange(n)).astype(np.float32)
 
 
-def _patches_first(
+def _im2col(
     x: Float[Array, "b h w c"], kernel: Float[Array, "i i c d"], stride: int
 ) -> Float[Array, "b h_out w_out d"]:
-    return _patches(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[-1])
+    return _extract_patches(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _weights_first(
+def _im2col_transposed(
     x: Float[Array, "b h w c"], kernel: Float[Array, "d i i c"], stride: int
 ) -> Float[Array, "b h_out w_out d"]:
-    """The first factor of a product is read as it lies."""
-    patches = _patches(x, kernel.shape[1], stride)
+    """The weights as the first factor of the product, which XLA does not repack."""
+    patches = _extract_patches(x, kernel.shape[1], stride)
     d, (b, h, w, n) = len(kernel), patches.shape
     y = jax.lax.dot_general(
         kernel.reshape(d, n), patches.reshape(b * h * w, n), (((1,), (1,)), ((), ()))
     )
-    # Without the barrier XLA swaps the factors, to save the transposition.
+    # Without the barrier XLA swaps the factors to save the transposition.
     return jax.lax.optimization_barrier(y).T.reshape(b, h, w, d)
 
 
-# Winograd's F(4×4, 3×3) (Lavin and Gray, 2016): 16 answers from 36 products instead of 144.
+# Winograd's F(4×4, 3×3) (Lavin and Gray, 2016): 16 outputs from 36 products instead of 144.
 TILE = 4
 INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -121,31 +127,30 @@ KERNEL = (
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-def _combine(matrix: Sequence[Sequence[int]], parts: Sequence[Array]) -> list[Array]:
-    """Sums of the parts, weighted by the rows, as additions that melt into one loop."""
+def _combine(matrix: Sequence[Sequence[int]], arrays: Sequence[Array]) -> list[Array]:
+    """Matrix times arrays, as additions that XLA fuses into one loop."""
     return [
-        functools.reduce(operator.add, (a * x for a, x in zip(row, parts, strict=True) if a))
+        functools.reduce(operator.add, (a * x for a, x in zip(row, arrays, strict=True) if a))
         for row in matrix
     ]
 
 
 def _winograd_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "n n c d"]:
-    turn = np.array(KERNEL, np.float32)
-    return jnp.einsum("ni,mj,ijcd->nmcd", turn, turn, kernel, precision="highest")
+    transform = np.array(KERNEL, np.float32)
+    return jnp.einsum("ni,mj,ijcd->nmcd", transform, transform, kernel, precision="highest")
 
 
 def _winograd(
     x: Float[Array, "b h w c"], kernel: Float[Array, "n n c d"], stride: int
 ) -> Float[Array, "b h w d"]:
     if stride != 1:
-        raise ValueError(f"stride={stride} must be 1: tiles share what neighbouring answers share")
+        raise ValueError(f"stride={stride} must be 1: the tiles are of neighbouring outputs")
     b, h, w, c = x.shape
     n, _, _, d = kernel.shape
     down, across = -(-h // TILE), -(-w // TILE)
-    border = [(0, 0), (1, TILE * down - h + 1), (1, TILE * across - w + 1), (0, 0)]
-    x = jnp.pad(x, border)
+    x = jnp.pad(x, [(0, 0), (1, TILE * down - h + 1), (1, TILE * across - w + 1), (0, 0)])
     rows = [x[:, i : i + TILE * (down - 1) + 1 : TILE] for i in range(n)]
-    # Barriers keep the two directions apart: melted together, sums would be made many times.
+    # Barriers keep the two directions apart: fused, the sums would be recomputed many times.
     x = jax.lax.optimization_barrier(jnp.stack(_combine(INPUT, rows)))
     columns = [x[..., j : j + TILE * (across - 1) + 1 : TILE, :] for j in range(n)]
     tiles = jnp.stack(_combine(INPUT, columns), axis=1).reshape(n * n, b * down * across, c)
@@ -156,17 +161,19 @@ def _winograd(
     return y[:, :h, :w]
 
 
-NATIVE = Formulation(lambda kernel: kernel, _native)
-CUDNN = Formulation(
+NATIVE = ConvAlgorithm(lambda kernel: kernel, _native)
+CUDNN = ConvAlgorithm(
     lambda kernel: kernel.transpose(3, 0, 1, 2), functools.partial(_native, layout="OHWI")
 )
-PATCHES_FIRST = Formulation(lambda kernel: kernel, _patches_first)
-WEIGHTS_FIRST = Formulation(lambda kernel: kernel.transpose(3, 0, 1, 2), _weights_first)
-WINOGRAD = Formulation(_winograd_kernel, _winograd)
+IM2COL = ConvAlgorithm(lambda kernel: kernel, _im2col)
+IM2COL_TRANSPOSED = ConvAlgorithm(lambda kernel: kernel.transpose(3, 0, 1, 2), _im2col_transposed)
+WINOGRAD = ConvAlgorithm(_winograd_kernel, _winograd)
 
 
-def cheapest(shape: tuple[int, ...], stride: int, dtype: DTypeLike, backend: str) -> Formulation:
-    """For one image or few; as measured, `benchmarks/RESULTS.md`."""
+def select_algorithm(
+    shape: tuple[int, ...], stride: int, dtype: DTypeLike, backend: str
+) -> ConvAlgorithm:
+    """The fastest algorithm for a kernel of this shape at small batches, as measured."""
     size, _, c, d = shape
     if backend == "gpu":
         return CUDNN
@@ -174,4 +181,4 @@ def cheapest(shape: tuple[int, ...], stride: int, dtype: DTypeLike, backend: str
         return NATIVE
     if size == 3 and stride == 1 and c <= 128:
         return WINOGRAD
-    return WEIGHTS_FIRST if size * size * c * d >= MANY_WEIGHTS else PATCHES_FIRST
+    return IM2COL_TRANSPOSED if size * size * c * d >= MIN_TRANSPOSED_WEIGHTS else IM2COL

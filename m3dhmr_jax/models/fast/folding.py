@@ -1,4 +1,4 @@
-"""A trained network made ready for use: normalisation folded into weights, weights laid out.
+"""A trained network prepared for inference: BatchNorm folded into weights, weights packed.
 
 Axes: b batch, h w image, c d channels.
 """
@@ -13,13 +13,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.models.densestack import DepthwiseNorm, LinearNorm, SqueezeNorm
-from m3dhmr_jax.models.fast.convolutions import Convolution, cheapest
+from m3dhmr_jax.models.densestack import DepthwiseNorm, LinearNorm, SpaceToDepthConv
+from m3dhmr_jax.models.fast.convolutions import Convolution, select_algorithm
 from m3dhmr_jax.models.layers import ConvNorm, depthwise_conv
 
 
 class Folded(nnx.Module):
-    """A linear operation with its weights as it wants them, then a bias."""
+    """A linear operation on packed weights, then a bias."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Folded(nnx.Module):
 
 @functools.partial(jax.jit, static_argnums=0)
 def fold(eval_graphdef: Any, params: Any, stats: Any) -> tuple[Any, Any]:
-    """Graph definition and parameters of a network with the same answers and no statistics.
+    """Graph definition and parameters of a network with the same predictions and no statistics.
 
-    For use only: it knows one backend's fastest formulations, and cannot be trained.
+    For inference only: it contains the current backend's fastest algorithms and cannot be trained.
     """
     model = nnx.merge(eval_graphdef, params, stats)
     folded = nnx.recursive_map(_fold_conv, nnx.recursive_map(_fold_norm, model))
@@ -49,7 +49,7 @@ def fold(eval_graphdef: Any, params: Any, stats: Any) -> tuple[Any, Any]:
 
 
 def _fold_norm(_: Any, node: Any) -> Any:
-    """Layers that end in a normalisation; after them no convolution is a part of another layer."""
+    """Folds layers that end in a normalisation; only plain convolutions are left after that."""
     if not isinstance(node, ConvNorm | DepthwiseNorm | LinearNorm):
         return node
     norm = node.norm
@@ -60,7 +60,7 @@ def _fold_norm(_: Any, node: Any) -> Any:
     kernel = layer.kernel[...]
     kernel = kernel * jnp.expand_dims(scale, range(kernel.ndim - 1))
     match node:
-        case SqueezeNorm():  # Neighbours as channels, then across them: a convolution of stride 2.
+        case SpaceToDepthConv():  # The same as a 2×2 convolution with stride 2.
             blocks = kernel.reshape(-1, 2, 2, len(bias)).transpose(1, 2, 0, 3)
             return _convolution(blocks, bias, 2, dtype)
         case ConvNorm():
@@ -81,5 +81,5 @@ def _fold_conv(_: Any, node: Any) -> Any:
 def _convolution(
     kernel: Float[Array, "i j c d"], bias: Float[Array, " d"], stride: Any, dtype: DTypeLike
 ) -> Folded:
-    formulation = cheapest(kernel.shape, stride, dtype, jax.default_backend())
-    return Folded(Convolution(formulation, stride), formulation.prepare(kernel), bias, dtype)
+    algorithm = select_algorithm(kernel.shape, stride, dtype, jax.default_backend())
+    return Folded(Convolution(algorithm, stride), algorithm.pack_weights(kernel), bias, dtype)

@@ -1,17 +1,17 @@
-"""What is in the files of the peers: names, layouts, random numbers."""
+"""Contents of published weight files: names, layouts, random values."""
 
 import jax
 import numpy as np
 
 from m3dhmr_jax.checkpoints.weights import names_of
-from m3dhmr_jax.convert.architectures import DECODER_SIGNS, DENSESTACK_SIGN, recognise
+from m3dhmr_jax.convert.architectures import DECODER_KEYS, DENSESTACK_KEY, recognise
 from m3dhmr_jax.convert.names import their_name
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 def torchvision_resnet(blocks, bottleneck=False):
-    """A ResNet as torchvision names it, with its classifier."""
+    """A ResNet with torchvision's names, with its classifier."""
     shapes = {"conv1.weight": (64, 3, 7, 7)} | _norm("bn1", 64)
     c = 64
     for stage, count in enumerate(blocks):
@@ -31,11 +31,11 @@ def torchvision_resnet(blocks, bottleneck=False):
 
 
 def mobrecon(operator, trees_of):
-    """A whole MobRecon, named and laid out as the rules of this program say.
+    """A complete MobRecon with the names and layouts of our conversion rules.
 
-    `trees_of` answers an architecture with our abstract trees.
+    `trees_of` returns our abstract trees for an architecture.
     """
-    architecture = recognise([f"backbone.{DENSESTACK_SIGN}", DECODER_SIGNS[operator]])
+    architecture = recognise([f"backbone.{DENSESTACK_KEY}", DECODER_KEYS[operator]])
     shapes = {}
     for tree in trees_of(architecture):
         for name, leaf in zip(names_of(tree), jax.tree.leaves(tree), strict=True):
@@ -45,7 +45,7 @@ def mobrecon(operator, trees_of):
 
 
 def _norm(name, c):
-    own = {f"{name}.{leaf}": (c,) for leaf in ("weight", "bias", "update_ema", "running_var")}
+    own = {f"{name}.{leaf}": (c,) for leaf in ("weight", "bias", "running_mean", "running_var")}
     return own | {f"{name}.num_batches_tracked": ()}
 
 
