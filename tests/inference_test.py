@@ -104,7 +104,7 @@ def test_an_evaluation_step_scores_the_answer_in_camera_space(
     np.testing.assert_allclose(errors.joints_m, off_m, rtol=1e-2)  # An untrained answer shakes.
     centred = np.asarray(hands.joints_m) - np.asarray(hands.joints_m)[:, :1]
     off_m = np.linalg.norm(centred - (hand_batch.joints_m - hand_batch.joints_m[:, :1]), axis=-1)
-    np.testing.assert_allclose(errors.xyz_rel_m, off_m, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(errors.joint_errors_rel_m, off_m, rtol=1e-3, atol=1e-4)
 
 
 def test_landmark_errors_are_distances_in_photos_of_freihands_size(hand_batch):

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.spatial
+from m3dhmr_jax.metrics.mean_shape import place_about_root, procrustes_mean
 
 from m3dhmr_jax.metrics.freihand import aligned_and_centred
-from m3dhmr_jax.metrics.mean_shape import place_about_root, procrustes_mean
 
 
 @pytest.fixture
