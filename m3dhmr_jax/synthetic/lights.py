@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from m3dhmr_jax.math3d import unit
 from m3dhmr_jax.synthetic.raster import FAR_M, fill_depth
 
 SHADOW_SIDE = 192
@@ -35,8 +36,7 @@ class Shadow(NamedTuple):
 def sample_lights(rng: np.random.Generator) -> Lights:
     """Lamps mostly above and on the camera's side, each with its own warmth."""
     count = rng.integers(1, 4)
-    directions = rng.normal(size=(count, 3)) + np.array([0, -0.7, -0.9])
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = unit(rng.normal(size=(count, 3)) + np.array([0, -0.7, -0.9]))
     warmth = rng.normal(0, 0.12, (count, 1))
     strength = np.array([1.0, 0.4, 0.28])[:count, None] * rng.uniform(0.6, 1.15, (count, 1))
     colours = strength * (1 + warmth * np.array([[1.0, 0.1, -1.0]]))
@@ -56,8 +56,7 @@ def cast_shadow(
     """Depth map of the scene from the lamp; it covers the surroundings of the hand only."""
     forward = -to_lamp
     helper = np.array([0.0, 1.0, 0.3]) if abs(forward[1]) < 0.9 else np.array([1.0, 0.0, 0.0])
-    right = np.cross(helper, forward)
-    right /= np.linalg.norm(right)
+    right = unit(np.cross(helper, forward))
     axes = np.stack([right, np.cross(forward, right), forward]).astype(np.float32)
     seen, covered = points_m @ axes.T, around_m @ axes.T
     origin = covered[:, :2].min(0) - 0.01

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from m3dhmr_jax.math3d import random_rotation, unit
 from m3dhmr_jax.synthetic.color import linear_rgb
-from m3dhmr_jax.synthetic.kinematics import random_rotation
 
 ROWS, COLUMNS = 26, 32
 # Half sizes in metres (x, y, z ranges) and roundness along and around z of each kind of thing.
@@ -100,8 +100,7 @@ def sample_thing(
     turn = random_rotation(rng)
     if rng.random() < 0.6:
         palm = landmarks_m[[0, 5, 9, 13, 17]].mean(0)
-        across = landmarks_m[5] - landmarks_m[17]
-        across /= np.linalg.norm(across)
+        across = unit(landmarks_m[5] - landmarks_m[17])
         if rng.random() < 0.8:  # A hand closes around things that lie across it.
             side = np.cross(palm_normal, across)
             turn = np.stack([side, palm_normal, across], -1)

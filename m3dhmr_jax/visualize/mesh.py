@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from m3dhmr_jax.math3d import unit
+
 MESH_COLOUR = (0.74, 0.81, 0.95)  # Pale blue: no one's skin, and it stands out from everyone's.
 INSIDE_COLOUR = (0.42, 0.45, 0.52)  # Seen through the open wrist.
 SAMPLES = 2  # Per pixel and axis.
@@ -47,7 +49,7 @@ def vertex_normals(
     total = np.zeros_like(verts)
     for corner in range(3):
         np.add.at(total, faces[:, corner], per_face)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
+    return unit(total)
 
 
 def _edge_functions(corners: Float[np.ndarray, "f 3 2"]) -> Float[np.ndarray, "f 3 3"]:
@@ -122,14 +124,14 @@ def _blend(
 
 
 def _unit(*direction: float) -> Float[np.ndarray, "3"]:
-    return (np.array(direction) / np.linalg.norm(direction)).astype(np.float32)
+    return unit(np.array(direction)).astype(np.float32)
 
 
 def shade(
     normals: Float[np.ndarray, "q 3"], colours: Float[np.ndarray, "q 3"]
 ) -> Float[np.ndarray, "q 3"]:
     """Soft studio light: key from the upper left, fill from the right, sky above, thin dark rim."""
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    normals = unit(normals)
     inside = normals[:, 2] > 0.15  # Interpolated normals lean a little past the rim.
     key = np.maximum((normals @ _unit(-0.55, -0.75, -0.85) + 0.25) / 1.25, 0)
     fill = np.maximum(normals @ _unit(0.9, 0.1, -0.5), 0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin, load_details, load_mano
-from m3dhmr_jax.synthetic.kinematics import pose, random_rotation, rotation
+from m3dhmr_jax.math3d import axis_rotation, random_rotation
+from m3dhmr_jax.synthetic.kinematics import pose
 from m3dhmr_jax.synthetic.transfer import TIP_LANDMARKS, transfer_details
 
 MASKS = ("palmar", "nail", "knuckle", "crease", "tip")
@@ -39,7 +40,7 @@ def test_a_hand_that_rests_otherwise_relaxes_to_the_known_rest(known):
     hand = load_builtin()
     turns = np.tile(np.eye(3), (16, 1, 1))
     for joint in range(1, 16):
-        turns[joint] = rotation(known.axes[joint, 0], np.radians(8.0))
+        turns[joint] = axis_rotation(known.axes[joint, 0], np.radians(8.0))
     bent = pose(hand, turns, NO_SHAPE)
     other = dataclasses.replace(hand, verts_m=bent.verts_m, rest_joints=bent.skeleton_m)
     details = transfer_details(other, hand, known)
@@ -64,7 +65,7 @@ def test_fingers_of_mano_bend_towards_its_palm_from_a_relaxed_hand(mano, known):
     for joint, landmark in TIP_LANDMARKS.items():
         turns = details.relaxed.copy()
         for bone in range(joint - 2, joint + 1):
-            turns[bone] = turns[bone] @ rotation(details.axes[bone, 0], np.radians(25))
+            turns[bone] = turns[bone] @ axis_rotation(details.axes[bone, 0], np.radians(25))
         bent = pose(mano, turns, NO_SHAPE)
         palm = relaxed.verts_m[mano.regions == 0].mean(axis=0) + np.array([0, -0.03, 0])
         before, after = (

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from m3dhmr_jax import cli
 from m3dhmr_jax.hand import hand_id, load_builtin, load_mano
 from m3dhmr_jax.synthetic import QUICKSTART, example, write_dataset, writer
-from m3dhmr_jax.synthetic.__main__ import main
 from m3dhmr_jax.synthetic.contact_sheet import contact_sheet
 from m3dhmr_jax.synthetic.imaging import encode_photo
 from m3dhmr_jax.synthetic.render import draw, photograph
@@ -90,7 +90,7 @@ def test_the_number_of_workers_changes_no_byte(dataset, tmp_path):
 
 def start_rendering(out):
     options = ("--out", out, "--train", "200", "--test", "0", "--seed", "3", "--workers", "1")
-    command = [sys.executable, "-m", "m3dhmr_jax.synthetic", *options]
+    command = [sys.executable, "-m", "m3dhmr_jax.cli", "synthesize", *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_named_and_does_not_look_finished(tmp_path, capsys):
     out = tmp_path / "set"
     options = ["--out", str(out), "--train", "9", "--test", "1", "--workers", "1"]
     with small_disk(out, 80_000):
-        assert main(options) == 2
+        assert cli.main(["synthesize", *options]) == 2
         assert f"error: {out}: No space left on device" in capsys.readouterr().err
         assert not writer.is_finished(out)
 
@@ -153,27 +153,27 @@ def test_bad_requests_are_refused_with_code_2_and_nothing_written(
     tmp_path, capsys, options, reason
 ):
     out = tmp_path / "set"
-    assert main(["--out", str(out), *options]) == 2
+    assert cli.main(["synthesize", "--out", str(out), *options]) == 2
     assert reason in capsys.readouterr().err
     assert not out.exists()
 
 
 def test_an_existing_dataset_is_not_overwritten(dataset, capsys):
     before = contents(dataset)
-    assert main(["--out", str(dataset), "--train", "1", "--test", "0"]) == 2
+    assert cli.main(["synthesize", "--out", str(dataset), "--train", "1", "--test", "0"]) == 2
     assert "choose another folder" in capsys.readouterr().err
     assert contents(dataset) == before
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main(["--out", str(tmp_path / "file"), "--train", "1"]) == 2
-    assert main(["--out", str(tmp_path / "file" / "below"), "--train", "1"]) == 2
+    assert cli.main(["synthesize", "--out", str(tmp_path / "file"), "--train", "1"]) == 2
+    assert cli.main(["synthesize", "--out", str(tmp_path / "file" / "below"), "--train", "1"]) == 2
     assert "choose a folder you may write" in capsys.readouterr().err
 
 
 def test_the_module_runs_as_a_command():
-    command = [sys.executable, "-m", "m3dhmr_jax.synthetic", "--out", "x", "--train", "-4"]
+    command = [sys.executable, "-m", "m3dhmr_jax.cli", "synthesize", "--out", "x", "--train", "-4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "train=-4" in done.stderr
@@ -200,7 +200,7 @@ def test_a_set_may_be_rendered_from_mano(reference, tmp_path):
     file = reference / "mano" / "MANO_RIGHT.pkl"
     out = tmp_path / "set"
     options = ["--train", "2", "--test", "1", "--workers", "1", "--recipe", "quickstart"]
-    assert main(["--out", str(out), *options, "--hand", str(file)]) == 0
+    assert cli.main(["synthesize", "--out", str(out), *options, "--hand", str(file)]) == 0
     hand = load_mano(file)
     for split in example.SPLITS:
         xyz, verts = (
@@ -214,6 +214,6 @@ def test_a_set_may_be_rendered_from_mano(reference, tmp_path):
 def test_a_hand_that_is_none_is_refused_and_nothing_written(tmp_path, capsys):
     (tmp_path / "hand.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     options = ["--out", str(tmp_path / "set"), "--hand", str(tmp_path / "hand.pkl")]
-    assert main(options) == 2
+    assert cli.main(["synthesize", *options]) == 2
     assert "hand.pkl: refused, and nothing of it was run" in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
