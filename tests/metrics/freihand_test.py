@@ -121,10 +121,10 @@ def test_scores_ignore_padding(hands):
 
 
 def test_scores_are_independent_of_batch_size(hands):
-    whole = freihand.batch_metrics(*hands)
+    at_once = freihand.batch_metrics(*hands)
     parts = [freihand.batch_metrics(*(x[a:b] for x in hands)) for a, b in ((0, 2), (2, 5))]
     joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    got, want = freihand.scores(joined), freihand.scores(whole)
+    got, want = freihand.scores(joined), freihand.scores(at_once)
     np.testing.assert_allclose(list(got.values()), list(want.values()), rtol=1e-5)
 
 

@@ -13,7 +13,7 @@ from m3dhmr_jax.checkpoints.restore import read_run
 
 pytestmark = pytest.mark.long
 
-PRETRAIN = "pretrain2d.py:network=quickstart"  # Compiles in a fraction of a whole network's time.
+PRETRAIN = "pretrain2d.py:network=quickstart"  # Compiles in a fraction of the mesh network's time.
 LONG = tuple(
     f"--config.{name}=9999.0" for name in ("epochs", "checkpoint_every_epochs", "eval.every_epochs")
 )
@@ -145,7 +145,7 @@ def test_resumed_run_of_two_processes_matches_single_process(together, alone, sa
     workdir, resumed = together
     for result in resumed:
         assert result.returncode == 0, result.stderr
-    assert f"Going on from step {saved_step}" in resumed[0].stdout
+    assert f"Resuming from step {saved_step}" in resumed[0].stdout
     last = saved_step + STEPS_PER_EPOCH
     assert f"step {last}: landmark_error_px" in resumed[0].stdout + resumed[0].stderr
     assert resumed[1].stdout.count("step") == 0
@@ -159,7 +159,7 @@ def test_resumed_run_of_two_processes_matches_single_process(together, alone, sa
 
 
 def test_scores_of_two_processes_match_single_process(together, alone):
-    """Six test photos on four devices."""
+    """Six test images on four devices."""
     ours, theirs = (
         json.loads((workdir / "eval" / "scores.json").read_text())
         for workdir in (together[0], alone)

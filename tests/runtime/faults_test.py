@@ -52,7 +52,7 @@ def test_run_survives_killed_worker_and_sigterm(run_main, trained, workdir):
     assert f"Preempted by SIGTERM after step {step} of {STEPS}, which is saved in {workdir}" in said
     assert "Traceback" not in said
     result = run_main(workdir, "--mode=train")
-    assert f"Going on from step {step}" in result.stdout
+    assert f"Resuming from step {step}" in result.stdout
     assert digest_of(workdir) == digest_of(trained[0])
 
 
@@ -96,5 +96,5 @@ def test_run_resumes_after_full_disk(run_main, trained, workdir):
         resize(50 * space_of(trained[0]))
         result = run_main(workdir, "--mode=train")
         assert result.returncode == 0, result.stderr
-        assert f"Going on from step {newest}" in result.stdout
+        assert f"Resuming from step {newest}" in result.stdout
         assert digest_of(workdir) == digest_of(trained[0])

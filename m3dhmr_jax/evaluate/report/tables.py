@@ -6,7 +6,7 @@ from typing import NamedTuple
 from m3dhmr_jax.metrics.reported import format_score
 
 # Table 4 of the paper, trained and tested on FreiHAND, with the digits given there.
-PAPER = {
+PAPER: dict[str, Mapping[str, str]] = {
     name: dict(zip(("pa_mpjpe_mm", "pa_mpvpe_mm", "f_5", "f_15"), row, strict=True))
     for name, row in {
         "M3DHMR ResNet34": ("6.5", "6.6", "0.739", "0.980"),
