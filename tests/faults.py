@@ -1,4 +1,4 @@
-"""Real faults for tests: processes that are watched and killed, disks that are full."""
+"""Real faults for tests: killed processes and full disks."""
 
 import contextlib
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen) -> None:
-    """Bounded only so that nobody waits for ever where a test fails."""
+    """Waits; fails if the process ends, or after five minutes."""
     deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -20,14 +20,14 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen) -> No
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
-    """The worker processes that it has started."""
+    """The worker processes of a process."""
     lists = Path(f"/proc/{process.pid}/task").glob("*/children")
     children = [int(pid) for each in lists for pid in each.read_text().split()]
     return [p for p in children if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
 
 def wait_for_end(pids: list[int]) -> None:
-    """Of processes that nobody here is the parent of."""
+    """Waits until processes end that are not children of this one."""
     deadline = time.monotonic() + 300
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline
@@ -35,7 +35,7 @@ def wait_for_end(pids: list[int]) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """False also for a process that has ended, but whose end nobody has taken note of."""
+    """False also for a zombie."""
     return _state(pid) not in "ZX"
 
 
@@ -58,14 +58,14 @@ def _state(pid: int) -> str:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, n_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A disk of that size at `folder`, and a function that gives it another size; or skips."""
+    """Mounts a disk at `folder` and yields a function that resizes it; skips if it cannot."""
 
     def mount(options: str) -> None:
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
         try:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"no small disk can be had here: mounting a tmpfs failed ({error})")
+            pytest.skip(f"mounting a small tmpfs failed ({error})")
 
     folder.mkdir()
     mount(f"size={n_bytes}")

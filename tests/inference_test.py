@@ -121,7 +121,7 @@ def test_hand_errors_are_distances_in_camera_space(hand_batch, regressor):
     truth = Prediction(view.verts, view.landmarks_01)
     hands = to_camera(truth, view.img_from_crop, hand_batch.intrinsics, regressor, 64)
     moved = hands._replace(joints_m=hands.joints_m + jnp.array([0, 0.003, 0.004])[None, None])
-    np.testing.assert_allclose(hand_errors(moved, hand_batch).joints_m, 0.005, atol=2e-4)
+    np.testing.assert_allclose(hand_errors(moved, hand_batch).joint_errors_m, 0.005, atol=2e-4)
 
 
 def test_landmark_errors_px_scale_with_image_size(hand_batch):

@@ -300,5 +300,5 @@ def digest(tree: Any) -> str:
     total = hashlib.sha256()
     for name, array in sorted(flatten(tree).items()):
         total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return total.hexdigest()

@@ -1,4 +1,4 @@
-"""Makes the report of an evaluation from what was gathered."""
+"""Builds the HTML report of an evaluation."""
 
 import importlib.metadata
 import platform
@@ -10,11 +10,12 @@ import numpy as np
 import simplejpeg
 
 from m3dhmr_jax.data import loader
-from m3dhmr_jax.evaluate.focal_noise import HOW
+from m3dhmr_jax.evaluate.focal_noise import DESCRIPTION
 from m3dhmr_jax.evaluate.report.cases import Labelled, gallery
 from m3dhmr_jax.evaluate.report.page import About, Entry, render
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import CameraHands
+from m3dhmr_jax.runtime.files import write_atomic
 from m3dhmr_jax.synthetic.writer import ORIGIN
 from m3dhmr_jax.types import Config
 
@@ -25,33 +26,31 @@ PACKAGES = ("m3dhmr_jax", "jax", "flax", "optax", "numpy", "opencv-python-headle
 def write_report(
     path: Path,
     model: Entry,
-    constant: Entry,
-    noisy: Mapping[str, float],
-    answers: CameraHands,
+    baseline: Entry,
+    perturbed_focal: Mapping[str, float],
+    predictions: CameraHands,
     hand: HandModel,
     data: Path,
-    origin: About,
+    about: About,
 ) -> None:
-    """Writes the page; `data` is the prepared dataset, whose test photos the gallery shows."""
+    """Writes the page; `data` is the prepared dataset, whose test images the gallery shows."""
     source = loader.open_split(data, "test")
 
     def labelled(sample: int) -> Labelled:
         record = source[sample]
-        photo = simplejpeg.decode_jpeg(record["image"])
-        return Labelled(photo, np.asarray(record["K"]), np.asarray(record["verts"]))
+        image = simplejpeg.decode_jpeg(record["image"])
+        return Labelled(image, np.asarray(record["K"]), np.asarray(record["verts"]))
 
-    cases = gallery(model.errors, answers, labelled, hand)
-    page = render(model, constant, noisy, cases, hand, origin)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    cases = gallery(model.errors, predictions, labelled, hand)
+    page = render(model, baseline, perturbed_focal, cases, hand, about)
+    with write_atomic(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def about(config: Config, data: Path, step: int) -> About:
-    """Where the numbers come from."""
+    """Which data, checkpoint and config the scores belong to."""
     checkpoint = config.eval.checkpoint
-    trained_on = photos_of(config, data, "train")
+    trained_on = describe_split(config, data, "train")
     if checkpoint not in ("newest", "best"):
         trained_on = f"data unknown here (weights of {checkpoint})"
     facts = {"step": f"{step:,}", "checkpoint": checkpoint}
@@ -60,32 +59,32 @@ def about(config: Config, data: Path, step: int) -> About:
     return About(
         title="M3DHMR: evaluation report",
         trained_on=trained_on,
-        tested_on=photos_of(config, data, "test"),
+        tested_on=describe_split(config, data, "test"),
         facts=facts,
         config={name: str(value) for name, value in _flat(config.to_dict()).items()},
         versions={"Python": platform.python_version(), "device": jax.devices()[0].device_kind}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
-        focal_noise=HOW,
+        focal_noise=DESCRIPTION,
     )
 
 
-def photos_of(config: Config, data: Path, split: str) -> str:
-    """How many photos a split has and what they are, in words."""
+def describe_split(config: Config, data: Path, split: str) -> str:
+    """Size and source of a split, in words."""
     count, source = loader.size(data, split), config.data.source
-    origin = Path(source.folder) / ORIGIN
-    if origin.is_file() or source.synthetic_train:
-        return f"{count:,} synthetic photos"
+    manifest = Path(source.folder) / ORIGIN
+    if manifest.is_file() or source.synthetic_train:
+        return f"{count:,} synthetic images"
     sizes = {name: loader.size(data, name) for name in FREIHAND_SIZES}
     if sizes == FREIHAND_SIZES:
-        return f"FreiHAND ({count:,} photos)"
-    return f"{count:,} photos of {source.folder}"
+        return f"FreiHAND ({count:,} images)"
+    return f"{count:,} images of {source.folder}"
 
 
-def _flat(tree: dict, above: str = "") -> dict[str, object]:
+def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
     flat = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{above}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{above}{name}"] = value
+            flat[f"{prefix}{name}"] = value
     return flat

@@ -9,7 +9,7 @@ from m3dhmr_jax.checkpoints.restore import restore_eval_state
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.datasets import open_dataset
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.evaluate.focal_noise import HOW, CameraErrors, errors_with_perturbed_focal
+from m3dhmr_jax.evaluate.focal_noise import DESCRIPTION, CameraErrors, errors_with_perturbed_focal
 from m3dhmr_jax.evaluate.official import Hands, write_predictions
 from m3dhmr_jax.evaluate.report.page import Entry
 from m3dhmr_jax.evaluate.reporting import about, write_report
@@ -69,7 +69,7 @@ def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     content = {"checkpoint": config.eval.checkpoint, "step": state.step} | rows
     if task.predicts_meshes:
         perturbed = camera_scores(*outputs.perturbed_focal)
-        content |= {"model_with_perturbed_focal": perturbed, "perturbed_focal": HOW}
+        content |= {"model_with_perturbed_focal": perturbed, "perturbed_focal": DESCRIPTION}
     write_json(workdir / "eval" / "scores.json", content)
     print(table(rows, task.reported_metrics))
     if task.predicts_meshes:

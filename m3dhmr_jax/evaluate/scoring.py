@@ -14,6 +14,7 @@ import numpy as np
 from m3dhmr_jax.metrics.freihand import scores
 from m3dhmr_jax.metrics.reported import REPORTED_METRICS, format_score
 from m3dhmr_jax.runtime import sharding
+from m3dhmr_jax.runtime.files import write_atomic
 from m3dhmr_jax.types import Batch
 
 
@@ -62,7 +63,5 @@ def table(
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    with write_atomic(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,10 +1,10 @@
 """The official FreiHAND protocol: errors, PCK curves and F-scores, with and without alignment.
 
-`sample_metrics` scores one hand on the device, `batch_metrics` many in bounded memory; `scores`
-then sums them up on the host in float64. Counts and not shares leave the device, so F-scores are
-those of float64 unless a distance lies within rounding of its threshold.
-Camera frame in metres; "raw" is camera space as it is, "al" after a similarity alignment, "rel"
-relative to the root. Axes: b samples, p points, q other points, n landmarks, v vertices,
+`sample_metrics` computes errors of one hand on the device, `batch_metrics` of many in bounded
+memory; `scores` averages them on the host in float64. Counts rather than fractions leave the
+device, so F-scores are those of float64 unless a distance is within rounding of its threshold.
+All in metres in the camera frame; "al": after similarity alignment, "rel": relative to the root.
+Axes: b samples, p points, q other points, n landmarks, v vertices,
 t thresholds.
 """
 
@@ -15,70 +15,67 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.types import ROOT, FloatArray
 
 F_THRESHOLDS_M = (0.005, 0.015)
 PCK_THRESHOLDS_M = np.linspace(0.0, 0.05, 100)
-HANDS_AT_ONCE = 16  # On two cores the fastest; 778 vertices then need some 40 MB.
+HANDS_AT_ONCE = 16  # The fastest on two cores; takes about 40 MB with 778 vertices.
 
 
 class SampleMetrics(NamedTuple):
-    """What is kept of each hand; under `batch_metrics` every array has a leading b."""
+    """Errors of each hand; `batch_metrics` gives every array a leading b."""
 
-    joints_m: Float[FloatArray, "*b n"]  # Distance of each landmark to its true place.
-    xyz_al_m: Float[FloatArray, "*b n"]
-    xyz_rel_m: Float[FloatArray, "*b n"]
-    mesh_m: Float[FloatArray, "*b v"]
-    mesh_al_m: Float[FloatArray, "*b v"]
-    mesh_rel_m: Float[FloatArray, "*b v"]
-    matched: Int[
-        FloatArray, "*b 2 2"
-    ]  # Vertices near the other mesh: (true, predicted) by F_THRESHOLDS_M.
+    joint_errors_m: Float[FloatArray, "*b n"]
+    joint_errors_al_m: Float[FloatArray, "*b n"]
+    joint_errors_rel_m: Float[FloatArray, "*b n"]
+    vert_errors_m: Float[FloatArray, "*b v"]
+    vert_errors_al_m: Float[FloatArray, "*b v"]
+    vert_errors_rel_m: Float[FloatArray, "*b v"]
+    # Number of vertices near the other mesh: (true, predicted) x F_THRESHOLDS_M.
+    matched: Int[FloatArray, "*b 2 2"]
     matched_al: Int[FloatArray, "*b 2 2"]
 
 
 def _centred(points: Float[Array, "p 3"]) -> Float[Array, "p 3"]:
     points = points - points.mean(axis=0, keepdims=True)
-    return points - points.mean(axis=0, keepdims=True)  # What rounding left of a far-off mean.
+    # Again, as rounding leaves an offset if the mean is large.
+    return points - points.mean(axis=0, keepdims=True)
 
 
 def aligned_and_centred(
     pred: Float[Array, "p 3"], truth: Float[Array, "p 3"]
 ) -> tuple[Float[Array, "p 3"], Float[Array, "p 3"]]:
-    """`pred` after the similarity that fits `truth` best, and `truth`, both about its centroid.
+    """`pred` after the similarity that best fits `truth`, and `truth`; both centred at 0.
 
-    As in the official script the orthogonal factor may be a reflection, norms are raised by 1e-8,
-    and a prediction without extent ends in the centroid.
+    As in the official script, the orthogonal factor may be a reflection, 1e-8 is added to norms,
+    and a prediction without extent becomes the centroid.
     """
     pred, truth = _centred(pred), _centred(truth)
     truth_norm = jnp.linalg.norm(truth) + 1e-8
     pred_unit, truth_unit = pred / (jnp.linalg.norm(pred) + 1e-8), truth / truth_norm
     product = jnp.matmul(pred_unit.T, truth_unit, precision="highest")
     left, singular, right = jnp.linalg.svd(product)
-    turn = jnp.matmul(left, right, precision="highest")
+    rotation = jnp.matmul(left, right, precision="highest")
     scale = jnp.sum(singular) * truth_norm
-    return jnp.matmul(pred_unit, turn, precision="highest") * scale, truth
+    return jnp.matmul(pred_unit, rotation, precision="highest") * scale, truth
 
 
 def distances(a: Float[Array, "p 3"], b: Float[Array, "p 3"]) -> Float[Array, " p"]:
-    """Euclidean, point by point."""
+    """Euclidean distances of corresponding points."""
     return jnp.sqrt(jnp.sum((a - b) ** 2, axis=-1))
 
 
 def nearest_squared(points: Float[Array, "p 3"], others: Float[Array, "q 3"]) -> Float[Array, " p"]:
     """Squared distance of each point to the nearest of the others.
 
-    By explicit differences: |a|^2 + |b|^2 - 2ab loses the millimetres of hands a metre away.
+    Computed from differences: |a|^2 + |b|^2 - 2ab loses millimetres for hands a metre away.
     """
-    return jax.lax.platform_dependent(
-        points, others, cpu=_nearest_in_turn, default=_nearest_at_once
-    )
+    return jax.lax.platform_dependent(points, others, cpu=_nearest_loop, default=_nearest_pairs)
 
 
-def _nearest_in_turn(
-    points: Float[Array, "p 3"], others: Float[Array, "q 3"]
-) -> Float[Array, " p"]:
-    """One of the others after the other: on a CPU four times as fast as a minimum along an axis."""
+def _nearest_loop(points: Float[Array, "p 3"], others: Float[Array, "q 3"]) -> Float[Array, " p"]:
+    """Loops over the others: on a CPU four times as fast as a minimum along an axis."""
     x, y, z = points.T
 
     def nearer(i: Int[Array, ""], nearest: Float[Array, " p"]) -> Float[Array, " p"]:
@@ -89,84 +86,87 @@ def _nearest_in_turn(
     return jax.lax.fori_loop(0, len(others), nearer, jnp.full(len(points), jnp.inf, points.dtype))
 
 
-def _nearest_at_once(
-    points: Float[Array, "p 3"], others: Float[Array, "q 3"]
-) -> Float[Array, " p"]:
-    """All pairs, axis by axis, for devices that compute many at a time."""
+def _nearest_pairs(points: Float[Array, "p 3"], others: Float[Array, "q 3"]) -> Float[Array, " p"]:
+    """All pairs at once, for accelerators."""
     columns = [others[:, None, axis] - points[None, :, axis] for axis in range(3)]
     return jnp.min(sum(column**2 for column in columns), axis=0)
 
 
 def matched_counts(pred: Float[Array, "p 3"], truth: Float[Array, "q 3"]) -> Int[Array, "2 2"]:
-    """How many true and how many predicted points have one of the others near, by threshold."""
+    """Number of true and of predicted points within each threshold of the other set."""
     limits = jnp.array(F_THRESHOLDS_M)[:, None] ** 2
     pairs = nearest_squared(truth, pred), nearest_squared(pred, truth)
     return jnp.stack([jnp.sum(squared[None] < limits, axis=1) for squared in pairs])
 
 
 def sample_metrics(
-    pred_xyz: Float[FloatArray, "n 3"],
-    pred_verts: Float[FloatArray, "v 3"],
-    gt_xyz: Float[FloatArray, "n 3"],
-    gt_verts: Float[FloatArray, "v 3"],
+    pred_joints_m: Float[FloatArray, "n 3"],
+    pred_verts_m: Float[FloatArray, "v 3"],
+    true_joints_m: Float[FloatArray, "n 3"],
+    true_verts_m: Float[FloatArray, "v 3"],
 ) -> SampleMetrics:
-    """Scores one hand; landmarks and vertices are aligned separately, each by its own points."""
-    pred_xyz, pred_verts = jnp.asarray(pred_xyz), jnp.asarray(pred_verts)
-    gt_xyz, gt_verts = jnp.asarray(gt_xyz), jnp.asarray(gt_verts)
-    pred_root, gt_root = pred_xyz[ROOT : ROOT + 1], gt_xyz[ROOT : ROOT + 1]
-    mesh_al, mesh_truth = aligned_and_centred(pred_verts, gt_verts)
+    """Errors of one hand; joints and vertices are aligned separately."""
+    pred_joints_m, pred_verts_m = jnp.asarray(pred_joints_m), jnp.asarray(pred_verts_m)
+    true_joints_m, true_verts_m = jnp.asarray(true_joints_m), jnp.asarray(true_verts_m)
+    pred_root_m, true_root_m = pred_joints_m[ROOT : ROOT + 1], true_joints_m[ROOT : ROOT + 1]
+    verts_al_m, centred_verts_m = aligned_and_centred(pred_verts_m, true_verts_m)
     return SampleMetrics(
-        joints_m=distances(pred_xyz, gt_xyz),
-        xyz_al_m=distances(*aligned_and_centred(pred_xyz, gt_xyz)),
-        xyz_rel_m=distances(pred_xyz - pred_root, gt_xyz - gt_root),
-        mesh_m=distances(pred_verts, gt_verts),
-        mesh_al_m=distances(mesh_al, mesh_truth),
-        mesh_rel_m=distances(pred_verts - pred_root, gt_verts - gt_root),
-        matched=matched_counts(pred_verts, gt_verts),
-        matched_al=matched_counts(mesh_al, mesh_truth),
+        joint_errors_m=distances(pred_joints_m, true_joints_m),
+        joint_errors_al_m=distances(*aligned_and_centred(pred_joints_m, true_joints_m)),
+        joint_errors_rel_m=distances(pred_joints_m - pred_root_m, true_joints_m - true_root_m),
+        vert_errors_m=distances(pred_verts_m, true_verts_m),
+        vert_errors_al_m=distances(verts_al_m, centred_verts_m),
+        vert_errors_rel_m=distances(pred_verts_m - pred_root_m, true_verts_m - true_root_m),
+        matched=matched_counts(pred_verts_m, true_verts_m),
+        matched_al=matched_counts(verts_al_m, centred_verts_m),
     )
 
 
 @jax.jit
 def batch_metrics(
-    pred_xyz: Float[FloatArray, "b n 3"],
-    pred_verts: Float[FloatArray, "b v 3"],
-    gt_xyz: Float[FloatArray, "b n 3"],
-    gt_verts: Float[FloatArray, "b v 3"],
+    pred_joints_m: Float[FloatArray, "b n 3"],
+    pred_verts_m: Float[FloatArray, "b v 3"],
+    true_joints_m: Float[FloatArray, "b n 3"],
+    true_verts_m: Float[FloatArray, "b v 3"],
 ) -> SampleMetrics:
-    """`sample_metrics` of each hand; any number of hands, the whole set if you like."""
-    hands = (pred_xyz, pred_verts, gt_xyz, gt_verts)
+    """`sample_metrics` of any number of hands, in bounded memory."""
+    hands = (pred_joints_m, pred_verts_m, true_joints_m, true_verts_m)
     return jax.lax.map(lambda hand: sample_metrics(*hand), hands, batch_size=HANDS_AT_ONCE)
 
 
 def pck(errors_m: Float[np.ndarray, "b p"]) -> Float[np.ndarray, " t"]:
-    """Share of errors up to and including each of PCK_THRESHOLDS_M."""
+    """Fraction of errors up to and including each of PCK_THRESHOLDS_M."""
     first = np.searchsorted(PCK_THRESHOLDS_M, errors_m.astype(np.float64).ravel(), side="left")
     return np.cumsum(np.bincount(first, minlength=len(PCK_THRESHOLDS_M) + 1)[:-1]) / first.size
 
 
 def f_scores(matched: Int[FloatArray, "b 2 2"], vertices: int) -> Float[np.ndarray, "b 2"]:
-    """Harmonic mean of both shares, 0 if both are 0, for each of F_THRESHOLDS_M."""
-    of_truth, of_pred = np.moveaxis(np.asarray(matched) / vertices, 1, 0)
-    both = of_truth + of_pred
-    return np.where(both > 0, 2 * of_truth * of_pred / np.where(both > 0, both, 1), 0)
+    """Harmonic mean of recall and precision, 0 if both are 0, for each of F_THRESHOLDS_M."""
+    recall, precision = np.moveaxis(np.asarray(matched) / vertices, 1, 0)
+    total = recall + precision
+    return np.where(total > 0, 2 * recall * precision / np.where(total > 0, total, 1), 0)
 
 
-def _kept(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None) -> SampleMetrics:
-    """The valid rows as host arrays; refuses what no score can be made of."""
+def _valid_rows(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None) -> SampleMetrics:
+    """The valid rows as host arrays; UserError if there are none or one is not finite."""
     host = SampleMetrics(*(np.asarray(values) for values in samples))
-    rows = np.arange(len(host.joints_m)) if valid is None else np.flatnonzero(np.asarray(valid))
+    rows = (
+        np.arange(len(host.joint_errors_m)) if valid is None else np.flatnonzero(np.asarray(valid))
+    )
     if not len(rows):
-        raise ValueError(f"no valid sample among {len(host.joints_m)}: there is nothing to score")
+        raise UserError(f"none of {len(host.joint_errors_m)} samples is valid: nothing to score")
     kept = SampleMetrics(*(values[rows] for values in host))
-    finite = np.isfinite(kept.joints_m).all(1) & np.isfinite(kept.mesh_m).all(1)
-    finite &= np.isfinite(kept.xyz_al_m).all(1) & np.isfinite(kept.mesh_al_m).all(1)
+    errors_m = (
+        *(kept.joint_errors_m, kept.joint_errors_al_m),
+        *(kept.vert_errors_m, kept.vert_errors_al_m),
+    )
+    finite = np.all([np.isfinite(each).all(axis=1) for each in errors_m], axis=0)
     if not finite.all():
         bad = rows[~finite]
-        raise ValueError(
+        raise UserError(
             f"sample {bad[0]} ({len(bad)} of {len(rows)}) has errors that are not finite: every "
-            "coordinate must be a finite number of metres, as the official script demands; "
-            "look for NaN or infinity in that prediction or its truth"
+            "coordinate must be a finite number of metres, as the official script requires; "
+            "look for NaN or infinity in that prediction or its ground truth"
         )
     return kept
 
@@ -181,56 +181,45 @@ def _distance_scores(name: str, errors_m: Float[np.ndarray, "b p"]) -> dict[str,
 
 
 def camera_scores(
-    joints_m: Float[FloatArray, "b n"], mesh_m: Float[FloatArray, "b v"]
+    joint_errors_m: Float[FloatArray, "b n"], vert_errors_m: Float[FloatArray, "b v"]
 ) -> dict[str, float]:
-    """Scores of distances in camera space, under the official script's keys; metres.
+    """Scores of errors in camera space under the official script's keys, in metres.
 
-    `xyz_mean3d` and `mesh_mean3d` are what others call MPJPE and MPVPE in camera space.
-    `root_mm` is the wrist's mean distance from its true place, in millimetres.
+    `xyz_mean3d` and `mesh_mean3d` are MPJPE and MPVPE in camera space. `root_mm` is the mean error
+    of the wrist, in millimetres.
     """
-    joints_m, mesh_m = np.asarray(joints_m, np.float64), np.asarray(mesh_m, np.float64)
-    root_mm = 1000 * float(joints_m[:, ROOT].mean())
-    return (
-        _distance_scores("xyz", joints_m) | _distance_scores("mesh", mesh_m) | {"root_mm": root_mm}
-    )
+    joint_errors_m = np.asarray(joint_errors_m, np.float64)
+    vert_errors_m = np.asarray(vert_errors_m, np.float64)
+    return {
+        **_distance_scores("xyz", joint_errors_m),
+        **_distance_scores("mesh", vert_errors_m),
+        "root_mm": 1000 * float(joint_errors_m[:, ROOT].mean()),
+    }
 
 
 def scores(samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None = None) -> dict[str, float]:
-    """The numbers of the official script under its keys (metres), and those that papers quote.
+    """The scores of the official script under its keys (metres), and those that papers report.
 
     The latter are `mpjpe_mm` and `mpvpe_mm` (root-relative), `pa_mpjpe_mm`, `pa_mpvpe_mm`, `f_5`
     and `f_15` (aligned); `root_mm` is the wrist's error in camera space. Samples that are not
-    `valid` count nowhere.
+    `valid` are ignored.
 
     Raises:
-        ValueError: if no sample is valid, or a valid one has NaN or infinity, which is named.
+        UserError: if no sample is valid, or a valid one has NaN or infinity.
     """
-    kept = _kept(samples, valid)
-    result = camera_scores(kept.joints_m, kept.mesh_m)
-    for name in ("xyz_al", "mesh_al"):
-        result |= _distance_scores(name, np.asarray(getattr(kept, f"{name}_m"), np.float64))
-    vertices = kept.mesh_m.shape[1]
+    kept = _valid_rows(samples, valid)
+    result = camera_scores(kept.joint_errors_m, kept.vert_errors_m)
+    for name, errors_m in (("xyz_al", kept.joint_errors_al_m), ("mesh_al", kept.vert_errors_al_m)):
+        result |= _distance_scores(name, np.asarray(errors_m, np.float64))
+    vertices = kept.vert_errors_m.shape[1]
     for name, matched in (("f_score", kept.matched), ("f_al_score", kept.matched_al)):
         result[f"{name}_5"], result[f"{name}_15"] = f_scores(matched, vertices).mean(axis=0)
     result |= {
-        "mpjpe_mm": 1000 * kept.xyz_rel_m.mean(dtype=np.float64),
-        "mpvpe_mm": 1000 * kept.mesh_rel_m.mean(dtype=np.float64),
+        "mpjpe_mm": 1000 * kept.joint_errors_rel_m.mean(dtype=np.float64),
+        "mpvpe_mm": 1000 * kept.vert_errors_rel_m.mean(dtype=np.float64),
         "pa_mpjpe_mm": 1000 * result["xyz_al_mean3d"],
         "pa_mpvpe_mm": 1000 * result["mesh_al_mean3d"],
         "f_5": result["f_al_score_5"],
         "f_15": result["f_al_score_15"],
     }
     return {name: float(value) for name, value in result.items()}
-
-
-def pck_curves(
-    samples: SampleMetrics, valid: Bool[FloatArray, " b"] | None = None
-) -> dict[str, Float[np.ndarray, " t"]]:
-    """Shares over PCK_THRESHOLDS_M under `xyz`, `xyz_al`, `mesh` and `mesh_al`.
-
-    Raises:
-        ValueError: as `scores`.
-    """
-    kept = _kept(samples, valid)
-    names = ("xyz", "xyz_al", "mesh", "mesh_al")
-    return {name: pck(getattr(kept, f"{name}_m")) for name in names}

@@ -1,4 +1,4 @@
-"""How well landmarks are found in photos.
+"""Errors and scores of 2D landmarks.
 
 Axes: b samples, n landmarks.
 """
@@ -10,33 +10,34 @@ from jaxtyping import Array, Bool, Float
 
 from m3dhmr_jax.camera.pinhole import project
 from m3dhmr_jax.data.augment import FREIHAND_IMAGE_PX
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.types import Batch, FloatArray
 
-NEAR_PX = 5.0
+PCK_PX = 5.0
 
 
 def landmark_scores(
     errors_px: Float[FloatArray, "b n"], valid: Bool[FloatArray, " b"] | None = None
 ) -> dict[str, float]:
-    """Mean and median distance, and the share within NEAR_PX, over the landmarks of valid hands.
+    """Mean and median error, and the fraction within PCK_PX, over the landmarks of valid samples.
 
     Raises:
-        ValueError: if no hand is valid, or a valid one's distance is not finite.
+        UserError: if no sample is valid, or a valid one has an error that is not finite.
     """
     rows = np.arange(len(errors_px)) if valid is None else np.flatnonzero(valid)
     kept = np.asarray(errors_px, np.float64)[rows]
     if not len(kept):
-        raise ValueError(f"no valid sample among {len(errors_px)}: there is nothing to score")
+        raise UserError(f"none of {len(errors_px)} samples is valid: nothing to score")
     bad = rows[~np.isfinite(kept).all(axis=1)]
     if len(bad):
-        raise ValueError(
+        raise UserError(
             f"sample {bad[0]} ({len(bad)} of {len(rows)}) has landmark errors that are not finite: "
-            "look for NaN or infinity in that prediction or its truth"
+            "look for NaN or infinity in that prediction or its ground truth"
         )
     return {
         "landmark_error_px": float(kept.mean()),
         "landmark_median_px": float(np.median(kept)),
-        "pck_5px": float(np.mean(kept <= NEAR_PX)),
+        "pck_5px": float(np.mean(kept <= PCK_PX)),
     }
 
 

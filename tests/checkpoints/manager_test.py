@@ -144,7 +144,7 @@ def test_restore_of_empty_folder_is_none(open_checkpoints):
 
 
 def trained_state():
-    """As training saves it: named tuples, lists by number, nothing in places."""
+    """As in training: named tuples, numbered layers, and None."""
     params = {"blocks": {i: {"w": jnp.full(3, i, jnp.float32)} for i in range(11)}}
     state = TrainState(jnp.array(5), params, {"mean": jnp.ones(2)}, None, None)
     return state._replace(opt_state=optax.adam(1.0).init(params))
@@ -274,7 +274,7 @@ def test_restore_rejects_all_corrupted(open_checkpoints, tmp_path):
 
 
 def test_save_replaces_corrupted_step(open_checkpoints, tmp_path):
-    """Steps are taken anew, also the one whose folder is damaged."""
+    """Also the step whose folder is corrupted."""
     save_all(open_checkpoints(), [10.0, 20.0, 30.0])
     corrupt("flipped bit", tmp_path, 3)
     checkpoints = open_checkpoints()

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from m3dhmr_jax.evaluate import reporting
-from m3dhmr_jax.evaluate.reporting import FREIHAND_SIZES, about, photos_of
+from m3dhmr_jax.evaluate.reporting import FREIHAND_SIZES, about, describe_split
 
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """What the dataset is said to hold."""
+    """The numbers of examples that the dataset reports."""
     counts = {"train": 70, "test": 5}
     monkeypatch.setattr(reporting.loader, "size", lambda data, split: counts[split])
     return counts
@@ -19,24 +19,24 @@ def config(tiny_config, tmp_path):
     return tiny_config(**{"data.source.folder": str(tmp_path), "data.source.synthetic_train": 0})
 
 
-def test_a_synthetic_set_is_called_so_by_its_own_word_or_the_configs(sizes, config, tmp_path):
+def test_describe_split_recognizes_synthetic_sets(sizes, config, tmp_path):
     (tmp_path / "synthetic.json").touch()
-    assert photos_of(config, Path("prepared"), "train") == "70 synthetic photos"
+    assert describe_split(config, Path("prepared"), "train") == "70 synthetic images"
     (tmp_path / "synthetic.json").unlink()
     config.data.source.synthetic_train = 70
-    assert photos_of(config, Path("prepared"), "test") == "5 synthetic photos"
+    assert describe_split(config, Path("prepared"), "test") == "5 synthetic images"
 
 
-def test_freihand_is_known_by_its_sizes_and_any_other_set_by_its_folder(sizes, config, tmp_path):
-    assert photos_of(config, Path("prepared"), "train") == f"70 photos of {tmp_path}"
+def test_describe_split_recognizes_freihand_by_size(sizes, config, tmp_path):
+    assert describe_split(config, Path("prepared"), "train") == f"70 images of {tmp_path}"
     sizes.update(FREIHAND_SIZES)
-    assert photos_of(config, Path("prepared"), "train") == "FreiHAND (130,240 photos)"
+    assert describe_split(config, Path("prepared"), "train") == "FreiHAND (130,240 images)"
 
 
-def test_weights_from_elsewhere_are_not_said_to_be_trained_on_the_configs_data(sizes, config):
+def test_about_does_not_claim_data_of_given_weights(sizes, config):
     config.eval.checkpoint = "their.safetensors"
     origin = about(config, Path("prepared"), 0)
     assert origin.trained_on == "data unknown here (weights of their.safetensors)"
-    assert origin.tested_on.startswith("5 photos of")
+    assert origin.tested_on.startswith("5 images of")
     assert origin.config["model.width"] == "4"
     assert "jax" in origin.versions

@@ -41,7 +41,7 @@ def test_a_finished_run_leaves_a_report_that_says_what_was_measured(trained, sco
     assert "tested on <strong>6 synthetic photos</strong>" in page
     for row in ("model", "mean_hand"):
         assert f"<td>{scores[row]['pa_mpjpe_mm']:.1f}</td>" in page
-    assert f"<td>{1000 * scores['model_with_perturbed_focal']['xyz_mean3d']:.1f}</td>" in page
+    assert f"<td>{1000 * scores['model_with_perturbed_focal']['xyz_mean3d']:.2f}</td>" in page
     assert page.count("data:image/jpeg;base64,") == 6  # All of the six hands.
     assert "<th>data.source.recipe</th><td>quickstart</td>" in page
 

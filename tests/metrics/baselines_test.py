@@ -33,8 +33,8 @@ def test_a_constant_is_put_at_each_true_root(hand_batch, hand):
     """The first mesh for all four: right for the first, its own shape's errors for the others."""
     samples = constant_error_fn(relative(hand_batch)[0], hand)(hand_batch)
     off = np.linalg.norm(relative(hand_batch) - relative(hand_batch)[:1], axis=-1)
-    np.testing.assert_allclose(samples.mesh_m, off, atol=1e-5)
-    np.testing.assert_allclose(samples.xyz_rel_m, samples.joints_m, atol=1e-5)
+    np.testing.assert_allclose(samples.vert_errors_m, off, atol=1e-5)
+    np.testing.assert_allclose(samples.joint_errors_rel_m, samples.joint_errors_m, atol=1e-5)
 
 
 def test_the_mean_hand_has_the_shape_that_all_share(hand_batch, hand):

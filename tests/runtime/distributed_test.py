@@ -13,7 +13,7 @@ from m3dhmr_jax.checkpoints.restore import read_run
 
 pytestmark = pytest.mark.long
 
-PRETRAIN = "pretrain2d.py:network=quickstart"  # Compiles in a fraction of a whole network's time.
+PRETRAIN = "pretrain2d.py:network=quickstart"  # Compiles in a fraction of the mesh network's time.
 LONG = tuple(
     f"--config.{name}=9999.0" for name in ("epochs", "checkpoint_every_epochs", "eval.every_epochs")
 )
@@ -26,24 +26,24 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh
-from m3dhmr_jax import sharding
 from m3dhmr_jax.builders import load_hand
-from m3dhmr_jax.data import pipeline
-from m3dhmr_jax.step import init_state
+from m3dhmr_jax.checkpoints.weights import flatten
+from m3dhmr_jax.data import loader
+from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.tasks import create_task
-from m3dhmr_jax.train import Schedule, create_step
-from m3dhmr_jax.weights import flatten
+from m3dhmr_jax.training.step import init_state
+from m3dhmr_jax.training.train import Schedule, create_step
 from tests.conftest import TINY
 from configs import quickstart
 
 config = quickstart.get_config()
 config.update_from_flattened_dict(TINY)
-# A fresh mesh is a point: directions of its edges and normals are nothing but rounding.
+# An untrained mesh is almost a point: rounding decides its edges and normals.
 config.loss.weights.update(edge=0.0, normal=0.0)
 task = create_task(config, load_hand(config))
-# Adam's first step is as long for a slope that is nothing but rounding as for any other.
+# Adam's first step is as large for a gradient of rounding errors as for any other.
 optimizer = optax.chain(optax.clip_by_global_norm(2.0), optax.sgd(1e-2))
-batch = next(pipeline.train_batches(Path(sys.argv[1]), 4, 0))
+batch = next(loader.train_batches(Path(sys.argv[1]), 4, 0))
 for n in (1, 4):
     mesh = Mesh(np.array(jax.devices()[:n]), (sharding.AXIS,), axis_types=(AxisType.Auto,))
     state = init_state(task.network.params, task.network.stats, optimizer, 0.99)
@@ -53,18 +53,18 @@ for n in (1, 4):
     np.savez(f"{sys.argv[2]}/{n}.npz", **flatten({"params": state.params, "stats": state.stats}))
 """
 
-SIGTERM_TO_THE_SECOND = """
+SIGTERM_TO_PROCESS_1 = """
 import os, runpy, signal, sys
-from m3dhmr_jax import log
+from m3dhmr_jax.training.logger import TrainLogger
 
-go_on = log.Log.step
+log_step = TrainLogger.step
 
 def step(self, step, terms):
     if step == 2 and "--process=1" in sys.argv:
         os.kill(os.getpid(), signal.SIGTERM)
-    go_on(self, step, terms)
+    log_step(self, step, terms)
 
-log.Log.step = step
+TrainLogger.step = step
 runpy.run_path("main.py", run_name="__main__")
 """
 
@@ -75,21 +75,21 @@ def steps_in(workdir):
 
 @pytest.fixture(scope="module")
 def interrupted(run_main, in_two_processes, tmp_path_factory):
-    """A function that starts a run in two processes, and the results of a start that ended as the
-    second of them got SIGTERM.
+    """A function that starts a run in two processes, and the results of a start in which process 1
+    got SIGTERM.
     """
     workdir = tmp_path_factory.mktemp("together")
 
     def start_both(*flags, code=None):
         def start(index, coordinator, environment):
-            place = (f"--coordinator={coordinator}", "--processes=2", f"--process={index}")
+            own = (f"--coordinator={coordinator}", "--processes=2", f"--process={index}")
             return run_main(
-                workdir, *LONG, *flags, *place, config=PRETRAIN, code=code, environment=environment
+                workdir, *LONG, *flags, *own, config=PRETRAIN, code=code, environment=environment
             )
 
         return workdir, in_two_processes(start)
 
-    return start_both, start_both(code=SIGTERM_TO_THE_SECOND)
+    return start_both, start_both(code=SIGTERM_TO_PROCESS_1)
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,14 @@ def saved_step(interrupted):
 
 @pytest.fixture(scope="module")
 def together(interrupted, saved_step):
-    """That run, started again for one more epoch: its workdir and results."""
+    """That run, resumed for one more epoch: its workdir and results."""
     start_both, _ = interrupted
     return start_both(f"--config.epochs={saved_step / STEPS_PER_EPOCH + 1}")
 
 
 @pytest.fixture(scope="module")
 def alone(run_main, saved_step, tmp_path_factory):
-    """The workdir of an unbroken run of one process with one device."""
+    """The workdir of an uninterrupted run of one process with one device."""
     workdir = tmp_path_factory.mktemp("alone")
     epochs = f"--config.epochs={saved_step / STEPS_PER_EPOCH + 1}"
     result = run_main(workdir, *LONG, epochs, config=PRETRAIN)
@@ -116,7 +116,7 @@ def alone(run_main, saved_step, tmp_path_factory):
     return workdir
 
 
-def test_one_device_and_four_take_the_same_step(run_main, trained, tmp_path):
+def test_train_step_is_the_same_on_four_devices(run_main, trained, tmp_path):
     (dataset_dir,) = (run_main.data / "prepared").glob("freihand/*")
     run = subprocess.run(
         [sys.executable, "-c", STEPS, dataset_dir, tmp_path],
@@ -131,21 +131,21 @@ def test_one_device_and_four_take_the_same_step(run_main, trained, tmp_path):
         np.testing.assert_allclose(four[name], one[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_sigterm_to_one_process_stops_both_after_the_same_step(interrupted, saved_step):
+def test_sigterm_stops_all_processes_after_same_step(interrupted, saved_step):
     _, (_, results) = interrupted
     for result in results:
         assert result.returncode == 128 + signal.SIGTERM, result.stderr
         assert f"Preempted by SIGTERM after step {saved_step} of" in result.stderr
 
 
-def test_a_resumed_run_of_two_processes_ends_as_an_unbroken_one_of_one(together, alone, saved_step):
-    """Not to the bit: sums over four devices have another order, and Adam's steps make the most
-    of the smallest slopes.
+def test_resumed_run_of_two_processes_matches_single_process(together, alone, saved_step):
+    """Not bit by bit: sums over four devices have another order, and Adam amplifies differences of
+    the smallest gradients.
     """
     workdir, resumed = together
     for result in resumed:
         assert result.returncode == 0, result.stderr
-    assert f"Going on from step {saved_step}" in resumed[0].stdout
+    assert f"Resuming from step {saved_step}" in resumed[0].stdout
     last = saved_step + STEPS_PER_EPOCH
     assert f"step {last}: landmark_error_px" in resumed[0].stdout + resumed[0].stderr
     assert resumed[1].stdout.count("step") == 0
@@ -158,8 +158,8 @@ def test_a_resumed_run_of_two_processes_ends_as_an_unbroken_one_of_one(together,
             )
 
 
-def test_scores_of_two_processes_are_those_of_one(together, alone):
-    """Six test photos on four devices."""
+def test_scores_of_two_processes_match_single_process(together, alone):
+    """Six test images on four devices."""
     ours, theirs = (
         json.loads((workdir / "eval" / "scores.json").read_text())
         for workdir in (together[0], alone)

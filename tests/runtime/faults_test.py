@@ -1,4 +1,4 @@
-"""Runs of main.py that meet real faults: what is kept, what is said, and with what bits it ends."""
+"""Runs of main.py with real faults: what is kept, what is logged, and the resulting bits."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from tests.faults import ignores_sigterm, small_disk, wait_for_end, wait_until, 
 pytestmark = pytest.mark.long
 
 STEPS, SAVED_EVERY = 24, 6
-SLOW = "--config.eval.every_epochs=0.34"  # An evaluation after each step: the run is no race.
+SLOW = "--config.eval.every_epochs=0.34"  # Evaluates after each step: no race with the test.
 
 
 def steps_in(workdir):
@@ -19,7 +19,7 @@ def steps_in(workdir):
 
 
 def space_of(folder):
-    """What a disk has no more for others, in pages."""
+    """Disk space in use, in complete pages."""
     files = (p for p in folder.rglob("*") if p.is_file())
     return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
 
@@ -34,8 +34,8 @@ def workdir(tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_outlives_its_loader_and_sigterm_saves_it(run_main, trained, workdir):
-    """A worker is killed, then all processes get SIGTERM; the rest is learned by a second start."""
+def test_run_survives_killed_worker_and_sigterm(run_main, trained, workdir):
+    """A worker is killed, then all processes get SIGTERM; a second start finishes the run."""
     process = run_main.start(workdir, "--mode=train", "--config.data.loader.workers=1", SLOW)
     wait_until(lambda: steps_in(workdir), process)
     for worker in workers_of(process):
@@ -52,11 +52,11 @@ def test_a_run_outlives_its_loader_and_sigterm_saves_it(run_main, trained, workd
     assert f"Preempted by SIGTERM after step {step} of {STEPS}, which is saved in {workdir}" in said
     assert "Traceback" not in said
     result = run_main(workdir, "--mode=train")
-    assert f"Going on from step {step}" in result.stdout
+    assert f"Resuming from step {step}" in result.stdout
     assert digest_of(workdir) == digest_of(trained[0])
 
 
-def test_sigterm_while_data_are_made_ends_all_processes(run_main, tmp_path, workdir):
+def test_sigterm_while_rendering_ends_all_processes(run_main, tmp_path, workdir):
     process = run_main.start(
         workdir,
         f"--config.data.source.folder={tmp_path / 'photos'}",
@@ -68,14 +68,14 @@ def test_sigterm_while_data_are_made_ends_all_processes(run_main, tmp_path, work
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
     said = process.said.read_text()
-    assert "Preempted by SIGTERM; nothing half-written" in said
+    assert "Preempted by SIGTERM; incomplete files" in said
     assert "Traceback" not in said
     assert workers
     wait_for_end(workers)
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(run_main, trained, workdir):
-    """There is room for a checkpoint, but not for the next one beside it."""
+def test_run_resumes_after_full_disk(run_main, trained, workdir):
+    """There is room for one checkpoint, but not for the next one beside it."""
     with small_disk(workdir, 50 * space_of(trained[0])) as resize:
         process = run_main.start(workdir, "--mode=train", SLOW)
         wait_until(lambda: steps_in(workdir), process)
@@ -86,7 +86,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(run_main, t
         resize(space_of(workdir) + space_of(workdir / "checkpoints" / str(newest)) // 2)
         result = run_main(workdir, "--mode=train")
         assert result.returncode == 1
-        # No more is asked: TensorStore's threads may print what they met, before it or after.
+        # Not checked further: TensorStore's threads may print errors before or after.
         following = (newest // SAVED_EVERY + 1) * SAVED_EVERY
         assert (
             f"Error: {workdir / 'checkpoints'}: the checkpoint of step {following} could not be "
@@ -96,5 +96,5 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(run_main, t
         resize(50 * space_of(trained[0]))
         result = run_main(workdir, "--mode=train")
         assert result.returncode == 0, result.stderr
-        assert f"Going on from step {newest}" in result.stdout
+        assert f"Resuming from step {newest}" in result.stdout
         assert digest_of(workdir) == digest_of(trained[0])

@@ -15,7 +15,7 @@ from m3dhmr_jax.runtime.preemption import (
 
 @pytest.fixture(autouse=True)
 def handler():
-    """That of before is there again after the test."""
+    """The handler of SIGTERM, restored after the test."""
     before = signal.getsignal(signal.SIGTERM)
     yield before
     signal.signal(signal.SIGTERM, before)
@@ -25,29 +25,29 @@ def send():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_sigterm_is_noted_while_it_may_not_stop(handler):
-    with PreemptionGuard() as sigterm:
-        assert not sigterm.should_stop(1)
+def test_guard_records_sigterm(handler):
+    with PreemptionGuard() as guard:
+        assert not guard.should_stop(1)
         send()
-        assert sigterm.should_stop(2)
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # A second one ends the program.
+        assert guard.should_stop(2)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # A second one kills the process.
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_without_a_signal_nothing_stays(handler):
-    with PreemptionGuard() as sigterm:
-        assert not sigterm.should_stop(1)
+def test_guard_restores_handler(handler):
+    with PreemptionGuard() as guard:
+        assert not guard.should_stop(1)
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-def test_elsewhere_it_is_raised_and_no_error():
+def test_sigterm_handler_raises_base_exception():
     install_sigterm_handler()
     with pytest.raises(Preempted, match="by SIGTERM"), contextlib.suppress(Exception):
         send()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_held_back_it_is_raised_at_the_end_and_only_if_it_came():
+def test_defer_sigterm_raises_at_end():
     install_sigterm_handler()
     done = []
 
@@ -63,7 +63,7 @@ def test_held_back_it_is_raised_at_the_end_and_only_if_it_came():
     assert done == [0, 1]
 
 
-def test_held_back_in_another_thread_it_stays_as_it_is(handler):
+def test_defer_sigterm_has_no_effect_in_threads(handler):
     def hold():
         with defer_sigterm():
             return signal.getsignal(signal.SIGTERM)

@@ -112,8 +112,8 @@ def test_a_run_with_a_damaged_newest_checkpoint_says_what_is_lost_and_goes_on(
     largest.write_bytes(content)
     result = run_main(workdir, "--mode=train")
     assert result.returncode == 0, result.stderr
-    assert f"Checkpoint {STEPS} in {workdir / 'checkpoints'} is damaged" in result.stderr
-    assert "Going on from step 12; 12 steps are lost" in result.stderr
+    assert f"Checkpoint {STEPS} in {workdir / 'checkpoints'} is corrupted" in result.stderr
+    assert "Resuming from step 12; 12 steps are lost" in result.stderr
     assert meta(workdir, STEPS)["sha256"] == meta(trained[0], STEPS)["sha256"]
 
 

@@ -1,1 +1,1 @@
-"""What an evaluation found, as one page for the eye."""
+"""The HTML report of an evaluation."""

@@ -1,4 +1,4 @@
-"""Which hands the report shows, and their pictures. Axes: b samples, n landmarks, v vertices."""
+"""The hands that the report shows, and their drawings. Axes: b samples, n landmarks, v vertices."""
 
 import base64
 from collections.abc import Callable
@@ -22,9 +22,9 @@ CASES = 3  # Of each kind.
 
 
 class Labelled(NamedTuple):
-    """A photo and what is true in it."""
+    """An image and its ground truth."""
 
-    photo: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"]
     intrinsics: Float[np.ndarray, "3 3"]
     verts_m: Float[np.ndarray, "v 3"]
 
@@ -39,55 +39,58 @@ class Case(NamedTuple):
     height: int
 
 
-def choose(errors: SampleMetrics) -> dict[str, list[int]]:
-    """Best, median and worst samples by mean vertex error after alignment, none of them twice."""
-    order = np.argsort(np.asarray(errors.mesh_al_m).mean(1), kind="stable")
+def pick_cases(errors: SampleMetrics) -> dict[str, list[int]]:
+    """Best, median and worst samples by mean vertex error after alignment, without repeats."""
+    order = np.argsort(np.asarray(errors.vert_errors_al_m).mean(1), kind="stable")
     each = min(CASES, max(len(order) // 3, 1))
     middle = (len(order) - each) // 2
     spans = {"best": slice(0, each), "median": slice(middle, middle + each)}
     spans["worst"] = slice(max(len(order) - each, 0), None)
-    chosen: dict[str, list[int]] = {}
+    picked: dict[str, list[int]] = {}
     for kind, span in spans.items():
-        already = {sample for samples in chosen.values() for sample in samples}
+        earlier = {sample for samples in picked.values() for sample in samples}
         rows = order[span][::-1] if kind == "worst" else order[span]
-        chosen[kind] = [int(row) for row in rows if row not in already]
-    return chosen
+        picked[kind] = [int(row) for row in rows if row not in earlier]
+    return picked
 
 
-def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The picture as JPEG, ready for the page."""
-    _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+def data_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
+    """The image as JPEG in a data URI."""
+    _, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 
 def caption(sample: int, errors: SampleMetrics) -> str:
-    """Its number and errors in millimetres."""
-    aligned, relative = errors.mesh_al_m[sample].mean(), errors.mesh_rel_m[sample].mean()
+    """The sample's number and errors in millimetres."""
+    aligned, relative = (
+        errors.vert_errors_al_m[sample].mean(),
+        errors.vert_errors_rel_m[sample].mean(),
+    )
     return (
         f"#{sample} · PA-MPVPE {1000 * aligned:.1f} · root-relative {1000 * relative:.1f} · "
-        f"root {1000 * errors.joints_m[sample, ROOT]:.0f} mm"
+        f"root {1000 * errors.joint_errors_m[sample, ROOT]:.0f} mm"
     )
 
 
 def gallery(
     errors: SampleMetrics,
-    answers: CameraHands,
+    predictions: CameraHands,
     labelled: Callable[[int], Labelled],
     hand: HandModel,
 ) -> dict[str, list[Case]]:
-    """Cards of the chosen samples; `labelled` reads the photo and the truth of one."""
+    """Cards of the picked samples; `labelled` reads the image and ground truth of a sample."""
 
     def card(sample: int) -> Case:
         truth = labelled(sample)
         landmarks_px, verts_m = (
-            np.asarray(x[sample]) for x in (answers.landmarks_px, answers.verts_m)
+            np.asarray(x[sample]) for x in (predictions.landmarks_px, predictions.verts_m)
         )
-        seen = HandDrawing(landmarks_px, verts_m, hand.faces)
+        predicted = HandDrawing(landmarks_px, verts_m, hand.faces)
         true = HandDrawing(np.zeros_like(landmarks_px), truth.verts_m, hand.faces, TRUTH_COLOUR)
-        picture = draw_prediction(
-            truth.photo, [seen], truth.intrinsics, PANEL_PX, stacked=True, in_views=[true]
+        drawing = draw_prediction(
+            truth.image, [predicted], truth.intrinsics, PANEL_PX, stacked=True, in_views=[true]
         )
-        height, width, _ = picture.shape
-        return Case(sample, caption(sample, errors), data_uri(picture), width, height)
+        height, width, _ = drawing.shape
+        return Case(sample, caption(sample, errors), data_uri(drawing), width, height)
 
-    return {kind: [card(sample) for sample in rows] for kind, rows in choose(errors).items()}
+    return {kind: [card(sample) for sample in rows] for kind, rows in pick_cases(errors).items()}

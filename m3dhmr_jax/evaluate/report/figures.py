@@ -1,7 +1,7 @@
-"""The charts of the report as plotly takes them, as plain data without colours of their own.
+"""The charts of the report as plotly's plain data.
 
-A colour is the name of a variable of page.css ("--joints"), so that charts follow the page into
-the dark. Lengths are millimetres. Axes: b samples, n landmarks, v vertices, p points, g bars.
+A colour is the name of a CSS variable of page.css ("--joints"), so charts follow the light and the
+dark theme. Lengths are millimetres. Axes: b samples, n joints, v vertices, p points, g bars.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,31 +34,33 @@ def _mean_mm(errors_m: Float[FloatArray, "b p"]) -> Float[np.ndarray, " p"]:
 
 
 def _curve(name: str, errors_m: Float[FloatArray, "b p"], line: dict[str, Any]) -> dict[str, Any]:
-    share = pck(np.asarray(errors_m))
+    fraction = pck(np.asarray(errors_m))
     span = PCK_THRESHOLDS_M[-1] - PCK_THRESHOLDS_M[0]
-    area = np.trapezoid(share, PCK_THRESHOLDS_M) / span
+    area = np.trapezoid(fraction, PCK_THRESHOLDS_M) / span
     return {
         "type": "scatter",
         "mode": "lines",
         "name": f"{name} · AUC {area:.3f}",
         "x": _rounded(1000 * PCK_THRESHOLDS_M, 2),
-        "y": _rounded(100 * share, 2),
+        "y": _rounded(100 * fraction, 2),
         "line": line,
         "hovertemplate": "%{y:.1f} % within %{x:.1f} mm",
     }
 
 
 def pck_figure(entries: Mapping[str, SampleMetrics], aligned: bool) -> Figure:
-    """Share of points within a distance; the first entry in full lines, the others dashed."""
+    """Fraction of points within a distance; the first entry in solid lines, others dotted."""
     curves = []
     for number, (entry, errors) in enumerate(entries.items()):
-        joints, mesh = (
-            (errors.xyz_al_m, errors.mesh_al_m) if aligned else (errors.joints_m, errors.mesh_m)
+        joints, verts = (
+            (errors.joint_errors_al_m, errors.vert_errors_al_m)
+            if aligned
+            else (errors.joint_errors_m, errors.vert_errors_m)
         )
         style = {"width": 1.5, "dash": "dot"} if number else {"width": 2.5}
         curves += [
             _curve(f"joints, {entry}", joints, style | {"color": "--joints"}),
-            _curve(f"mesh, {entry}", mesh, style | {"color": "--mesh"}),
+            _curve(f"mesh, {entry}", verts, style | {"color": "--mesh"}),
         ]
     return {
         "data": curves,
@@ -70,19 +72,19 @@ def pck_figure(entries: Mapping[str, SampleMetrics], aligned: bool) -> Figure:
 
 
 def _bars(
-    places: Sequence[float],
+    positions: Sequence[float],
     names: Sequence[str],
     colours: Sequence[str],
     aligned_mm: Float[np.ndarray, " g"],
     relative_mm: Float[np.ndarray, " g"],
 ) -> Figure:
-    """Error after alignment as full bars in front of the root-relative one."""
+    """Error after alignment as opaque bars in front of the root-relative one."""
     series = (("root-relative", relative_mm, 0.35), ("aligned", aligned_mm, 1.0))
     return {
         "data": [
             {
                 "type": "bar",
-                "x": list(places),
+                "x": list(positions),
                 "y": _rounded(values, 2),
                 "text": list(names),
                 "textposition": "none",
@@ -102,21 +104,21 @@ def _bars(
 
 
 def joints_figure(errors: SampleMetrics) -> Figure:
-    """Mean error of each landmark, in the colours of the fingers."""
+    """Mean error of each joint, in the colours of the fingers."""
     fingers = [finger for finger in FINGERS for _ in range(4)]
-    places = [0.0] + [5.5 * i + k + 2 for i in range(len(FINGERS)) for k in range(4)]
+    positions = [0.0] + [5.5 * i + k + 2 for i in range(len(FINGERS)) for k in range(4)]
     names = ["wrist"] + [f"{finger} {name}" for finger in FINGERS for name in KNUCKLES[finger]]
     figure = _bars(
-        places,
+        positions,
         names,
         ["--wrist", *(f"--{finger}" for finger in fingers)],
-        _mean_mm(errors.xyz_al_m),
-        _mean_mm(errors.xyz_rel_m),
+        _mean_mm(errors.joint_errors_al_m),
+        _mean_mm(errors.joint_errors_rel_m),
     )
     below = {"yref": "paper", "y": -0.2, "yanchor": "top", "showarrow": False}
     figure["layout"] |= {
         "xaxis": {
-            "tickvals": places,
+            "tickvals": positions,
             "ticktext": [name.split()[-1] for name in names],
             "tickangle": -90,
             "tickfont": {"size": 10},
@@ -136,13 +138,13 @@ def regions_figure(errors: SampleMetrics, hand: HandModel) -> Figure:
     parts = [hand.regions == number for number in range(len(REGIONS))]
     aligned, relative = (
         np.array([values[part].mean() for part in parts])
-        for values in (_mean_mm(errors.mesh_al_m), _mean_mm(errors.mesh_rel_m))
+        for values in (_mean_mm(errors.vert_errors_al_m), _mean_mm(errors.vert_errors_rel_m))
     )
     colours = [f"--{'wrist' if region == 'palm' else region}" for region in REGIONS]
-    places = [float(number) for number in range(len(REGIONS))]
-    figure = _bars(places, REGIONS, colours, aligned, relative)
+    positions = [float(number) for number in range(len(REGIONS))]
+    figure = _bars(positions, REGIONS, colours, aligned, relative)
     figure["layout"]["xaxis"] = {
-        "tickvals": places,
+        "tickvals": positions,
         "ticktext": list(REGIONS),
         "showgrid": False,
         "zeroline": False,
@@ -151,8 +153,10 @@ def regions_figure(errors: SampleMetrics, hand: HandModel) -> Figure:
 
 
 def histogram_figure(entries: Mapping[str, SampleMetrics]) -> Figure:
-    """How many hands have which mean vertex error after alignment; the first entry filled."""
-    per_hand = {n: 1000 * np.asarray(errors.mesh_al_m).mean(1) for n, errors in entries.items()}
+    """Histogram of each hand's mean vertex error after alignment; the first entry filled."""
+    per_hand = {
+        n: 1000 * np.asarray(errors.vert_errors_al_m).mean(1) for n, errors in entries.items()
+    }
     farthest = max(np.percentile(values, 99.5) for values in per_hand.values()) * 1.05
     edges = np.linspace(0, farthest, BINS + 1)
     data: list[dict[str, Any]] = []
@@ -167,7 +171,7 @@ def histogram_figure(entries: Mapping[str, SampleMetrics]) -> Figure:
                 "hovertemplate": "%{y} hands at %{x:.1f} mm",
             }
             | (
-                {"mode": "lines", "line": {"shape": "hvh", "color": "--constant", "width": 1.5}}
+                {"mode": "lines", "line": {"shape": "hvh", "color": "--baseline", "width": 1.5}}
                 if number
                 else {"marker": {"color": "--mesh"}}
             )
@@ -183,12 +187,12 @@ def histogram_figure(entries: Mapping[str, SampleMetrics]) -> Figure:
 
 
 def surface_figure(errors: SampleMetrics, hand: HandModel) -> Figure:
-    """The hand at rest, coloured by the mean error of each vertex; `choices` are other colours."""
+    """The rest pose coloured by each vertex's mean error; `choices` are other such errors."""
     corners = (hand.verts_m - hand.verts_m.mean(0)) @ UPRIGHT.T
     fields = {
-        "aligned": errors.mesh_al_m,
-        "root-relative": errors.mesh_rel_m,
-        "camera space": errors.mesh_m,
+        "aligned": errors.vert_errors_al_m,
+        "root-relative": errors.vert_errors_rel_m,
+        "camera space": errors.vert_errors_m,
     }
     choices = {}
     for name, field in fields.items():

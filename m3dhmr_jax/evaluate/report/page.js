@@ -4,7 +4,7 @@ const charts = JSON.parse(document.getElementById("charts").textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// A copy in which every "--name" has become the colour that page.css gives it.
+// A copy in which every "--name" is replaced by that colour of page.css.
 function coloured(value) {
   if (typeof value === "string") return value.startsWith("--") ? variable(value) : value;
   if (Array.isArray(value)) return value.map(coloured);
@@ -34,20 +34,20 @@ function chosen() {
   return document.querySelector("input[name=surface]:checked").value;
 }
 
-function draw(place) {
-  const { data, layout: own, choices } = charts[place.dataset.chart];
+function draw(figure) {
+  const { data, layout: own, choices } = charts[figure.dataset.chart];
   if (choices) Object.assign(data[0], choices[chosen()]);
-  return Plotly.react(place, coloured(data), layout(own), { responsive: true, displayModeBar: false });
+  return Plotly.react(figure, coloured(data), layout(own), { responsive: true, displayModeBar: false });
 }
 
-const places = [...document.querySelectorAll(".chart")];
-const drawAll = () => Promise.all(places.map(draw)).then(() => document.body.classList.add("drawn"));
+const figures = [...document.querySelectorAll(".chart")];
+const drawAll = () => Promise.all(figures.map(draw)).then(() => document.body.classList.add("drawn"));
 drawAll();
 dark.addEventListener("change", drawAll);
 for (const input of document.querySelectorAll("input[name=surface]")) {
   input.addEventListener("change", () => {
     const values = charts.surface.choices[chosen()];
-    const place = places.find((each) => each.dataset.chart === "surface");
-    Plotly.restyle(place, { ...values, intensity: [values.intensity] });
+    const figure = figures.find((each) => each.dataset.chart === "surface");
+    Plotly.restyle(figure, { ...values, intensity: [values.intensity] });
   });
 }

@@ -1,7 +1,7 @@
-"""The report: one HTML file that opens without a network.
+"""The report: one HTML file that needs no network.
 
-About 5.5 MB: plotly.js, which draws the charts and the hand that can be turned, is 4.8 of them,
-the pictures most of the rest.
+About 5.5 MB: plotly.js, which draws the charts and the rotatable hand, takes 4.8, drawings most of
+the rest.
 """
 
 import json
@@ -21,33 +21,33 @@ from m3dhmr_jax.evaluate.report.figures import (
     regions_figure,
     surface_figure,
 )
-from m3dhmr_jax.evaluate.report.tables import ALIGNED, PAPER, camera_table, score_table, shown
+from m3dhmr_jax.evaluate.report.tables import ALIGNED, PAPER, camera_table, cell, score_table
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.metrics.freihand import SampleMetrics
 
 
 class About(NamedTuple):
-    """Where the numbers come from, in words."""
+    """Which data, checkpoint and config the scores belong to, as text."""
 
     title: str
     trained_on: str
     tested_on: str
-    facts: Mapping[str, str]  # Step, date and the like, as they are to be printed.
+    facts: Mapping[str, str]  # Such as the step.
     config: Mapping[str, str]
     versions: Mapping[str, str]
-    focal_noise: str  # How K was disturbed.
+    focal_noise: str  # How K was perturbed.
 
 
 class Entry(NamedTuple):
-    """A row of scores and the errors behind them."""
+    """Scores, and the errors that they are computed from."""
 
     scores: Mapping[str, float]
     errors: SampleMetrics
 
 
-def figures(model: Entry, constant: Entry, hand: HandModel) -> dict[str, Figure]:
-    """All charts by the name that the page's template calls them."""
-    entries = {"network": model.errors, "mean hand": constant.errors}
+def figures(model: Entry, baseline: Entry, hand: HandModel) -> dict[str, Figure]:
+    """All charts by their names in the template."""
+    entries = {"network": model.errors, "mean hand": baseline.errors}
     return {
         "pck-aligned": pck_figure(entries, aligned=True),
         "pck-camera": pck_figure({"network": model.errors}, aligned=False),
@@ -58,39 +58,40 @@ def figures(model: Entry, constant: Entry, hand: HandModel) -> dict[str, Figure]
     }
 
 
-def _tiles(model: Entry, constant: Entry) -> list[dict[str, str]]:
+def _tiles(model: Entry, baseline: Entry) -> list[dict[str, str]]:
     paper = PAPER["M3DHMR ResNet18"]
     keys = ("pa_mpjpe_mm", "pa_mpvpe_mm", "f_5", "f_15")
-    values = {"value": model.scores, "constant": constant.scores, "paper": paper}
+    values = {"value": model.scores, "baseline": baseline.scores, "paper": paper}
     return [
-        {"name": ALIGNED[key]} | {name: shown(key, row[key]) for name, row in values.items()}
+        {"name": ALIGNED[key]} | {name: cell(key, row[key]) for name, row in values.items()}
         for key in keys
     ]
 
 
 def render(
     model: Entry,
-    constant: Entry,
-    noisy: Mapping[str, float],
+    baseline: Entry,
+    perturbed_focal: Mapping[str, float],
     cases: Mapping[str, Sequence[Case]],
     hand: HandModel,
     about: About,
 ) -> str:
-    """The page; `noisy` are the scores in camera space where K was disturbed."""
+    """The page; `perturbed_focal` are the scores in camera space for a perturbed K."""
     files = resources.files("m3dhmr_jax.evaluate.report")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((files / "page.html").read_text("utf-8"))
-    charts = json.dumps(figures(model, constant, hand), separators=(",", ":"), allow_nan=False)
+    charts = json.dumps(figures(model, baseline, hand), separators=(",", ":"), allow_nan=False)
     return template.render(
         about=about,
-        tiles=_tiles(model, constant),
-        hands=len(model.errors.joints_m),
+        tiles=_tiles(model, baseline),
         scores=score_table(
-            {"network": model.scores, "mean hand": constant.scores}, about.trained_on
+            {"network": model.scores, "mean hand": baseline.scores}, about.trained_on
         ),
-        camera=camera_table({"K as given": model.scores, "focal length off": noisy}),
+        camera=camera_table(
+            {"K as given": model.scores, "perturbed focal length": perturbed_focal}
+        ),
         cases=cases,
         style=(files / "page.css").read_text("utf-8"),
         script=(files / "page.js").read_text("utf-8"),

@@ -1,13 +1,18 @@
-"""The tables of the report: what was measured, beside what the paper reports."""
+"""The tables of the report: measured scores beside those of the paper."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# Tab. 4 of the paper, trained and tested on FreiHAND.
-PAPER = {
-    "M3DHMR ResNet34": {"pa_mpjpe_mm": 6.5, "pa_mpvpe_mm": 6.6, "f_5": 0.739, "f_15": 0.980},
-    "M3DHMR ResNet18": {"pa_mpjpe_mm": 6.6, "pa_mpvpe_mm": 6.7, "f_5": 0.734, "f_15": 0.978},
-    "MobRecon ResNet18": {"pa_mpjpe_mm": 6.7, "pa_mpvpe_mm": 6.8, "f_5": 0.727, "f_15": 0.979},
+from m3dhmr_jax.metrics.reported import format_score
+
+# Table 4 of the paper, trained and tested on FreiHAND, with the digits given there.
+PAPER: dict[str, Mapping[str, str]] = {
+    name: dict(zip(("pa_mpjpe_mm", "pa_mpvpe_mm", "f_5", "f_15"), row, strict=True))
+    for name, row in {
+        "M3DHMR ResNet34": ("6.5", "6.6", "0.739", "0.980"),
+        "M3DHMR ResNet18": ("6.6", "6.7", "0.734", "0.978"),
+        "MobRecon ResNet18": ("6.7", "6.8", "0.727", "0.979"),
+    }.items()
 }
 ALIGNED = {
     "pa_mpjpe_mm": "PA-MPJPE, mm",
@@ -30,7 +35,7 @@ IN_CAMERA = {
 
 
 class Table(NamedTuple):
-    """Cells as they are printed; the first `own` columns are ours, the others the paper's."""
+    """Cells as text; the first `own` columns are ours, the others the paper's."""
 
     groups: list[tuple[str, int]]  # Heading and number of columns.
     heads: list[str]
@@ -38,24 +43,26 @@ class Table(NamedTuple):
     rows: list[tuple[str, list[str]]]
 
 
-def shown(key: str, value: float | None) -> str:
-    """A score as it is printed: lengths in mm to a tenth, shares to a thousandth, "-" for none."""
+def cell(key: str, value: float | str | None) -> str:
+    """A score as text, lengths in mm; "-" if there is none."""
     if value is None:
         return "-"
-    if key.endswith("mean3d"):  # The official script's, in metres.
-        return f"{1000 * value:.1f}"
-    return f"{value:.1f}" if key.endswith("_mm") else f"{value:.3f}"
+    if isinstance(value, str):
+        return value
+    if key.endswith("mean3d"):  # The official script's scores are in metres.
+        return format_score("mean3d_mm", 1000 * value)
+    return format_score(key, value)
 
 
 def score_table(entries: Mapping[str, Mapping[str, float]], trained_on: str) -> Table:
-    """Root-relative scores, with and without alignment: of entries, and the paper's apart."""
-    columns = [*entries.values(), *PAPER.values()]
+    """Scores with alignment and root-relative ones: of the entries, and the paper's."""
+    columns: list[Mapping[str, float | str]] = [*entries.values(), *PAPER.values()]
     return Table(
         groups=[(f"here: {trained_on}", len(entries)), ("paper: FreiHAND", len(PAPER))],
         heads=[*entries, *PAPER],
         own=len(entries),
         rows=[
-            (label, [shown(key, column.get(key)) for column in columns])
+            (label, [cell(key, column.get(key)) for column in columns])
             for key, label in (
                 ALIGNED | {k: f"{v}, root-relative" for k, v in RELATIVE.items()}
             ).items()
@@ -64,13 +71,13 @@ def score_table(entries: Mapping[str, Mapping[str, float]], trained_on: str) -> 
 
 
 def camera_table(entries: Mapping[str, Mapping[str, float]]) -> Table:
-    """Scores in camera space, of entries that differ in the K that they were given."""
+    """Scores in camera space of entries that differ in K."""
     return Table(
         groups=[],
         heads=list(entries),
         own=len(entries),
         rows=[
-            (label, [shown(key, column.get(key)) for column in entries.values()])
+            (label, [cell(key, column.get(key)) for column in entries.values()])
             for key, label in IN_CAMERA.items()
         ],
     )

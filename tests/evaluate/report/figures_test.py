@@ -20,8 +20,8 @@ def hand():
 
 
 def errors(**fields) -> SampleMetrics:
-    """Twelve hands without error, but for what is given (metres)."""
-    widths = {"xyz": 21, "mesh": 778}
+    """Twelve hands with zero errors except for `fields` (metres)."""
+    widths = {"joint": 21, "vert": 778}
     values = {
         name: np.zeros((12, widths[name.split("_")[0]]), np.float32)
         for name in SampleMetrics._fields
@@ -31,9 +31,9 @@ def errors(**fields) -> SampleMetrics:
     return SampleMetrics(**values, matched=counts, matched_al=counts)._replace(**fields)
 
 
-def test_curves_reach_all_points_at_the_largest_error_and_say_their_area():
+def test_pck_figure_shows_curve_and_area():
     alike = np.full((12, 21), 0.02, np.float32)
-    figure = pck_figure({"network": errors(xyz_al_m=alike)}, aligned=True)
+    figure = pck_figure({"network": errors(joint_errors_al_m=alike)}, aligned=True)
     joints, mesh = figure["data"]
     x, y = np.array(joints["x"]), np.array(joints["y"])
     assert (y[x < 20] == 0).all()
@@ -42,17 +42,17 @@ def test_curves_reach_all_points_at_the_largest_error_and_say_their_area():
     assert set(mesh["y"]) == {100.0}
 
 
-def test_aligned_and_camera_space_curves_read_their_own_errors():
-    one = errors(joints_m=np.full((12, 21), 0.04, np.float32))
+def test_pck_figure_selects_aligned_or_camera_errors():
+    one = errors(joint_errors_m=np.full((12, 21), 0.04, np.float32))
     halves = [
         pck_figure({"network": one}, aligned)["data"][0]["y"][50] for aligned in (True, False)
     ]
     assert halves == [100.0, 0.0]
 
 
-def test_every_joint_has_its_bar_in_the_order_of_the_landmarks():
+def test_joints_figure_orders_bars_by_joint():
     each = np.tile(np.arange(21, dtype=np.float32) / 1000, (12, 1))
-    figure = joints_figure(errors(xyz_al_m=each, xyz_rel_m=2 * each))
+    figure = joints_figure(errors(joint_errors_al_m=each, joint_errors_rel_m=2 * each))
     relative, aligned = figure["data"]
     np.testing.assert_allclose(aligned["y"], np.arange(21), atol=0.01)
     np.testing.assert_allclose(relative["y"], 2 * np.arange(21), atol=0.01)
@@ -65,38 +65,38 @@ def test_every_joint_has_its_bar_in_the_order_of_the_landmarks():
     assert aligned["marker"]["color"][8] == "--index"
 
 
-def test_parts_of_the_mesh_are_averaged_over_their_vertices(hand):
+def test_regions_figure_averages_over_vertices(hand):
     field = np.tile(hand.regions.astype(np.float32) / 1000, (12, 1))
-    relative, aligned = regions_figure(errors(mesh_al_m=field), hand)["data"]
+    relative, aligned = regions_figure(errors(vert_errors_al_m=field), hand)["data"]
     np.testing.assert_allclose(aligned["y"], np.arange(6), atol=0.01)
     assert set(relative["y"]) == {0.0}
 
 
-def test_every_hand_is_counted_once_however_large_its_error():
+def test_histogram_figure_counts_each_hand_once():
     per_hand = np.array([3, 3, 3, 4, 4, 5, 5, 5, 6, 7, 8, 900], np.float32) / 1000
     field = np.tile(per_hand[:, None], (1, 778))
-    figure = histogram_figure({"network": errors(mesh_al_m=field), "mean hand": errors()})
+    figure = histogram_figure({"network": errors(vert_errors_al_m=field), "mean hand": errors()})
     assert [sum(entry["y"]) for entry in figure["data"]] == [12, 12]
     assert "median 5.0 mm" in figure["data"][0]["name"]
 
 
-def test_the_surface_has_the_hands_triangles_and_an_error_for_each_vertex(hand):
+def test_surface_figure_has_mesh_and_vertex_errors(hand):
     field = np.tile(np.linspace(0, 0.02, 778, dtype=np.float32), (12, 1))
-    figure = surface_figure(errors(mesh_rel_m=field), hand)
+    figure = surface_figure(errors(vert_errors_rel_m=field), hand)
     trace, choices = figure["data"][0], figure["choices"]
     np.testing.assert_array_equal(np.stack([trace[k] for k in "ijk"], 1), hand.faces)
     corners = np.stack([trace[k] for k in "xyz"], 1)
     rest = hand.verts_m - hand.verts_m.mean(0)
     a, b, _ = hand.faces.T
     sides = [np.linalg.norm(v[a] - v[b], axis=1) for v in (corners, rest)]
-    np.testing.assert_allclose(*sides, atol=3e-4)  # The same surface, turned.
-    turned, given = (np.linalg.det(v[hand.faces[:9]]) for v in (corners, rest))
-    np.testing.assert_array_equal(np.sign(turned), np.sign(given))  # A right hand stays one.
+    np.testing.assert_allclose(*sides, atol=3e-4)  # The same surface, rotated.
+    rotated, given = (np.linalg.det(v[hand.faces[:9]]) for v in (corners, rest))
+    np.testing.assert_array_equal(np.sign(rotated), np.sign(given))  # A right hand stays one.
     np.testing.assert_allclose(choices["root-relative"]["intensity"], 1000 * field[0], atol=0.01)
     assert choices["root-relative"]["cmax"] == pytest.approx(20)
     assert set(choices["aligned"]["intensity"]) == {0.0}
 
 
-def test_figures_are_plain_json(hand):
+def test_figures_are_json(hand):
     for figure in (surface_figure(errors(), hand), joints_figure(errors())):
         json.dumps(figure, allow_nan=False)

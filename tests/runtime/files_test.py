@@ -1,0 +1,88 @@
+import errno
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from m3dhmr_jax.runtime.files import DiskFullError, explain_disk_full, file_lock, write_atomic
+
+WITHOUT_POSIX = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in {"fcntl", "resource", "termios", "pwd", "grp"}:
+            raise ModuleNotFoundError(name, name=name)
+
+for name in ("fcntl", "resource", "termios", "pwd", "grp"):
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Missing())
+import m3dhmr_jax.runtime.files
+m3dhmr_jax.HandMeshPredictor
+"""
+
+
+def test_write_atomic_replaces_file(tmp_path):
+    path = tmp_path / "new" / "scores.json"
+    for content in ("old", "new"):
+        with write_atomic(path) as partial:
+            assert partial.parent == path.parent
+            partial.write_text(content)
+            assert not path.exists() or path.read_text() == "old"
+        assert path.read_text() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def write_half(path, error):
+    with write_atomic(path) as partial:
+        partial.write_text("half")
+        raise error
+
+
+def test_write_atomic_keeps_old_file_on_failure(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        write_half(path, ZeroDivisionError())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomic_names_full_disk(tmp_path):
+    path = tmp_path / "scores.json"
+    with pytest.raises(DiskFullError, match=str(tmp_path)):
+        write_half(path, OSError(errno.ENOSPC, "No space left on device"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_explain_disk_full_passes_other_errors_on(tmp_path):
+    with pytest.raises(PermissionError), explain_disk_full(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(DiskFullError, match="inner"), explain_disk_full(tmp_path):
+        raise DiskFullError("inner: No space left on device")
+
+
+def test_file_lock_excludes_others(tmp_path):
+    entered = []
+
+    def enter():
+        with file_lock(tmp_path / "lock"):
+            entered.append(True)
+
+    other = threading.Thread(target=enter)
+    with file_lock(tmp_path / "lock"):
+        other.start()
+        other.join(0.2)
+        assert not entered
+    other.join()
+    assert entered
+
+
+@pytest.mark.long
+def test_predictor_imports_without_posix_modules():
+    """As on Windows."""
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
