@@ -16,7 +16,6 @@ from m3dhmr_jax.predict.crops import Photo
 from m3dhmr_jax.predict.frames import Frame, Input
 from m3dhmr_jax.predict.predictor import SIDES, PredictedHands
 from m3dhmr_jax.visualize.hands import HAND_COLOURS, HandDrawing
-from m3dhmr_jax.visualize.obj import write_obj
 from m3dhmr_jax.visualize.overlay import draw_landmarks, draw_meshes, draw_prediction
 
 MESH_KINDS = ("obj", "ply", "glb")
@@ -43,9 +42,6 @@ def write_mesh(
     path: Path, verts_m: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> None:
     """A mesh file by its suffix: .obj and .ply in camera axes, .glb in glTF's, all in metres."""
-    if path.suffix == ".obj":
-        write_obj(path, verts_m, faces)
-        return
     import trimesh  # Half a second that the rest need not wait for.
 
     if path.suffix == ".glb":
