@@ -201,15 +201,17 @@ BLUR_PX = ((1.8, 7.5), (0.8, 4.5), (0.5, 3.0), (0.5, 3.0), (1.2, 6.0), (1.5, 3.5
 def drop_shadow(
     rng: np.random.Generator, image: Image, covered: Bool[np.ndarray, "h w"], light_direction
 ) -> Image:
-    """The background with the soft shadow of whatever covers the image."""
+    """The background with the soft shadow of the hand that `covered` marks."""
     side = len(image)
-    reach = rng.uniform(4, 26)
-    move = np.array([[1, 0, -reach * light_direction[0]], [0, 1, -reach * light_direction[1]]])
+    distance_px = rng.uniform(4, 26)
+    move = np.array(
+        [[1, 0, -distance_px * light_direction[0]], [0, 1, -distance_px * light_direction[1]]]
+    )
     cast = cv2.warpAffine(
         covered.astype(np.float32), move, (side, side), borderMode=cv2.BORDER_REPLICATE
     )
     small = cv2.resize(cast, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
-    soft = cv2.GaussianBlur(small, (0, 0), 1 + reach * rng.uniform(0.08, 0.25))
+    soft = cv2.GaussianBlur(small, (0, 0), 1 + distance_px * rng.uniform(0.08, 0.25))
     shadow = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR)
     return image * (1 - np.float32(rng.uniform(0.25, 0.75)) * shadow)[..., None]
 

@@ -105,9 +105,9 @@ def sample_occluder(
         if rng.random() < 0.8:  # A hand closes around objects that lie across it.
             side = np.cross(palm_normal, across)
             rotation = np.stack([side, palm_normal, across], -1)
-        reach = np.abs(rotation.T @ palm_normal) @ half * 0.9
+        extent = np.abs(rotation.T @ palm_normal) @ half * 0.9
         fingers = joints_m[9] - joints_m[0]
-        centre = palm + palm_normal * (reach + rng.uniform(0.012, 0.02)) + 0.3 * fingers
+        centre = palm + palm_normal * (extent + rng.uniform(0.012, 0.02)) + 0.3 * fingers
         centre = centre + rng.normal(0, 0.006, 3)
     else:
         target = joints_m[rng.integers(len(joints_m))]

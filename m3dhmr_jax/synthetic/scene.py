@@ -18,7 +18,7 @@ from m3dhmr_jax.synthetic.kinematics import Posed, pose
 from m3dhmr_jax.synthetic.occluders import Occluder, sample_occluder
 from m3dhmr_jax.synthetic.poses import Capsules, fit_capsules, sample_articulation, sample_shape
 from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe
-from m3dhmr_jax.synthetic.surface import RING_REACH_M, Surface, build_surface, refine
+from m3dhmr_jax.synthetic.surface import RING_DISTANCE_M, Surface, build_surface, refine
 from m3dhmr_jax.synthetic.transfer import transfer_details
 from m3dhmr_jax.visualize.raster import FAR_M, depth_map
 
@@ -60,7 +60,7 @@ def prepare_assets(hand: HandModel) -> RenderAssets:
     """Prepares a hand for rendering; details that only the built-in hand has are transferred.
 
     Raises:
-        ValueError: if the hand's surface is not open at the wrist and only there.
+        UserError: if the hand's surface is not open at the wrist and only there.
     """
     builtin, details = load_builtin(), load_details()
     if hand_id(hand) != hand_id(builtin):
@@ -117,7 +117,7 @@ def _place_arm(rng, assets: RenderAssets, posed: Posed, intrinsics, hand_depth):
     n_hand = len(assets.hand.verts_m)
     for _ in range(ARM_TRIES):
         bent = sample_arm(rng)
-        arm = bent(rim_m.mean(0), outward, reach_m=RING_REACH_M)
+        arm = bent(rim_m.mean(0), outward, distance_m=RING_DISTANCE_M)
         arm_m = arms.arm_vertices(rim_m, arm) @ wrist.T + posed.skeleton_m[0]
         if not arm_is_acceptable(arm_m, len(rim), intrinsics):
             continue
@@ -132,11 +132,11 @@ def _place_arm(rng, assets: RenderAssets, posed: Posed, intrinsics, hand_depth):
 
 def _sample_sleeve(rng, posed: Posed, bent, rim_m):
     start = rng.uniform(0.012, 0.14)
-    reach = np.concatenate(
-        [[start], np.linspace(start + 0.0005, RING_REACH_M[-1], arms.SLEEVE_RINGS)]
+    distance_m = np.concatenate(
+        [[start], np.linspace(start + 0.0005, RING_DISTANCE_M[-1], arms.SLEEVE_RINGS)]
     )
     radius = float(np.linalg.norm((rim_m - rim_m.mean(0))[:, 1:], axis=1).max())
-    local, faces = arms.sleeve_mesh(rng, radius, bent(reach_m=reach), reach)
+    local, faces = arms.sleeve_mesh(rng, radius, bent(distance_m=distance_m), distance_m)
     return (local @ posed.rotations[0].T + posed.skeleton_m[0]).astype(np.float32), faces
 
 

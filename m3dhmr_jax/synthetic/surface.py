@@ -12,12 +12,13 @@ import numba
 import numpy as np
 from jaxtyping import Float, Int
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandDetails, HandModel
 from m3dhmr_jax.visualize.raster import vertex_normals
 
 # Distances between the arm's rings, from the wrist's rim on; the elbow is 250 mm from it.
 RING_STEPS_MM = (6, 8, 10, 13, 16, 20, 25, 30, 35, 35, 25, 20, 18, 18, 20, 30, 50, 70, 80)
-RING_REACH_M = np.cumsum(RING_STEPS_MM) / 1000
+RING_DISTANCE_M = np.cumsum(RING_STEPS_MM) / 1000
 
 
 class Masks(NamedTuple):
@@ -48,18 +49,18 @@ def wrist_rim(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, " r"]:
     """The open boundary of a surface as one loop of vertices, in the direction of its faces.
 
     Raises:
-        ValueError: if the surface does not have exactly one boundary loop.
+        UserError: if the surface does not have exactly one boundary loop.
     """
     sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     present = {(int(a), int(b)) for a, b in sides}
     following = {a: b for a, b in present if (b, a) not in present}
     if not following:
-        raise ValueError("the hand's surface is closed: a forearm needs an open wrist to join")
+        raise UserError("the hand's surface is closed: a forearm needs an open wrist to join")
     loop = [min(following)]
     while (succeeding := following[loop[-1]]) != loop[0]:
         loop.append(succeeding)
     if len(loop) != len(following):
-        raise ValueError(
+        raise UserError(
             f"the hand's surface has {len(following)} boundary edges but one loop has {len(loop)}: "
             "only the wrist may be open"
         )
@@ -126,9 +127,9 @@ def build_surface(hand: HandModel, details: HandDetails) -> Surface:
     """Joins a straight arm to the hand and computes everything independent of the pose.
 
     Raises:
-        ValueError: if the hand's surface is not open at the wrist and only there.
+        UserError: if the hand's surface is not open at the wrist and only there.
     """
-    rim, rings, n_hand = wrist_rim(hand.faces), len(RING_REACH_M), len(hand.verts_m)
+    rim, rings, n_hand = wrist_rim(hand.faces), len(RING_DISTANCE_M), len(hand.verts_m)
     faces = np.concatenate([hand.faces, arm_faces(rim, n_hand, rings)]).astype(np.int32)
     n_coarse = n_hand + rings * len(rim) + 1
     edges, fine = split_edges(faces, n_coarse)
@@ -145,10 +146,10 @@ def build_surface(hand: HandModel, details: HandDetails) -> Surface:
         tip=spread(details.tip, 0.0),
     )
     outward = np.sign(hand.verts_m[rim, 0].mean() - hand.verts_m[:, 0].mean())
-    reach = np.concatenate([RING_REACH_M, RING_REACH_M[-1:]])
+    distance_m = np.concatenate([RING_DISTANCE_M, RING_DISTANCE_M[-1:]])
     tube = np.tile(hand.verts_m[rim], (rings, 1))
     arm = np.concatenate([tube, hand.verts_m[rim].mean(0)[None]])
-    arm[:, 0] += outward * np.concatenate([np.repeat(reach[:-1], len(rim)), reach[-1:]])
+    arm[:, 0] += outward * np.concatenate([np.repeat(distance_m[:-1], len(rim)), distance_m[-1:]])
     coarse = np.concatenate([hand.verts_m, arm]).astype(np.float32)
     rest = np.concatenate([coarse, coarse[edges].mean(1)]).astype(np.float32)
     return Surface(faces, edges, fine, 4 * len(hand.faces), rim, masks, rest)

@@ -28,6 +28,7 @@ from m3dhmr_jax.runtime.files import explain_disk_full, file_lock
 from m3dhmr_jax.runtime.preemption import defer_sigterm
 from m3dhmr_jax.synthetic.example import SPLITS, Job, render_example, start_worker
 from m3dhmr_jax.synthetic.recipe import FULL, Recipe
+from m3dhmr_jax.synthetic.surface import wrist_rim
 
 ANNOTATIONS = ("K", "xyz", "verts", "scale")
 MANIFEST = "synthetic.json"
@@ -192,12 +193,13 @@ def write_dataset(
         hand: default: the built-in hand.
 
     Raises:
-        UserError: for a number out of range, or if `out` is not writable or contains a dataset;
-            nothing is written then.
+        UserError: for a number out of range, a hand that is not open at the wrist only, or if
+            `out` is not writable or contains a dataset; nothing is written then.
         DiskFullError, ChildProcessError: while rendering; the next call restarts the dataset.
     """
     out, hand = Path(out), hand or load_builtin()
     check_request(out, n_train, n_test, seed, workers, backgrounds)
+    wrist_rim(hand.faces)  # Rejects an unsuitable hand here, not in every worker.
     splits = [
         (split, count, versions)
         for split, count, versions in zip(SPLITS, (n_train, n_test), (backgrounds, 1), strict=True)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin, load_details
 from m3dhmr_jax.synthetic.occluders import grid_faces, superquadric
 from m3dhmr_jax.synthetic.surface import (
@@ -74,7 +75,7 @@ def test_append_curved_midpoints_approaches_sphere():
 
 
 def test_wrist_rim_rejects_closed_surface():
-    with pytest.raises(ValueError, match="open wrist"):
+    with pytest.raises(UserError, match="closed"):
         wrist_rim(TETRAHEDRON)
 
 
