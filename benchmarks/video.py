@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> None:
             write_video(video, seconds)
             boxes = folder / "boxes.csv"
             boxes.write_text(FIRST_BOX.format(name=video.name))
-            command = ["m3dhmr_jax.predict", "--checkpoint", options.checkpoint, str(video)]
+            command = ["m3dhmr_jax.cli", "predict", "--checkpoint", options.checkpoint, str(video)]
             command += ["--boxes", str(boxes), "--smooth", "--out", str(folder / f"{seconds}s")]
             runs[seconds] = measure(command)
     heads = ["s of video", "frames/s", "s to the first frame", "MB at most"]
