@@ -48,8 +48,7 @@ def random_rotation(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
 @no_type_check
 def chain(local_rotations, joints, parents):
     """Global rotation and position of every bone from each joint's own rotation."""
-    rotations, positions = np.empty_like(local_rotations), np.empty_like(joints)
-    rotations[0], positions[0] = local_rotations[0], joints[0]
+    rotations, positions = local_rotations.copy(), joints.copy()
     for j in range(1, len(parents)):
         up = parents[j]
         for a in range(3):
