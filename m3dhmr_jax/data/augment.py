@@ -23,10 +23,15 @@ from m3dhmr_jax.camera.pinhole import (
     rotate_about_optical_axis,
 )
 from m3dhmr_jax.data.color import jitter_colour
-from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, View
-
-FREIHAND_IMAGE_PX = 224  # The side of the photos of FreiHAND.
-FREIHAND_CROP_PX = 130.0  # The centred square of them that the peers evaluate on: 100 px x 1.3.
+from m3dhmr_jax.types import (
+    FREIHAND_CROP_PX,
+    FREIHAND_IMAGE_PX,
+    MESH_UNIT_M,
+    ROOT,
+    Batch,
+    FloatArray,
+    View,
+)
 
 
 @dataclasses.dataclass(frozen=True)

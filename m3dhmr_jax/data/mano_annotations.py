@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from m3dhmr_jax.data.json_stream import read_records
-from m3dhmr_jax.hand import HandModel, articulation, pose_hand
+from m3dhmr_jax.hand import HandModel, pose_hand, rotations_from_pose
 
 N_POSE, N_SHAPE = 48, 10
 N_PARAMETERS = N_POSE + N_SHAPE + 3
@@ -73,7 +73,9 @@ def posed_vertices_m(
     def posed(
         pose: Float[Array, "48"], shape: Float[Array, "10"], root_m: Float[Array, "3"]
     ) -> Float[Array, "v 3"]:
-        vertices, _, landmarks = pose_hand(hand, articulation(hand, pose.reshape(-1, 3)), shape)
+        vertices, _, landmarks = pose_hand(
+            hand, rotations_from_pose(hand, pose.reshape(-1, 3)), shape
+        )
         return vertices + (root_m - landmarks[ROOT])[None]
 
     verts_m = np.empty((len(parameters), *hand.verts_m.shape), np.float32)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.hand import articulation, load_mano, pose_hand
+from m3dhmr_jax.hand import load_mano, pose_hand, rotations_from_pose
 
 pytestmark = pytest.mark.parity
 
@@ -20,7 +20,7 @@ def test_posed_mano_matches_the_peer(mano, reference):
     poses = jnp.asarray(peer["pose"]).reshape(len(peer["pose"]), -1, 3)
 
     def posed(pose, shape):
-        return pose_hand(mano, articulation(mano, pose), shape)
+        return pose_hand(mano, rotations_from_pose(mano, pose), shape)
 
     got = jax.jit(jax.vmap(posed))(poses, jnp.asarray(peer["betas"]))
     np.testing.assert_allclose(got.verts_m, peer["vertices"], atol=1e-5)
