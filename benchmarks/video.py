@@ -23,8 +23,8 @@ from jaxtyping import UInt8
 from benchmarks.measure import record, table
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic.recipe import QUICKSTART
-from m3dhmr_jax.synthetic.render import draw, photograph
-from m3dhmr_jax.synthetic.scene import make_kit, sample_scene
+from m3dhmr_jax.synthetic.render import rasterise_scene, render_image
+from m3dhmr_jax.synthetic.scene import prepare_assets, sample_scene
 
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 SECONDS = (5, 30)
@@ -34,9 +34,9 @@ FIRST_BOX = "image,x,y,width,height\n{name},245,165,150,150\n"  # Around the han
 
 def rendering(seed: int) -> UInt8[np.ndarray, "h w 3"]:
     """One image of the quickstart recipe."""
-    kit, rng = make_kit(load_builtin()), np.random.default_rng(seed)
-    scene = sample_scene(rng, kit, QUICKSTART)
-    return photograph(rng, scene, kit, draw(scene, kit.surface))[0]
+    assets, rng = prepare_assets(load_builtin()), np.random.default_rng(seed)
+    scene = sample_scene(rng, assets, QUICKSTART)
+    return render_image(rng, scene, assets, rasterise_scene(scene, assets.surface))[0]
 
 
 def frames(seconds: int, seed: int = 0) -> Iterator[UInt8[np.ndarray, "h w 3"]]:

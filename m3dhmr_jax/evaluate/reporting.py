@@ -16,7 +16,7 @@ from m3dhmr_jax.evaluate.report.page import About, Entry, render
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import CameraHands
 from m3dhmr_jax.runtime.files import write_atomic
-from m3dhmr_jax.synthetic.writer import ORIGIN
+from m3dhmr_jax.synthetic.writer import MANIFEST
 from m3dhmr_jax.types import Config
 
 FREIHAND_SIZES = {"train": 130_240, "test": 3_960}
@@ -71,7 +71,7 @@ def about(config: Config, data: Path, step: int) -> About:
 def describe_split(config: Config, data: Path, split: str) -> str:
     """Size and source of a split, in words."""
     count, source = loader.size(data, split), config.data.source
-    manifest = Path(source.folder) / ORIGIN
+    manifest = Path(source.folder) / MANIFEST
     if manifest.is_file() or source.synthetic_train:
         return f"{count:,} synthetic images"
     sizes = {name: loader.size(data, name) for name in FREIHAND_SIZES}

@@ -88,7 +88,7 @@ def gallery(
         predicted = HandDrawing(landmarks_px, verts_m, hand.faces)
         true = HandDrawing(np.zeros_like(landmarks_px), truth.verts_m, hand.faces, TRUTH_COLOUR)
         drawing = draw_prediction(
-            truth.image, [predicted], truth.intrinsics, PANEL_PX, stacked=True, in_views=[true]
+            truth.image, [predicted], truth.intrinsics, PANEL_PX, stacked=True, extra_hands=[true]
         )
         height, width, _ = drawing.shape
         return Case(sample, caption(sample, errors), data_uri(drawing), width, height)
