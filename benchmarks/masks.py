@@ -64,11 +64,11 @@ def errors_mm(joints_m: Float[np.ndarray, "b n 3"], true_m: Float[np.ndarray, "b
     """Camera-space errors: of all joints, of the root, and of the root's depth."""
     difference_mm = 1000 * (joints_m - true_m)
     root_mm = np.linalg.norm(difference_mm[:, ROOT], axis=-1)
-    low, high = np.percentile(root_mm, [50, 95]).tolist()
+    median, high = np.percentile(root_mm, [50, 95]).tolist()
     return {
         "joints_mean": float(np.linalg.norm(difference_mm, axis=-1).mean()),
         "root_mean": float(root_mm.mean()),
-        "root_median": low,
+        "root_median": median,
         "root_95": high,
         "depth_mean": float(np.abs(difference_mm[:, ROOT, 2]).mean()),
     }
@@ -90,19 +90,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         mask_paths = sorted((folder / "training" / "mask").iterdir())
         masks = [read_image(path, cv2.IMREAD_GRAYSCALE) > 127 for path in mask_paths]
         hands = predict_all(predictor, folder, labels.intrinsics)
-    fields = ("landmarks_px", "joints_m", "verts_m")
-    predicted = [np.concatenate([getattr(hand, name) for hand in hands]) for name in fields]
+    landmarks_px, joints_m, verts_m = (
+        np.concatenate([getattr(hand, name) for hand in hands])
+        for name in ("landmarks_px", "joints_m", "verts_m")
+    )
     extents = {
         "none": None,
         "true": extents_of(masks),
         f"{GROWN_PX} px too wide": extents_of([grown(mask) for mask in masks]),
     }
-    results_mm = {
-        kind: errors_mm(
-            np.asarray(place(*predicted, labels.intrinsics, of_kind).joints_m), labels.joints_m
-        )
-        for kind, of_kind in extents.items()
-    }
+    results_mm = {}
+    for kind, of_kind in extents.items():
+        placed = place(landmarks_px, joints_m, verts_m, labels.intrinsics, of_kind)
+        results_mm[kind] = errors_mm(np.asarray(placed.joints_m), labels.joints_m)
     heads = [f"{len(masks)} hands, masks", "joints mm", "root mm", "median", "95 %", "depth mm"]
     print(table(heads, [[kind, *errors.values()] for kind, errors in results_mm.items()]))
     facts = {"count": flags.count, "seed": flags.seed, "recipe": flags.recipe}

@@ -176,7 +176,7 @@ def test_to_camera_uses_silhouettes(hand_batch, regressor):
 
 
 class TrueHands(nnx.Module):
-    """Predicts fixed hands for whatever crops."""
+    """Predicts fixed hands for any crops."""
 
     def __init__(self, prediction):
         self.prediction = nnx.data(jax.tree.map(nnx.Variable, prediction))
