@@ -8,13 +8,12 @@ from m3dhmr_jax.data.augment import AugmentConfig, augmented_view, eval_view
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import (
     compiler_options,
-    landmark_errors_px,
     make_eval_step,
     make_landmark_step,
     predict,
-    project_joints,
     to_camera,
 )
+from m3dhmr_jax.metrics.landmarks import landmark_errors_px, project_joints
 from m3dhmr_jax.types import LandmarkPrediction, Prediction
 
 
