@@ -13,13 +13,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from m3dhmr_jax.camera.pinhole import apply_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine
 from m3dhmr_jax.camera.root_recovery import Silhouette, recover_roots
 from m3dhmr_jax.camera.silhouette import SilhouetteExtent
 from m3dhmr_jax.data.augment import eval_view, normalise
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
 from m3dhmr_jax.types import (
-    FREIHAND_IMAGE_PX,
     MESH_UNIT_M,
     ROOT,
     Batch,
@@ -166,22 +165,6 @@ def make_predict_step(
 def hand_errors(hands: CameraHands, batch: Batch) -> SampleMetrics:
     """Errors of each hand, from which scores are computed."""
     return batch_metrics(hands.joints_m, hands.verts_m, batch.joints_m, batch.verts_m)
-
-
-def project_joints(
-    joints_m: Float[FloatArray, "b n 3"], intrinsics: Float[FloatArray, "b 3 3"]
-) -> Float[Array, "b n 2"]:
-    """Landmarks of joints, pixels of their images."""
-    return jax.vmap(project)(jnp.asarray(joints_m), jnp.asarray(intrinsics))
-
-
-def landmark_errors_px(
-    landmarks_px: Float[FloatArray, "b n 2"], batch: Batch
-) -> Float[Array, "b n"]:
-    """Distances to the true landmarks, in pixels of images resized to FreiHAND's size."""
-    error_px = jnp.asarray(landmarks_px) - project_joints(batch.joints_m, batch.intrinsics)
-    shorter_px = min(batch.image.shape[1:3])
-    return jnp.linalg.norm(error_px, axis=-1) * (FREIHAND_IMAGE_PX / shorter_px)
 
 
 def make_landmark_step(

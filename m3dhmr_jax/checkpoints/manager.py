@@ -131,12 +131,15 @@ class Checkpoints:
         step, (state, meta) = found
         return step, state, meta["scores"]
 
-    def restore_anything(self) -> tuple[int, dict[str, Any]] | None:
-        """The step and host arrays of the newest intact checkpoint, whatever they belong to.
+    def restore_anything(
+        self, step: int | None = None, *, compatible: bool = False
+    ) -> tuple[int, dict[str, Any]] | None:
+        """The step and host arrays of the newest intact checkpoint, no newer than `step`.
 
-        The tree is one of dicts with string keys, whatever it was when it was saved.
+        The tree is one of dicts with string keys, whatever it was when it was saved. It may belong
+        to any network, unless it has to be `compatible`, which is checked as in `restore`.
         """
-        return self._newest_intact(self._read_anything, None)
+        return self._newest_intact(lambda step: self._read_anything(step, compatible), step)
 
     def _newest_intact(
         self, read: Callable[[int], Content], newest: int | None
@@ -177,16 +180,21 @@ class Checkpoints:
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         meta = self._read_meta(step)
+        self._check_compatible(step, meta)
+        return self._read_state(step, like, meta["sha256"]), meta
+
+    def _check_compatible(self, step: int, meta: dict[str, Any]) -> None:
         differing = _differences(meta["compatibility"], self.compatibility)
         if differing:
             raise ValueError(
                 f"checkpoint {step} in {self.directory} belongs to another network or hand: "
                 f"{'; '.join(differing)}; use the config it was trained with or another workdir"
             )
-        return self._read_state(step, like, meta["sha256"]), meta
 
-    def _read_anything(self, step: int) -> dict[str, Any]:
+    def _read_anything(self, step: int, compatible: bool) -> dict[str, Any]:
         meta = self._read_meta(step)
+        if compatible:
+            self._check_compatible(step, meta)
         folder = self.directory / str(step) / "state"
         with _damage_in_one_sentence(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             leaves = reader.metadata(folder).item_metadata.tree

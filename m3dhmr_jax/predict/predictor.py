@@ -13,12 +13,14 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from m3dhmr_jax.builders import Network, create_network, load_hand, trained_state
+from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.checkpoints.manager import digest
+from m3dhmr_jax.checkpoints.restore import restore_eval_state
 from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_crop_step
 from m3dhmr_jax.models.fast.folding import fold
+from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     check_intrinsics,
@@ -94,13 +96,13 @@ class HandMeshPredictor:
         """The predictor of the checkpoint that `config.eval.checkpoint` names.
 
         Raises:
-            FileNotFoundError, ValueError: as `trained_state`.
+            FileNotFoundError, ValueError: as `restore_eval_state`.
         """
         enable_compilation_cache()
         hand = load_hand(config)
         network = create_network(config, hand, abstract=True)
-        state = trained_state(config, network, workdir)
-        return cls(network, hand, state.eval_params, state.stats)
+        state = restore_eval_state(network, workdir, config.eval.checkpoint)
+        return cls(network, hand, state.params, state.stats)
 
     def __call__(
         self,
