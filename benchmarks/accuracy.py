@@ -28,14 +28,15 @@ from jaxtyping import Int, UInt8
 
 from benchmarks.measure import record, table
 from benchmarks.systems import SYSTEMS, System, load_config
-from m3dhmr_jax.builders import create_optimizer, load_hand
+from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.evaluate.scoring import score_batches
-from m3dhmr_jax.metrics.freihand import REPORTED_METRICS, format_score
+from m3dhmr_jax.metrics.reported import REPORTED_METRICS, format_score
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.synthetic import FULL, write_dataset
 from m3dhmr_jax.tasks import Task, create_task
+from m3dhmr_jax.training.optim import create_optimizer
 from m3dhmr_jax.training.step import TrainState, init_state
 from m3dhmr_jax.training.train import Schedule, create_step
 from m3dhmr_jax.types import Batch, Config

@@ -9,7 +9,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# Read when jax starts: programs of tests run once, so they are compiled in half of the time.
+# Read when jax starts. Tests run each program once, so it should compile fast.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
 
@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# What one test has compiled, others and the programs they start (which read the environment) load.
+# Shared by tests and the programs that they start, which read the environment.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="m3dhmr_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -32,25 +32,24 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder of the peers' numbers; tests that need it skip where it is absent."""
-    folder = Path(os.environ.get("REFERENCE_DIR", ROOT.parent / "shared" / "reference"))
-    if not folder.is_dir():
-        pytest.skip(f"no reference data: set REFERENCE_DIR to its folder (looked in {folder})")
-    return folder
+    """The folder of published implementations' outputs; tests that need it skip without it."""
+    if "REFERENCE_DIR" not in os.environ:
+        pytest.skip("no reference data: set REFERENCE_DIR to their folder")
+    return Path(os.environ["REFERENCE_DIR"])
 
 
 @pytest.fixture(scope="session")
 def freihand_folder(tmp_path_factory) -> Path:
-    """Ten training photos of five hands and seven test photos, noise, in the official layout."""
+    """Ten training images of five hands and seven test images, noise, in the official layout."""
     simplejpeg = pytest.importorskip("simplejpeg")  # Tests of the network run without it.
     folder = tmp_path_factory.mktemp("freihand")
     rng = np.random.default_rng(0)
     for part, n, versions in (("training", 5, 2), ("evaluation", 7, 1)):
         (folder / part / "rgb").mkdir(parents=True)
         for i in range(n * versions):
-            photo = rng.integers(0, 256, (224, 224, 3), np.uint8)
-            photo[:] = photo[:8, :8].repeat(28, 0).repeat(28, 1)  # Large blotches, as JPEG likes.
-            jpeg = simplejpeg.encode_jpeg(photo)
+            image = rng.integers(0, 256, (224, 224, 3), np.uint8)
+            image[:] = image[:8, :8].repeat(28, 0).repeat(28, 1)  # Large blotches suit JPEG.
+            jpeg = simplejpeg.encode_jpeg(image)
             (folder / part / "rgb" / f"{i:08d}.jpg").write_bytes(jpeg)
         shapes = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "scale": ()}
         for name, shape in shapes.items():
@@ -92,9 +91,9 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def run_main(tmp_path_factory):
-    """Runs main.py with that config on twelve synthetic photos, rendered by the first to ask.
+    """Runs main.py with that config on twelve synthetic images, rendered by the first to ask.
 
-    Takes a workdir and flags; `code`, a program to run in the place of main.py; another config;
+    Takes a workdir and flags; `code`, a program to run instead of main.py; another config;
     `environment`, variables to add.
     """
     data = tmp_path_factory.mktemp("data")
@@ -126,7 +125,7 @@ def run_main(tmp_path_factory):
         )
 
     def start(workdir, *flags):
-        """Only starts it; what it says goes to a file, `said`, as nobody empties a pipe."""
+        """Only starts it; its output goes to the file `said`, as nobody empties a pipe."""
         with (workdir.parent / f"{workdir.name}.said").open("w+") as said:
             process = subprocess.Popen(command(workdir, *flags), cwd=ROOT, stderr=said, stdout=said)
         process.said = Path(said.name)
@@ -140,7 +139,7 @@ def run_main(tmp_path_factory):
 def in_two_processes():
     """Calls `start(index, coordinator, environment)` for both processes of a run at once.
 
-    Each has two devices. The answers, in order.
+    Each has two devices. Returns both results, in order.
     """
 
     def run(start):
@@ -156,40 +155,48 @@ def in_two_processes():
 
 @pytest.fixture(scope="session")
 def trained(run_main, tmp_path_factory):
-    """The workdir of a finished run of 24 steps, and what it said."""
+    """The workdir of a finished run of 24 steps, and its result."""
     workdir = tmp_path_factory.mktemp("trained")
     result = run_main(workdir)
     assert result.returncode == 0, result.stderr
     return workdir, result
 
 
+def fill(network, seed=0):
+    """An abstract network with parameters that need no compilation and give the mesh an extent.
+
+    Kernels keep the size of a signal, BatchNorm is almost the identity.
+    """
+    rng = np.random.default_rng(seed)
+
+    def array(path, leaf):
+        name = path[-1].key
+        if name in ("scale", "var"):
+            value = rng.uniform(0.8, 1.2, leaf.shape)
+        elif leaf.ndim < 2:
+            value = rng.normal(0, 0.1, leaf.shape)
+        else:
+            value = rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+        return jax.numpy.asarray(value, leaf.dtype)
+
+    params, stats = (
+        jax.tree_util.tree_map_with_path(array, tree) for tree in (network.params, network.stats)
+    )
+    return network._replace(params=params, stats=stats)
+
+
 @pytest.fixture(scope="session")
 def tiny_network(tiny_config):
-    """That network around the built-in hand, untrained."""
+    """The network of `tiny_config` around the built-in hand, untrained."""
     from m3dhmr_jax.builders import create_network
     from m3dhmr_jax.hand import load_builtin
 
-    return create_network(tiny_config(), load_builtin())
+    return fill(create_network(tiny_config(), load_builtin(), abstract=True))
 
 
 @pytest.fixture(scope="session")
 def hand_batch():
-    """Four turned built-in hands in front of a camera, on photos of coloured blotches."""
-    from m3dhmr_jax.hand import load_builtin
-    from m3dhmr_jax.types import Batch
+    """Four rotated hands in front of a camera, on images of coloured blotches."""
+    from m3dhmr_jax.data.fake import fake_batch
 
-    hand, rng = load_builtin(), np.random.default_rng(0)
-    turns, _ = np.linalg.qr(rng.normal(size=(4, 3, 3)))
-    turns[:, 0] *= np.linalg.det(turns)[:, None]  # Turned, never mirrored.
-    centred = hand.verts_m - hand.verts_m.mean(axis=0)
-    verts_m = (centred @ turns + [0.01, -0.02, 0.6]).astype(np.float32)
-    intrinsics = np.array([[450, 0, 112], [0, 455, 110], [0, 0, 1]], np.float32)
-    return Batch(
-        image=rng.integers(0, 256, (4, 14, 14, 3), np.uint8).repeat(16, 1).repeat(16, 2),
-        intrinsics=np.stack([intrinsics] * 4),
-        joints_m=(hand.joint_regressor @ verts_m).astype(np.float32),
-        verts_m=verts_m,
-        bbox_px=np.array([[60, 50, 100, 110]] * 4, np.float32),
-        index=np.arange(4, dtype=np.int32),
-        valid=np.ones(4, bool),
-    )
+    return fake_batch(4)

@@ -14,15 +14,14 @@ from m3dhmr_jax.inference import (
     GPU_OPTIONS,
     compiler_options,
     hand_errors,
-    landmark_errors_px,
     make_crop_step,
     make_landmark_step,
     make_predict_step,
     predict,
-    project_joints,
     to_camera,
 )
 from m3dhmr_jax.metrics.freihand import batch_metrics
+from m3dhmr_jax.metrics.landmarks import landmark_errors_px, project_joints
 from m3dhmr_jax.models.network import soft_argmax
 from m3dhmr_jax.types import LandmarkPrediction, Prediction
 
@@ -38,11 +37,9 @@ def predict_step(tiny_network, regressor):
 
 
 @pytest.fixture(scope="module")
-def predict_crops(tiny_network):
-    """The jitted network at inference, for any batch size."""
-    net = tiny_network
-    run = jax.jit(lambda params, stats, image: predict(net.eval_graphdef, params, stats, image))
-    return lambda image: run(net.params, net.stats, image)
+def run_network():
+    """`predict`, compiled once for each graphdef."""
+    return jax.jit(predict, static_argnums=0)
 
 
 def test_predict_step_is_deterministic_and_pure(predict_step, tiny_network, hand_batch):
@@ -53,24 +50,28 @@ def test_predict_step_is_deterministic_and_pure(predict_step, tiny_network, hand
     jax.tree.map(np.testing.assert_array_equal, before, arrays)
 
 
-def test_predict_is_independent_of_the_rest_of_the_batch(predict_crops, hand_batch):
+def test_predict_is_independent_of_the_rest_of_the_batch(run_network, tiny_network, hand_batch):
     """Stored statistics are used, not those of the batch."""
-    image = eval_view(hand_batch, 64).image
-    together = predict_crops(image)
-    for row in range(4):
-        alone = predict_crops(image[row : row + 1])
-        for a, b in zip(alone, together, strict=True):
-            np.testing.assert_allclose(a[0], b[row], atol=1e-5)
-    assert float(jnp.abs(together.verts[0] - together.verts[1]).max()) > 1e-6
+    net, image = tiny_network, eval_view(hand_batch, 64).image
+    others = jnp.concatenate([image[:1], 0.5 * image[:0:-1]])
+    first, second = (
+        run_network(net.eval_graphdef, net.params, net.stats, x) for x in (image, others)
+    )
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a[0], b[0], atol=1e-5)
+    assert float(jnp.abs(first.verts[1] - second.verts[1]).max()) > 1e-6
 
 
-def test_graphdefs_of_training_and_inference_differ_in_the_statistics(tiny_network, hand_batch):
+def test_graphdefs_of_training_and_inference_differ_in_the_statistics(
+    run_network, tiny_network, hand_batch
+):
     """Inference uses the stored statistics; training does not."""
     net, image = tiny_network, eval_view(hand_batch, 64).image
     wider = jax.tree.map(lambda leaf: 4 * leaf + 0.1, net.stats)
-    run = jax.jit(predict, static_argnums=0)
-    inferred = [run(net.eval_graphdef, net.params, stats, image) for stats in (net.stats, wider)]
-    trained = [run(net.graphdef, net.params, stats, image) for stats in (net.stats, wider)]
+    inferred = [
+        run_network(net.eval_graphdef, net.params, stats, image) for stats in (net.stats, wider)
+    ]
+    trained = [run_network(net.graphdef, net.params, stats, image) for stats in (net.stats, wider)]
     assert float(jnp.abs(inferred[0].verts - inferred[1].verts).max()) > 1e-5
     np.testing.assert_array_equal(trained[0].verts, trained[1].verts)
 
@@ -92,20 +93,19 @@ def test_to_camera_inverts_eval_view(hand_batch, regressor, size):
 def test_to_camera_inverts_unrotated_augmented_view(hand_batch, regressor):
     config = AugmentConfig(size=96, rotation_probability=0.0)
     keys = jax.random.split(jax.random.key(0), 4)
-    view = augmented_view(hand_batch, keys, config)
+    view = jax.jit(functools.partial(augmented_view, config=config))(hand_batch, keys)
     truth = Prediction(view.verts, view.landmarks_01)
     hands = to_camera(truth, view.img_from_crop, hand_batch.intrinsics, regressor, 96)
     np.testing.assert_allclose(hands.joints_m, hand_batch.joints_m, atol=1e-4)
 
 
 def test_predict_step_places_the_prediction_in_camera_space(
-    predict_step, predict_crops, tiny_network, hand_batch, regressor
+    predict_step, run_network, tiny_network, hand_batch, regressor
 ):
     size, arrays = tiny_network.image_size, (tiny_network.params, tiny_network.stats)
     view = eval_view(hand_batch, size)
-    want = to_camera(
-        predict_crops(view.image), view.img_from_crop, hand_batch.intrinsics, regressor, size
-    )
+    prediction = run_network(tiny_network.eval_graphdef, *arrays, view.image)
+    want = to_camera(prediction, view.img_from_crop, hand_batch.intrinsics, regressor, size)
     got = predict_step(*arrays, hand_batch)
     np.testing.assert_allclose(got.landmarks_px, want.landmarks_px, atol=1e-2)
     # An untrained mesh is almost a point, so its depth is ill-conditioned; its shape is not.
@@ -176,7 +176,7 @@ def test_to_camera_uses_silhouettes(hand_batch, regressor):
 
 
 class TrueHands(nnx.Module):
-    """Predicts fixed hands for whatever crops."""
+    """Predicts fixed hands for any crops."""
 
     def __init__(self, prediction):
         self.prediction = nnx.data(jax.tree.map(nnx.Variable, prediction))
@@ -189,15 +189,14 @@ class TrueHands(nnx.Module):
         )
 
 
-def test_crop_step_takes_optional_extents(hand_batch, regressor):
+def test_crop_step_uses_extents(hand_batch, regressor):
     prediction, img_from_crop, extents = boxed(hand_batch, 0.9)
     graphdef, state = nnx.split(TrueHands(prediction))
     step = make_crop_step(graphdef, regressor, 64)
     crops, k = np.zeros((4, 64, 64, 3), np.uint8), hand_batch.intrinsics
-    for given in ((), (extents,)):
-        want = to_camera(prediction, img_from_crop, k, regressor, 64, *given)
-        hands = step(state, {}, crops, img_from_crop, k, *given)
-        np.testing.assert_allclose(hands.verts_m, want.verts_m, atol=1e-4)
+    want = to_camera(prediction, img_from_crop, k, regressor, 64, extents)
+    hands = step(state, {}, crops, img_from_crop, k, extents)
+    np.testing.assert_allclose(hands.verts_m, want.verts_m, atol=1e-4)
 
 
 def products(function, *arguments, platform):

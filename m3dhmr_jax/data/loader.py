@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from m3dhmr_jax.data import freihand
-from m3dhmr_jax.data import workers as worker_processes
+from m3dhmr_jax.runtime import workers as worker_processes
 from m3dhmr_jax.types import Batch
 
 PREFETCHED_BATCHES = 4

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from m3dhmr_jax.camera.pinhole import project
-from m3dhmr_jax.data.augment import FREIHAND_IMAGE_PX
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.types import Batch, FloatArray
+from m3dhmr_jax.types import FREIHAND_IMAGE_PX, Batch, FloatArray
 
 PCK_PX = 5.0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from m3dhmr_jax.data.workers import end_with_parent
 from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.runtime.workers import end_with_parent
 from m3dhmr_jax.synthetic.imaging import encode_image, encode_mask
 from m3dhmr_jax.synthetic.recipe import Recipe
 from m3dhmr_jax.synthetic.render import rasterise_scene, render_image, visible_hand_mask

@@ -24,6 +24,7 @@ from benchmarks import (
     throughput,
 )
 from m3dhmr_jax.checkpoints.weights import load_weights, save_weights
+from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import predict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,7 +183,22 @@ def test_root_recovery_solves_both(line_of, monkeypatch):
     monkeypatch.setattr(root_recovery, "N_PROBLEMS", 4)
     monkeypatch.setattr(root_recovery, "BATCH", 8)
     line = line_of(root_recovery.main, root_recovery.make_problems(), rounds=1)
-    assert set(line["off_mm"]) == set(line["solves_per_s"]) == {"ours", "slsqp"}
+    assert set(line["errors_mm"]) == set(line["solves_per_s"]) == {"ours", "slsqp"}
+    without, with_masks = (line["silhouettes_mm"][name][0] for name in ("without", "with"))
+    assert with_masks < without
+
+
+@pytest.mark.long
+def test_masks(line_of, monkeypatch, tiny_network):
+    """Also for an untrained network, which places hands anywhere."""
+    masks = pytest.importorskip("benchmarks.masks")
+    network = tiny_network
+    predictor = masks.HandMeshPredictor(network, load_builtin(), network.params, network.stats)
+    monkeypatch.setattr(masks.HandMeshPredictor, "from_checkpoint", lambda _: predictor)
+    line = line_of(masks.main, ["--checkpoint", "tiny", "--count", "3"])
+    errors_mm = [errors["root_mean"] for errors in line["errors_mm"].values()]
+    assert len(set(errors_mm)) == 3
+    assert np.isfinite(errors_mm).all()
 
 
 @pytest.mark.long

@@ -164,6 +164,7 @@ def test_recover_root_bounds_degenerate_landmarks(fit, spread_px, size):
     assert (jnp.diagonal(root.covariance_m2) > 0).all()
 
 
+@pytest.mark.long
 def test_recover_root_gradient_matches_finite_differences(points, fit):
     landmarks_px = project_noisy(points, noise_px=1.0)
     landmarks_px[7] += 40

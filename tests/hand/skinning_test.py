@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,9 @@ def hand():
     return load_builtin()
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def posed(hand, pose, shape=MEAN_SHAPE):
-    return pose_hand(hand, rotations_from_pose(hand, jnp.asarray(pose)), shape)
+    return pose_hand(hand, rotations_from_pose(hand, pose), shape)
 
 
 def random_pose(seed, scale=0.4):

@@ -1,0 +1,58 @@
+"""What a command line reports in one line, and its exit codes."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from absl import flags
+
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.runtime.files import DiskFullError
+from m3dhmr_jax.runtime.preemption import EXIT_CODE, Preempted
+
+USER_ERROR, RUN_FAILED = 2, 1
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Exits with one line for a user's mistake or a failed run; other errors keep their traceback.
+
+    The code is 2 for a user's mistake, 1 for a run that fails later, 143 after SIGTERM.
+    """
+    try:
+        yield
+    except UserError as error:
+        _exit(f"Error: {error}", USER_ERROR)
+    except (DiskFullError, ChildProcessError, FloatingPointError) as error:
+        _exit(f"Error: {error}", RUN_FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _exit(f"Error: {error}", RUN_FAILED)
+    except Preempted as error:
+        _exit(f"Preempted {error}", EXIT_CODE)
+
+
+def parse_flags(arguments: list[str]) -> list[str]:
+    """Parses absl's flags and the config's; exits with one line at one that is not valid."""
+    rest = arguments[:1]
+    try:
+        rest = flags.FLAGS(arguments)
+        message = f"unknown argument {' '.join(rest[1:])}" if rest[1:] else ""
+    except (flags.Error, OSError) as error:
+        first, *traceback = str(error).strip().splitlines()  # The latter of a config file.
+        reason = re.sub(r"^[\w.]+: ", "", traceback[-1]) if traceback else ""
+        message = f"{first.removesuffix(' Error whilst parsing config file:')} {reason}".strip()
+    except (AttributeError, KeyError, TypeError) as error:
+        fields = ", ".join(a for a in arguments if a.lstrip("-").startswith("config."))
+        message = f"unknown config field in {fields}: {error}; see configs/resnet18.py"
+    if message:
+        _exit(f"Error: {message}", USER_ERROR)
+    return rest
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)
