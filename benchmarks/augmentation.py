@@ -12,26 +12,9 @@ import numpy as np
 
 from benchmarks.measure import interleaved, record, table
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
-from m3dhmr_jax.types import Batch
+from m3dhmr_jax.data.fake import fake_batch
 
 N_IMAGES, PHOTO_PX = 32, 224
-
-
-def make_batch() -> Batch:
-    """Noise for photos: the time does not depend on what they show."""
-    rng = np.random.default_rng(0)
-    verts_m = rng.uniform(-0.1, 0.1, (N_IMAGES, 778, 3)).astype(np.float32)
-    verts_m[..., 2] += 0.7
-    intrinsics = np.array([[480, 0, 112], [0, 480, 112], [0, 0, 1]], np.float32)
-    return Batch(
-        image=rng.integers(0, 256, (N_IMAGES, PHOTO_PX, PHOTO_PX, 3), dtype=np.uint8),
-        intrinsics=np.tile(intrinsics, (N_IMAGES, 1, 1)),
-        joints_m=verts_m[:, :21],
-        verts_m=verts_m,
-        bbox_px=np.tile(np.array([55, 60, 110, 95], np.float32), (N_IMAGES, 1)),
-        index=np.arange(N_IMAGES),
-        valid=np.ones(N_IMAGES, bool),
-    )
 
 
 def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -53,7 +36,7 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
 
 
 def main(*, rounds: int = 15) -> None:
-    batch, config, rng = make_batch(), AugmentConfig(), np.random.default_rng(1)
+    batch, config, rng = fake_batch(N_IMAGES, PHOTO_PX), AugmentConfig(), np.random.default_rng(1)
     augment = jax.jit(lambda batch, key, step: two_views(batch, key, step, config))
     on_device, key = jax.tree.map(jnp.asarray, batch), jax.random.key(0)
     functions = {

@@ -14,30 +14,12 @@ import jax
 import numpy as np
 
 from benchmarks.measure import interleaved, record, table
-from benchmarks.scoring import N_SAMPLES, Samples, make_samples
+from benchmarks.scoring import N_SAMPLES, make_samples
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
+from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.inference import make_predict_step
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
-from m3dhmr_jax.types import Batch
-
-PHOTO_PX = 224
-
-
-def batch_of(samples: Samples) -> Batch:
-    """Photos of noise for the hands of a batch."""
-    n = len(samples.joints_m)
-    rng = np.random.default_rng(0)
-    intrinsics = np.array([[480, 0, 112], [0, 480, 112], [0, 0, 1]], np.float32)
-    return Batch(
-        image=rng.integers(0, 256, (n, PHOTO_PX, PHOTO_PX, 3), np.uint8),
-        intrinsics=np.tile(intrinsics, (n, 1, 1)),
-        joints_m=samples.joints_m.astype(np.float32),
-        verts_m=samples.verts_m.astype(np.float32),
-        bbox_px=np.tile(np.array([47, 47, 130, 130], np.float32), (n, 1)),
-        index=np.arange(n, dtype=np.int32),
-        valid=np.ones(n, bool),
-    )
 
 
 def main(name: str = "configs/resnet18.py", *, n: int = N_SAMPLES) -> None:
@@ -51,7 +33,7 @@ def main(name: str = "configs/resnet18.py", *, n: int = N_SAMPLES) -> None:
     count = -(-n // size)
     samples = make_samples(count * size)  # The last batch is filled up, as in evaluation.
     rows = itertools.cycle(np.arange(count * size).reshape(count, size))
-    photos, errors = batch_of(Samples(*(each[:size] for each in samples))), []
+    photos, errors = fake_batch(size), []
 
     def answer() -> object:
         return predict_step(network.params, network.stats, photos)

@@ -16,7 +16,6 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from benchmarks.measure import peak_memory_mb, record, table, timing
@@ -24,11 +23,11 @@ from benchmarks.systems import load_config, size_of
 from m3dhmr_jax import losses
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.data.augment import AugmentConfig
-from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.training import optim
 from m3dhmr_jax.training.step import Objective, init_state, make_train_step
-from m3dhmr_jax.types import Batch, Config
+from m3dhmr_jax.types import Config
 
 PEAK_TFLOPS = {  # Dense, SXM; float32 products are TF32 there, JAX's default.
     ("H100", "bfloat16"): 989.4,
@@ -44,23 +43,6 @@ def peak_tflops(device_kind: str, compute_dtype: str) -> float | None:
         if name in device_kind and of_type == compute_dtype:
             return tflops
     return None
-
-
-def examples(hand: HandModel, n: int) -> Batch:
-    """The hand of rest in front of a camera, on noise."""
-    rng = np.random.default_rng(0)
-    place_m = np.array([0, 0, 0.6]) - hand.verts_m.mean(axis=0)
-    verts_m = np.repeat((hand.verts_m + place_m)[None], n, axis=0).astype(np.float32)
-    intrinsics = np.array([[450, 0, 112], [0, 450, 112], [0, 0, 1]], np.float32)
-    return Batch(
-        image=rng.integers(0, 256, (n, 224, 224, 3), np.uint8),
-        intrinsics=np.repeat(intrinsics[None], n, axis=0),
-        joints_m=(hand.joint_regressor @ verts_m).astype(np.float32),
-        verts_m=verts_m,
-        bbox_px=np.repeat(np.array([[50, 50, 120, 120]], np.float32), n, axis=0),
-        index=np.arange(n, dtype=np.int32),
-        valid=np.ones(n, bool),
-    )
 
 
 def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], float | None]:
@@ -82,7 +64,7 @@ def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], floa
     mesh = sharding.device_mesh()
     state = init_state(network.params, network.stats, optimizer, config.optim.ema_decay)
     state, key = sharding.replicate(state, mesh), jax.random.key(0)
-    batch = sharding.shard(examples(hand, config.batch_size), mesh)
+    batch = sharding.shard(fake_batch(config.batch_size), mesh)
     step = sharding.jit_step(step, mesh).lower(state, batch, key).compile()
     key = jax.device_put(key, sharding.replicated(mesh))
     times_ms = []
