@@ -98,6 +98,7 @@ def test_test_set_batches_read_with_the_configured_threads(monkeypatch, tiny_con
 
     def eval_batches(*_, **kwargs):
         calls.append(kwargs)
+        return iter(())
 
     monkeypatch.setattr(evaluation.loader, "eval_batches", eval_batches)
     evaluation.test_set_batches(tiny_config(**{"data.loader.threads": 7}), tmp_path)
