@@ -12,12 +12,12 @@ import sys
 
 import jax
 import numpy as np
-from m3dhmr_jax.data.fake import fake_batch
 
 from benchmarks.measure import interleaved, record, table
 from benchmarks.scoring import N_SAMPLES, make_samples
 from benchmarks.systems import load_config
 from m3dhmr_jax.builders import create_network, load_hand
+from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.inference import make_predict_step
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
 

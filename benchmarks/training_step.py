@@ -15,13 +15,14 @@ import time
 from typing import Any
 
 import jax
-from m3dhmr_jax.data.fake import fake_batch
 
 from benchmarks.measure import peak_memory_mb, record, table, timing
 from benchmarks.systems import load_config, size_of
-from m3dhmr_jax.builders import create_optimizer, load_hand
+from m3dhmr_jax.builders import load_hand
+from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.tasks import create_task
+from m3dhmr_jax.training.optim import create_optimizer
 from m3dhmr_jax.training.step import init_state
 from m3dhmr_jax.training.train import Schedule, create_step
 from m3dhmr_jax.types import Config

@@ -40,6 +40,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
     rest = arguments[:1]
     try:
         rest = flags.FLAGS(arguments)
+        getattr(flags.FLAGS.config, "task", None)  # Raises OSError if there is no such file.
         message = f"unknown argument {' '.join(rest[1:])}" if rest[1:] else ""
     except (flags.Error, OSError) as error:
         first, *traceback = str(error).strip().splitlines()  # The latter of a config file.

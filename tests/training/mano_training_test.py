@@ -1,4 +1,4 @@
-"""A set rendered from the user's MANO goes through the same commands as any other."""
+"""A set rendered from the user's MANO is trained on and evaluated like any other."""
 
 import json
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.parity
-def test_one_epoch_trains_and_is_scored(run_main, reference, tmp_path):
+def test_run_with_mano_trains_and_evaluates(run_main, reference, tmp_path):
     result = run_main(
         tmp_path / "run",
         f"--config.hand={reference / 'mano' / 'MANO_RIGHT.pkl'}",

@@ -8,12 +8,13 @@ import optax
 import pytest
 
 from m3dhmr_jax import losses
-from m3dhmr_jax.builders import create_pretraining, read_run
+from m3dhmr_jax.builders import create_pretraining
+from m3dhmr_jax.checkpoints.restore import read_run
 from m3dhmr_jax.checkpoints.weights import save_weights
 from m3dhmr_jax.data.augment import AugmentConfig
-from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.training.step import Objective, init_state, make_train_step
+
+pytestmark = pytest.mark.long
 
 PRETRAIN = "pretrain2d.py:network=quickstart"
 SCORES = {"landmark_error_px", "landmark_median_px", "pck_5px"}
@@ -41,13 +42,13 @@ def steps_in(workdir):
     return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
 
 
-def test_training_lowers_both_terms(tiny_config, hand_batch):
-    """On four photos that are always cropped alike."""
+def test_pretraining_lowers_both_loss_terms(tiny_config, hand_batch):
+    """On four images that are always cropped alike."""
     config = tiny_config(task="landmarks")
     network = create_pretraining(config)
-    chance = ("scale_jitter", "rotation_probability", "shift")
+    geometry = ("scale_jitter", "rotation_probability", "shift")
     colour = ("brightness", "contrast", "saturation", "hue")
-    still = AugmentConfig(network.image_size, **dict.fromkeys((*chance, *colour), 0.0))
+    still = AugmentConfig(network.image_size, **dict.fromkeys((*geometry, *colour), 0.0))
 
     def loss_terms_fn(*views, valid):
         return losses.two_view_terms_2d(*views, valid=valid, sigma_cells=1.5)
@@ -66,7 +67,7 @@ def test_training_lowers_both_terms(tiny_config, hand_batch):
         assert history[-1][name] < 0.5 * history[0][name], name
 
 
-def test_a_pretraining_is_scored_by_its_landmarks_beside_the_mean_ones(pretrained):
+def test_pretraining_is_scored_next_to_the_mean_landmarks(pretrained):
     workdir, result = pretrained
     assert "step 24: landmark_error_px" in result.stdout + result.stderr
     assert "mean landmarks" in result.stdout
@@ -77,49 +78,43 @@ def test_a_pretraining_is_scored_by_its_landmarks_beside_the_mean_ones(pretraine
         assert all(np.isfinite(list(scores[row].values())))
 
 
-def test_the_best_checkpoint_is_that_of_the_smallest_landmark_error(tiny_config):
-    task = create_task(
-        tiny_config(task="landmarks", **{"loss.heatmap_sigma_cells": 1.5}), load_builtin()
-    )
-    assert task.best_metric == "landmark_error_px"
-    assert task.best_metric in task.reported_metrics
-
-
-def test_a_main_run_starts_from_it_and_says_so(started):
+def test_run_starts_from_a_pretraining(started):
     workdir, result = started
     assert "Starting from" in result.stdout
     assert "unused: heatmap_head, map_head" in result.stdout
     assert steps_in(workdir)[-1] == 3
 
 
-def test_a_run_that_goes_on_does_not_start_again(run_main, started):
-    """Where it once started from may be gone."""
+def test_resumed_run_ignores_init_from(run_main, started):
+    """The source may be gone."""
     workdir, _ = started
     flags = ("--mode=train", "--config.epochs=2.0", "--config.init_from=nowhere/at/all")
     result = run_main(workdir, *flags)
     assert result.returncode == 0, result.stderr
-    assert "Going on from step 3" in result.stdout
+    assert "Resuming from step 3" in result.stdout
     assert "Starting from" not in result.stdout
 
 
 @pytest.mark.parametrize(
     ("config", "flags", "words"),
     [
-        ("quickstart.py", ["--config.init_from=nowhere/at/all"], "nowhere/at/all: no such"),
-        ("quickstart.py", ["--config.task=segments"], "task='segments' must be 'mesh' or"),
-        (PRETRAIN, ["--mode=predict", "--images=docs"], "answers no mesh"),
-        (PRETRAIN, ["--config.eval.save_predictions=True", "--mode=evaluate"], "needs meshes"),
-        ("pretrain2d.py:network=resnet17", [], "network=resnet17 must be one of resnet18,"),
+        ("quickstart.py", ["--config.task=segments"], "task='segments'"),
+        (
+            PRETRAIN,
+            ["--config.eval.save_predictions=True", "--mode=evaluate"],
+            "eval.save_predictions=True",
+        ),
+        ("pretrain2d.py:network=resnet17", [], "network=resnet17"),
     ],
 )
-def test_bad_input_is_named_in_one_line(run_main, tmp_path, config, flags, words):
+def test_run_rejects_bad_input(run_main, tmp_path, config, flags, words):
     result = run_main(tmp_path / "run", *flags, config=config)
-    assert result.returncode == (2 if "--mode=predict" in flags else 1)
+    assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert words in result.stderr
 
 
-def test_a_weights_file_scores_as_the_checkpoint_it_was_made_of(run_main, trained, tmp_path):
+def test_weights_file_scores_as_its_checkpoint(run_main, trained, tmp_path):
     weights = read_run(trained[0])
     save_weights(tmp_path / "weights", weights.params, weights.stats, {})
     flags = ("--mode=evaluate", f"--config.eval.checkpoint={tmp_path / 'weights'}")

@@ -1,4 +1,4 @@
-"""Every system of the README: built, trained for a step and evaluated, all of it small."""
+"""Every system of the README, reduced: built, trained for a step and evaluated."""
 
 import jax
 import jax.numpy as jnp
@@ -26,19 +26,13 @@ REDUCED = {
 
 
 def abstract(config):
-    """The task without its network's arrays, and the shapes of those."""
-    kept = []
-
-    def build():
-        kept.append(create_task(config, load_builtin()))
-        return kept[0].network.params, kept[0].network.stats
-
-    params, stats = jax.eval_shape(build)
-    return kept[0], params, stats
+    """The task with an abstract network, and the shapes of its arrays."""
+    task = create_task(config, load_builtin(), abstract=True)
+    return task, task.network.params, task.network.stats
 
 
-def drawn(rng, shape):
-    """Parameters that leave no part asleep: kernels about average what they see, biases are 1."""
+def active(rng, shape):
+    """Parameters that leave no unit inactive: kernels average their inputs, biases are 1."""
     if len(shape) == 1:
         return rng.normal(1.0, 0.1, shape)
     return np.abs(rng.normal(0, 1 / np.prod(shape[:-1]), shape))
@@ -59,16 +53,16 @@ def to_hands():
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_every_system_takes_a_step_and_is_evaluated(name, hand_batch, to_hands):
+def test_system_takes_a_step_and_is_evaluated(name, hand_batch, to_hands):
     config = load_config(name)
     config.update_from_flattened_dict(REDUCED)
     if "ablation" in name:  # All have the backbone of configs/resnet18.py, which is here as it is.
         config.model.blocks = (1, 1, 1, 1)
     task, params, stats = abstract(config)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: jnp.asarray(drawn(rng, x.shape), x.dtype), params)
+    params = jax.tree.map(lambda x: jnp.asarray(active(rng, x.shape), x.dtype), params)
     stats = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), stats)
-    optimizer = optax.sign_sgd(1e-2)  # Moves whatever has a slope.
+    optimizer = optax.sign_sgd(1e-2)  # Moves every parameter that has a gradient.
     train_step = make_train_step(
         task.network.graphdef,
         task.loss_terms_fn,
@@ -104,12 +98,12 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_head_is_of_its_system(name):
+def test_head_has_the_shapes_of_its_system(name):
     _, params, _ = abstract(load_config(name))
     assert {key: leaf.shape for key, leaf in params["decoder"]["head"].items()} == HEADS[name]
 
 
-def test_multiplications_are_counted_in_every_kind_of_step():
+def test_multiply_adds_counts_convolutions_and_products():
     kernel, matrix = jnp.ones((3, 3, 2, 5)), jnp.ones((5, 7))
 
     @jax.jit
@@ -119,15 +113,15 @@ def test_multiplications_are_counted_in_every_kind_of_step():
         return 2.0 * jnp.einsum("bhwc,cd->bhwd", y, matrix)
 
     traced = jax.make_jaxpr(program)(jnp.ones((1, 8, 8, 2)))
-    places = 4 * 4
-    assert multiply_adds(traced.jaxpr) == places * (3 * 3 * 2 * 5 + 5 * 7 + 7)
+    positions = 4 * 4
+    assert multiply_adds(traced.jaxpr) == positions * (3 * 3 * 2 * 5 + 5 * 7 + 7)
 
 
-def test_another_kernel_adds_its_parameters_and_nothing_else():
+def test_size_of_grows_with_kernels_by_their_parameters():
     two = size_of(load_config("configs/ablation.py:kernels=2"))
     _, params, _ = abstract(load_config("configs/ablation.py:kernels=4"))
     widths = ((256, 256), (256, 128), (128, 64), (64, 32))
     per_kernel = sum(9 * c + c + c * d + d + c // 2 + 1 for c, d in widths)
     four = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert four - two.parameters == 2 * per_kernel
-    assert two.multiply_adds > two.parameters  # Convolutions use theirs at many places.
+    assert two.multiply_adds > two.parameters  # Convolutions use theirs at many positions.
