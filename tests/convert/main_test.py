@@ -58,8 +58,8 @@ def test_a_resnet_becomes_a_start(folder, tmp_path, capsys):
     assert "left: 2, ImageNet classifier, not needed: fc.weight, fc.bias" in said
     assert "left: 20, BatchNorm counters, not needed: bn1.num_batches_tracked, " in said
     assert "fresh: 115 of the network's, which no such file has: backbone/encoding_conv, " in said
-    assert "backbone/stack1/narrow" in said
-    assert "decoder, landmarks" in said
+    assert "backbone/stack1/lateral" in said
+    assert "decoder, landmark_head" in said
     written = load_weights(out)
     assert len(written.params) + len(written.stats) == 195
     assert written.metadata["network"] == "ResNet-18"
