@@ -131,5 +131,4 @@ class M3DHMR(nnx.Module):
         encoding, maps = self.backbone(image.astype(self.dtype))
         landmarks_01 = self.landmark_head(maps)
         pose_features = sample_at(encoding, landmarks_01)  # F^p = F^e(L^p), eq. 1.
-        verts = self.decoder(pose_features)
-        return Prediction(verts.astype(jnp.float32), landmarks_01)
+        return Prediction(self.decoder(pose_features), landmarks_01)

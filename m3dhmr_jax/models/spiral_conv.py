@@ -167,8 +167,9 @@ class DynamicSpiralConv(nnx.Module):
         depthwise_init = nnx.initializers.variance_scaling(2 * k, "fan_in", "normal", **axes)
         pointwise_init = nnx.initializers.variance_scaling(k, "fan_in", "normal", **axes)
         self.dtype = dtype
-        self.attn_hidden = nnx.Linear(c, c // 2, dtype=dtype, rngs=rngs)
-        self.attn_logits = nnx.Linear(c // 2, k, dtype=dtype, rngs=rngs)
+        # In float32 for every dtype: the softmax amplifies the rounding of its logits.
+        self.attn_hidden = nnx.Linear(c, c // 2, dtype=jnp.float32, rngs=rngs)
+        self.attn_logits = nnx.Linear(c // 2, k, dtype=jnp.float32, rngs=rngs)
         self.depthwise = nnx.Param(depthwise_init(rngs.params(), (k, length, c)))
         self.depthwise_bias = nnx.Param(jnp.zeros((k, c)))
         self.pointwise = nnx.Param(pointwise_init(rngs.params(), (k, c, d)))

@@ -19,7 +19,7 @@ from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from tests.convert.torch_writer import save_legacy, save_zip
 from tests.reference_weights import assert_matches, generate, load_outputs, load_rule, run
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.long]  # Compiles the complete network.
 DECODERS = {"dsconv": "decoder_dsconv", "spiral": "decoder_spiralconv"}
 RESNETS = {"resnet18": (resnet18, save_legacy), "resnet34": (resnet34, save_zip)}
 

@@ -33,6 +33,7 @@ def resnet(trees_of):
     return arrays, trees_of(recognise(arrays))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("operator", DECODER_KEYS)
 def test_convert_fills_a_complete_mobrecon(operator, trees_of):
     arrays = mobrecon(operator, trees_of)
@@ -53,6 +54,7 @@ def test_convert_fills_a_complete_mobrecon(operator, trees_of):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", BLOCKS)
 def test_convert_fills_both_stacks_from_a_resnet(depth, trees_of):
     arrays = torchvision_resnet(BLOCKS[depth])
@@ -110,6 +112,7 @@ def test_convert_finds_a_prefixed_network(resnet, prefix):
     assert "outside the network" in found.unused["optimizer.0"]
 
 
+@pytest.mark.long
 def test_convert_accepts_mobrecons_backbone_alone(trees_of):
     complete = mobrecon("dsconv", trees_of)
     for prefix in ("", "state_dict.module."):

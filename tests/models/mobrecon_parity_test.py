@@ -15,7 +15,7 @@ from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from m3dhmr_jax.models.spiral_conv import upsample
 from tests.reference_weights import assert_matches, fill, generate, load_outputs, load_rule, run
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.long]  # Compiles the complete network.
 DECODERS = {"dsconv": "decoder_dsconv", "spiral": "decoder_spiralconv"}
 # Defined in MobRecon but never called.
 UNUSED = r"backbone\.dense_stack1\.(dense[45]|senet3)\."

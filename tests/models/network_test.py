@@ -50,6 +50,7 @@ def test_stem_and_stages_match_torchvision_parameter_count(blocks, torchvision):
     assert count(stem, *hourglass.stages) == torchvision
 
 
+@pytest.mark.long
 def test_network_output_shapes(hierarchy):
     model = nnx.eval_shape(lambda: M3DHMR(ModelConfig(), hierarchy, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
@@ -135,6 +136,43 @@ def test_roi_head_is_confined_to_each_region(hierarchy):
         before = after
 
 
+def decoder_pair(hierarchy):
+    """Decoders with equal parameters that compute in float32 and in bfloat16.
+
+    The untrained lifting matrix makes all vertices alike, a mesh of almost a point, whose relative
+    error says nothing; theirs is as different per vertex as a trained one.
+    """
+    for dtype in (jnp.float32, jnp.bfloat16):
+        decoder = MeshDecoder(
+            21, 8, (8, 8, 8, 4), hierarchy, kernels=2, dtype=dtype, rngs=nnx.Rngs(0)
+        )
+        decoder.lifting_matrix[...] = jax.random.normal(jax.random.key(1), (49, 21)) / 4
+        yield decoder
+
+
+def test_bfloat16_head_places_vertices_as_float32(hierarchy):
+    """In bfloat16 a vertex at 0.5 to 1 units would be rounded to a grid of 0.8 mm."""
+    full, low = decoder_pair(hierarchy)
+    features = jax.random.uniform(jax.random.key(0), (1, 778, 4)).astype(jnp.bfloat16)
+    spirals = full.head_spirals.indices
+    want = full.head(features.astype(jnp.float32), spirals)
+    assert 0.5 < jnp.abs(want).max() < 2
+    np.testing.assert_allclose(low.head(features, spirals), want, atol=1e-5)  # 0.002 mm.
+
+
+@pytest.mark.long
+def test_bfloat16_decoder_matches_float32(hierarchy):
+    pose_features = jax.random.normal(jax.random.key(0), (2, 21, 8))
+    want, got = (
+        jax.jit(lambda x, decoder=decoder: decoder(x))(
+            pose_features.astype(decoder.layers[0].dtype)
+        )
+        for decoder in decoder_pair(hierarchy)
+    )
+    assert got.dtype == jnp.float32
+    assert jnp.sqrt(jnp.mean((got - want) ** 2)) < 0.05 * jnp.sqrt(jnp.mean(want**2))
+
+
 def grads_and_residual_bytes(remat):
     """Gradients and statistics of an hourglass, and the size of the saved residuals."""
     module = Hourglass((2, 1), 4, remat=remat, dtype=jnp.float32, rngs=nnx.Rngs(0))
@@ -152,6 +190,7 @@ def grads_and_residual_bytes(remat):
     return jax.jit(jax.grad(loss, has_aux=True))(params), residual_bytes
 
 
+@pytest.mark.long
 def test_remat_saves_memory_and_preserves_gradients():
     (plain, plain_bytes), (remat, remat_bytes) = map(grads_and_residual_bytes, (False, True))
     assert remat_bytes < 0.6 * plain_bytes

@@ -46,6 +46,7 @@ def reached(grads):
     return {name for name, grad in flatten(grads).items() if abs(grad).max() > 0}
 
 
+@pytest.mark.long
 def test_pretrain2d_gradients_reach_the_intended_layers(network, forward):
     params = network[1]
     names = set(names_of(params))

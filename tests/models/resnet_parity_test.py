@@ -32,6 +32,7 @@ def features(trunk, image):
 
 
 @pytest.mark.parity
+@pytest.mark.long
 def test_stem_and_stages_match_torchvision(reference):
     expected = load_outputs(reference / "resnet18_io.npz")
     rule = load_rule(reference / "resnet_params.json")
