@@ -14,15 +14,14 @@ from m3dhmr_jax.inference import (
     GPU_OPTIONS,
     compiler_options,
     hand_errors,
-    landmark_errors_px,
     make_crop_step,
     make_landmark_step,
     make_predict_step,
     predict,
-    project_joints,
     to_camera,
 )
 from m3dhmr_jax.metrics.freihand import batch_metrics
+from m3dhmr_jax.metrics.landmarks import landmark_errors_px, project_joints
 from m3dhmr_jax.models.network import soft_argmax
 from m3dhmr_jax.types import LandmarkPrediction, Prediction
 
