@@ -225,7 +225,7 @@ def test_restore_skips_corrupted(open_checkpoints, tmp_path, caplog, kind):
         step, state, _ = open_checkpoints().restore(state_at(0))
     assert step == 1
     assert_same_bits(state, state_at(1))
-    said = [record.getMessage() for record in caplog.records]
+    said = [each.getMessage() for each in caplog.records if each.name == "absl"]
     assert len(said) == 2, said
     assert said[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is corrupted (")
     assert said[1] == "Resuming from step 1; 2 steps are lost"
