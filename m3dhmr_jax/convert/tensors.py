@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from m3dhmr_jax.convert.plain_pickle import Named, fill
+from m3dhmr_jax.hand.safe_pickle import Named, fill
 
 TYPES = {
     "DoubleStorage": np.dtype(np.float64),
