@@ -1,6 +1,5 @@
-"""Trains, evaluates and uses a network: `python main.py --config=configs/quickstart.py`."""
+"""Trains and evaluates a network: `python main.py --config=configs/quickstart.py`."""
 
-import functools
 import re
 import sys
 from pathlib import Path
@@ -9,18 +8,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from m3dhmr_jax.evaluate.run import evaluate
-from m3dhmr_jax.predict import command
-from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.runtime import preemption, processes
 from m3dhmr_jax.runtime.files import explain_disk_full
 from m3dhmr_jax.training.train import train
 
-MODES = ("train_and_evaluate", "train", "evaluate", "predict")
+MODES = ("train_and_evaluate", "train", "evaluate")
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; runs/<config's name> if none.")
-MODE = flags.DEFINE_enum(
-    "mode", "train_and_evaluate", MODES, "What to do; predict has more: m3dhmr_jax.predict --help."
-)
+MODE = flags.DEFINE_enum("mode", "train_and_evaluate", MODES, "What to do.")
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "One run in several processes: host:port of the first. SLURM etc. know."
 )
@@ -29,14 +24,12 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """The arguments for predict; stops in one line at a flag or field that does not exist."""
+    """Parses the flags; stops in one line at a flag or field that does not exist."""
     flags.FLAGS.set_gnu_getopt(True)
     try:
         rest = flags.FLAGS(arguments, known_only=True)
-        if MODE.value != "predict" and rest[1:]:
-            raise flags.Error(f"Unknown argument {' '.join(rest[1:])}: only predict takes others")
-        if MODE.value == "predict" and any(f.present for f in (COORDINATOR, PROCESSES, PROCESS)):
-            raise flags.Error("--mode=predict runs in one process: it takes no --coordinator etc.")
+        if rest[1:]:
+            raise flags.Error(f"Unknown argument {' '.join(rest[1:])}")
     except flags.Error as error:
         first, *more = str(error).strip().splitlines()
         # What a config file refuses is the last line of a traceback.
@@ -76,11 +69,6 @@ def run(arguments: list[str]) -> None:
     workdir = Path(WORKDIR.value or f"runs/{name}")
     if not flags.FLAGS["verbosity"].present:  # Libraries under this program tell of every file.
         logging.set_verbosity(logging.WARNING)
-    if MODE.value == "predict":
-        parser = command.make_parser("main.py --mode=predict", workdir / "predict")
-        options = parser.parse_intermixed_args(arguments[1:])
-        load = functools.partial(HandMeshPredictor.from_config, config, workdir)
-        sys.exit(command.run_command(options, load))
     with explain_disk_full(workdir):
         processes.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         if MODE.value != "evaluate":

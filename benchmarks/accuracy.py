@@ -30,13 +30,16 @@ from jaxtyping import Int, UInt8
 from benchmarks.measure import record, table
 from benchmarks.systems import SYSTEMS, System, load_config
 from m3dhmr_jax import losses
-from m3dhmr_jax.builders import Network, create_network, create_optimizer, load_hand
+from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.data.augment import AugmentConfig
-from m3dhmr_jax.evaluate.scoring import REPORTED_METRICS, format_score, score_batches
+from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import make_eval_step
+from m3dhmr_jax.metrics.reported import REPORTED_METRICS, format_score
+from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.synthetic import FULL, write_dataset
+from m3dhmr_jax.training.optim import create_optimizer
 from m3dhmr_jax.training.step import Objective, TrainState, init_state, make_train_step
 from m3dhmr_jax.types import Batch, Config
 

@@ -20,11 +20,12 @@ import jax
 
 from benchmarks.measure import record, table, timing
 from benchmarks.systems import load_config
-from m3dhmr_jax.builders import create_optimizer, load_hand
+from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.synthetic import FULL, write_dataset
 from m3dhmr_jax.tasks import create_task
+from m3dhmr_jax.training.optim import create_optimizer
 from m3dhmr_jax.training.step import init_state
 from m3dhmr_jax.training.train import Schedule, create_step
 from m3dhmr_jax.types import Config

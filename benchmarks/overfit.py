@@ -30,13 +30,14 @@ from jaxtyping import Array, Float
 
 from configs import resnet18
 from m3dhmr_jax import losses
-from m3dhmr_jax.builders import Network, create_network
+from m3dhmr_jax.builders import create_network
 from m3dhmr_jax.checkpoints.weights import save_weights
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.data.augment import eval_view
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import make_eval_step
 from m3dhmr_jax.metrics.freihand import scores
+from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.models.layers import sample_at
 from m3dhmr_jax.synthetic import FULL, write_dataset
 from m3dhmr_jax.training import optim

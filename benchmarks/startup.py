@@ -28,16 +28,16 @@ from pathlib import Path
 import jax
 import numpy as np
 from benchmarks.systems import load_config
-from m3dhmr_jax.builders import create_network, load_hand, trained_state
+from m3dhmr_jax.builders import create_network, load_hand
+from m3dhmr_jax.checkpoints.restore import restore_eval_state
 from m3dhmr_jax.inference import make_crop_step
-from m3dhmr_jax.models.folding import fold
+from m3dhmr_jax.models.fast.folding import fold
 
 ends = [time.time()]
 config = load_config(sys.argv[1])
-config.eval.checkpoint = sys.argv[2]
 hand = load_hand(config)
 network = create_network(config, hand, abstract=True)
-state = trained_state(config, network, Path())
+state = restore_eval_state(network, Path(), sys.argv[2])
 graphdef, folded = jax.block_until_ready(fold(network.eval_graphdef, state.params, state.stats))
 side = network.image_size
 step = make_crop_step(graphdef, hand.joint_regressor, side)

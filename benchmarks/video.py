@@ -22,8 +22,8 @@ from jaxtyping import UInt8
 from benchmarks.measure import record, table
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic.recipe import QUICKSTART
-from m3dhmr_jax.synthetic.render import draw, photograph
-from m3dhmr_jax.synthetic.scene import make_kit, sample_scene
+from m3dhmr_jax.synthetic.render import rasterise_scene, render_image
+from m3dhmr_jax.synthetic.scene import prepare_assets, sample_scene
 
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 SECONDS = (5, 30)
@@ -33,9 +33,9 @@ FIRST_BOX = "image,x,y,width,height\n{name},245,165,150,150\n"  # About the hand
 
 def synthetic_photo(seed: int) -> UInt8[np.ndarray, "h w 3"]:
     """One photo of the quickstart's kind."""
-    kit, rng = make_kit(load_builtin()), np.random.default_rng(seed)
-    scene = sample_scene(rng, kit, QUICKSTART)
-    return photograph(rng, scene, kit, draw(scene, kit.surface))[0]
+    assets, rng = prepare_assets(load_builtin()), np.random.default_rng(seed)
+    scene = sample_scene(rng, assets, QUICKSTART)
+    return render_image(rng, scene, assets, rasterise_scene(scene, assets.surface))[0]
 
 
 def frames(seconds: int, seed: int = 0) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> None:
             write_video(video, seconds)
             boxes = folder / "boxes.csv"
             boxes.write_text(FIRST_BOX.format(name=video.name))
-            command = ["m3dhmr_jax.predict", "--checkpoint", options.checkpoint, str(video)]
+            command = ["m3dhmr_jax.cli", "predict", "--checkpoint", options.checkpoint, str(video)]
             command += ["--boxes", str(boxes), "--smooth", "--out", str(folder / f"{seconds}s")]
             runs[seconds] = measure(command)
     heads = ["s of video", "frames/s", "s to the first frame", "MB at most"]

@@ -43,7 +43,6 @@ def get_config() -> ConfigDict:
     config.optim.warmup_epochs = 0.3
     config.optim.lr_decay_epochs = (4.0, 4.9)
     config.optim.lr_decay_factor = 0.25
-    config.optim.ema_decay = 0.99
     config.loss.weights.pose2d = 2.0
     config.loss.weights.con3d = 0.25
     config.loss.weights.con2d = 0.25

@@ -9,7 +9,7 @@ from m3dhmr_jax.data import freihand, loader
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.runtime import processes
 from m3dhmr_jax.synthetic.recipe import RECIPES
-from m3dhmr_jax.synthetic.writer import check_origin, is_finished, origin_of, write_dataset
+from m3dhmr_jax.synthetic.writer import check_manifest, is_finished, manifest, write_dataset
 from tfds_freihand.prepare import prepare
 
 RECORDS_LOOKED_AT = 32
@@ -57,8 +57,8 @@ def _render_once(
         raise ValueError(f"data.source.recipe={recipe!r} must be one of {sorted(RECIPES)}")
     backgrounds, workers = 1, os.cpu_count() or 1
     if is_finished(folder):
-        wanted = origin_of(n_train, n_test, seed, RECIPES[recipe], backgrounds, hand)
-        check_origin(folder, wanted)
+        wanted = manifest(n_train, n_test, seed, RECIPES[recipe], backgrounds, hand)
+        check_manifest(folder, wanted)
         return
     write_dataset(folder, n_train, n_test, seed, workers, RECIPES[recipe], backgrounds, hand)
 

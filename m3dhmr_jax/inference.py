@@ -13,9 +13,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from m3dhmr_jax.camera.pinhole import apply_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine
 from m3dhmr_jax.camera.root_recovery import recover_roots
-from m3dhmr_jax.data.augment import FREIHAND_IMAGE_PX, eval_view, normalise
+from m3dhmr_jax.data.augment import eval_view, normalise
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, Prediction
 
@@ -140,22 +140,6 @@ def make_eval_step(
         return hand_errors(predict_step(params, stats, batch), batch)
 
     return eval_step
-
-
-def project_joints(
-    joints_m: Float[FloatArray, "b n 3"], intrinsics: Float[FloatArray, "b 3 3"]
-) -> Float[Array, "b n 2"]:
-    """Where landmarks are in their photos."""
-    return jax.vmap(project)(jnp.asarray(joints_m), jnp.asarray(intrinsics))
-
-
-def landmark_errors_px(
-    landmarks_px: Float[FloatArray, "b n 2"], batch: Batch
-) -> Float[Array, "b n"]:
-    """Distances to the true landmarks, in pixels of photos brought to FreiHAND's size."""
-    off_px = jnp.asarray(landmarks_px) - project_joints(batch.joints_m, batch.intrinsics)
-    shorter_px = min(batch.image.shape[1:3])
-    return jnp.linalg.norm(off_px, axis=-1) * (FREIHAND_IMAGE_PX / shorter_px)
 
 
 def make_landmark_step(

@@ -5,7 +5,7 @@ import pytest
 from m3dhmr_jax.datasets import open_dataset
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic import QUICKSTART
-from m3dhmr_jax.synthetic.writer import ORIGIN, origin_of
+from m3dhmr_jax.synthetic.writer import MANIFEST, manifest
 
 ASKED = {"synthetic_train": 12, "synthetic_test": 6, "recipe": "quickstart", "seed": 3}
 
@@ -16,8 +16,8 @@ def folder(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "training_xyz.json").write_text("[]")
-    origin = origin_of(12, 6, 3, QUICKSTART, 1, load_builtin())
-    (folder / ORIGIN).write_text(json.dumps(origin))
+    origin = manifest(12, 6, 3, QUICKSTART, 1, load_builtin())
+    (folder / MANIFEST).write_text(json.dumps(origin))
     return folder
 
 
@@ -43,8 +43,8 @@ def test_a_synthetic_set_of_other_settings_is_refused_with_what_differs(
 
 
 def test_a_synthetic_set_of_another_hand_is_refused(folder):
-    origin = json.loads((folder / ORIGIN).read_text())
-    (folder / ORIGIN).write_text(json.dumps(origin | {"hand": "0123"}))
+    origin = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(origin | {"hand": "0123"}))
     with pytest.raises(ValueError, match="hand is '0123' there and"):
         opened(folder)
 
@@ -52,7 +52,7 @@ def test_a_synthetic_set_of_another_hand_is_refused(folder):
 @pytest.mark.parametrize("made_synthetically", [True, False])
 def test_the_right_set_and_one_that_is_not_synthetic_are_read(folder, made_synthetically):
     if not made_synthetically:
-        (folder / ORIGIN).unlink()
+        (folder / MANIFEST).unlink()
     with pytest.raises(FileNotFoundError, match="rgb: no such folder"):  # Past the settings.
         opened(folder, **({} if made_synthetically else {"seed": 4}))
 

@@ -1,10 +1,13 @@
-"""Checkpoints: atomic, written in the background, checked bit by bit when they are read.
+"""Checkpoints: atomic, written in the background, verified bit by bit when they are read.
 
-A checkpoint holds the arrays of a training state and a description of what they belong to. The
-newest and the best are kept. Positions in the data need no room: they follow from the step.
+A checkpoint holds the arrays of a training state, and as JSON the config that they are compatible
+with, their scores and their SHA-256. The newest and the best are kept. The position in the data
+needs no entry: it follows from the step.
 """
 
 import contextlib
+import dataclasses
+import errno
 import hashlib
 import json
 import logging as python_logging
@@ -19,10 +22,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
+from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals, Future
 
-from m3dhmr_jax.checkpoints.weights import flatten
+from m3dhmr_jax.checkpoints.weights import Arrays, flatten
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import processes
-from m3dhmr_jax.runtime.files import DiskFullError, full_disk
+from m3dhmr_jax.runtime.files import DiskFullError, disk_full_reason
 
 Content = TypeVar("Content")
 
@@ -31,14 +36,14 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        directory: made if it is not there.
-        compatibility: what the arrays fit: any JSON tree, stored and compared when they are read.
+        directory: created if it does not exist.
+        compatibility: what the arrays fit: any JSON tree, stored, and compared on restoring.
     """
 
     def __init__(self, directory: Path, compatibility: dict[str, Any]):
-        python_logging.getLogger("absl").addFilter(_not_of_orbax)
+        python_logging.getLogger("absl").addFilter(_drop_orbax_logs)
         self.directory = directory.absolute()
-        self._being_saved: int | None = None
+        self._saving_step: int | None = None
         self.compatibility = json.loads(json.dumps(compatibility))  # As it will be read back.
         keep = preservation_policy.AnyPreservationPolicy(
             [
@@ -61,50 +66,55 @@ class Checkpoints:
     def save(
         self, step: int, state: Any, scores: dict[str, float], error: float | None = None
     ) -> None:
-        """Starts to write; the arrays may be changed or given away when this returns.
+        """Copies the arrays to the host; they may be donated when this returns.
 
-        The smallest `error` makes the best checkpoint; None is for one that was not scored.
+        Hashing and writing go on in the background. The smallest `error` makes the best
+        checkpoint; None: not evaluated.
 
         Raises:
-            OSError: if the one before could not be written, or this one cannot be begun.
+            OSError: if the previous one could not be written, or this one cannot be started.
         """
         self.wait()
-        self._being_saved = step
-        meta = {"compatibility": self.compatibility, "sha256": digest(state), "scores": scores}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._saving_step = step
+        meta = {"compatibility": self.compatibility, "scores": scores}
+        arrays = flatten(state) if processes.is_primary() else {}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=_MetaSave(meta, arrays))
         metrics = {} if error is None else {"error": error}
-        with self._loss_named():
-            if step in self._manager.all_steps():  # Found damaged, and reached again.
+        with self._explain_write_errors():
+            if step in self._manager.all_steps():  # It was corrupted, and training is here again.
                 self._manager.delete(step)
             self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def wait(self) -> None:
-        """Returns when all is written; raises OSError if it cannot be."""
-        with self._loss_named():
+        """Returns when everything is written; raises OSError if it cannot be."""
+        with self._explain_write_errors():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, too."""
-        with self._loss_named():
+        """Waits as well."""
+        with self._explain_write_errors():
             self._manager.close()
 
     @contextlib.contextmanager
-    def _loss_named(self) -> Iterator[None]:
-        """Orbax writes in threads, and tells of their failures, of any kind, at the next call."""
+    def _explain_write_errors(self) -> Iterator[None]:
+        """Orbax writes in threads and reports their errors, of any type, at the next call."""
         try:
             yield
         except Exception as error:
-            step, reason = self._being_saved, full_disk(error)
+            step, reason = self._saving_step, disk_full_reason(error)
             if processes.is_primary():
                 shutil.rmtree(self.directory / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
             self._manager.reload()
             newest = self.newest()
             kept = "there is none yet" if newest is None else f"the newest is that of step {newest}"
-            raise (DiskFullError if reason else OSError)(
-                f"{self.directory}: the checkpoint of step {step} could not be written "
+            message = (
+                f"the checkpoint of step {step} could not be written "
                 f"({reason or _first_line(error)}); {kept}. Make it possible to write there, and "
-                "start the same command again: it goes on from the newest"
-            ) from error
+                "start the same command again: it resumes from the newest"
+            )
+            if reason:
+                raise DiskFullError(f"{self.directory}: {message}") from error
+            raise OSError(errno.EIO, message, str(self.directory)) from error
 
     def newest(self) -> int | None:
         return self._manager.latest_step()
@@ -117,105 +127,144 @@ class Checkpoints:
     def restore(
         self, like: Any, step: int | None = None
     ) -> tuple[int, Any, dict[str, float]] | None:
-        """The step, arrays and scores of the newest intact checkpoint, no newer than `step`.
+        """Step, arrays and scores of the newest valid checkpoint, at most `step`; None: none there.
 
-        `like` has the tree, shapes, types and places that the arrays must have. None if there is
-        no checkpoint. A damaged one is named and the next older one taken.
+        `like` has the tree, shapes, dtypes and shardings that the arrays must have. A corrupted
+        checkpoint is logged and the next older one taken.
 
         Raises:
-            ValueError: if it belongs to another network or hand, or every checkpoint is damaged.
+            UserError: if it is of another network or hand, or every checkpoint is corrupted.
         """
-        found = self._newest_intact(lambda step: self._read(step, like), step)
+        found = self._newest_valid(lambda step: self._read(step, like), step)
         if found is None:
             return None
         step, (state, meta) = found
         return step, state, meta["scores"]
 
-    def restore_anything(self) -> tuple[int, dict[str, Any]] | None:
-        """The step and host arrays of the newest intact checkpoint, whatever they belong to.
+    def restore_anything(
+        self, step: int | None = None, *, compatible: bool = False
+    ) -> tuple[int, dict[str, Any]] | None:
+        """Step and host arrays of the newest valid checkpoint, at most `step`; None: none there.
 
-        The tree is one of dicts with string keys, whatever it was when it was saved.
+        The tree has dicts with string keys in the place of every container that was saved. It may
+        be of any network, unless it must be `compatible`, which is checked as in `restore`.
         """
-        return self._newest_intact(self._read_anything, None)
+        return self._newest_valid(lambda step: self._read_anything(step, compatible), step)
 
-    def _newest_intact(
+    def _newest_valid(
         self, read: Callable[[int], Content], newest: int | None
     ) -> tuple[int, Content] | None:
         steps = sorted(self._manager.all_steps(), reverse=True)
         steps = [s for s in steps if newest is None or s <= newest]
         for candidate in steps:
-            damage, content = None, None
+            corruption, content = None, None
             try:
                 content = read(candidate)
-            except _DamagedError as found:
-                damage = found
-            if processes.any_process(damage is not None):
+            except _CorruptedError as error:
+                corruption = error
+            if processes.any_process(corruption is not None):
                 logging.error(
-                    "Checkpoint %d in %s is damaged (%s); trying an older one",
+                    "Checkpoint %d in %s is corrupted (%s); trying an older one",
                     candidate,
                     self.directory,
-                    damage or "as another process reads it",
+                    corruption or "according to another process",
                 )
                 continue
             if candidate != steps[0]:
                 logging.error(
-                    "Going on from step %d; %d steps are lost", candidate, steps[0] - candidate
+                    "Resuming from step %d; %d steps are lost", candidate, steps[0] - candidate
                 )
             return candidate, cast(Content, content)
         if steps:
-            raise ValueError(
-                f"{self.directory}: all checkpoints (steps {steps}) are damaged; "
-                "delete the folder to start anew, or restore it from a backup"
+            raise UserError(
+                f"{self.directory}: all checkpoints (steps {steps}) are corrupted; "
+                "delete the folder to start again, or restore it from a backup"
             )
         return None
 
     def _read_meta(self, step: int) -> dict[str, Any]:
-        with _damage_in_one_sentence():
-            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with _corruption_errors():
+            args = ocp.args.Composite(meta=_MetaRestore())
             meta = self._manager.restore(step, args=args)["meta"]
             return {name: meta[name] for name in ("compatibility", "sha256", "scores")}
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         meta = self._read_meta(step)
-        differing = _differences(meta["compatibility"], self.compatibility)
-        if differing:
-            raise ValueError(
-                f"checkpoint {step} in {self.directory} belongs to another network or hand: "
-                f"{'; '.join(differing)}; use the config it was trained with or another workdir"
-            )
+        self._check_compatible(step, meta)
         return self._read_state(step, like, meta["sha256"]), meta
 
-    def _read_anything(self, step: int) -> dict[str, Any]:
+    def _check_compatible(self, step: int, meta: dict[str, Any]) -> None:
+        differing = _differences(meta["compatibility"], self.compatibility)
+        if differing:
+            raise UserError(
+                f"checkpoint {step} in {self.directory} is of another network or hand: "
+                f"{'; '.join(differing)}; use the config it was trained with or another workdir"
+            )
+
+    def _read_anything(self, step: int, compatible: bool) -> dict[str, Any]:
         meta = self._read_meta(step)
+        if compatible:
+            self._check_compatible(step, meta)
         folder = self.directory / str(step) / "state"
-        with _damage_in_one_sentence(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with _corruption_errors(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             leaves = reader.metadata(folder).item_metadata.tree
             # To the host: it may have been written on more devices than there are.
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), leaves)
         return self._read_state(step, like, meta["sha256"])
 
     def _read_state(self, step: int, like: Any, sha256: str) -> Any:
-        with _damage_in_one_sentence():
+        with _corruption_errors():
             args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
             state = self._manager.restore(step, args=args)["state"]
         if digest(state) != sha256:
-            raise _DamagedError("its arrays are not those that were written")
+            raise _CorruptedError("its arrays are not those that were written")
         return state
 
 
-class _DamagedError(Exception):
+class _MetaHandler(ocp.JsonCheckpointHandler):
+    """Writes JSON, with the SHA-256 of the arrays, which is computed in the background.
+
+    Orbax gives a checkpoint its name when all of its files are there, this one included.
+    """
+
+    async def async_save(
+        self, directory: Any, item: Any = None, args: "_MetaSave | None" = None
+    ) -> list[Future]:
+        assert args is not None
+        return [CommitFutureAwaitingContractedSignals(self._write(directory, args), name="meta")]
+
+    async def _write(self, directory: Any, args: "_MetaSave") -> None:
+        if processes.is_primary():
+            content = args.content | {"sha256": digest(args.arrays)}
+            (directory / "metadata").write_text(json.dumps(content))
+
+
+@ocp.args.register_with_handler(_MetaHandler, for_save=True)
+@dataclasses.dataclass
+class _MetaSave(ocp.args.CheckpointArgs):
+    content: dict[str, Any]
+    arrays: Arrays
+
+
+@ocp.args.register_with_handler(_MetaHandler, for_restore=True)
+@dataclasses.dataclass
+class _MetaRestore(ocp.args.CheckpointArgs):
+    pass
+
+
+class _CorruptedError(Exception):
     pass
 
 
 @contextlib.contextmanager
-def _damage_in_one_sentence() -> Iterator[None]:
-    """Orbax answers a broken file with one of many exceptions and pages of log."""
+def _corruption_errors() -> Iterator[None]:
+    """Orbax reports a corrupted file by one of many exceptions and pages of log."""
     previous = python_logging.root.manager.disable
     python_logging.disable(python_logging.CRITICAL)
     try:
         yield
     except Exception as error:
-        raise _DamagedError(_first_line(error)) from error
+        raise _CorruptedError(_first_line(error)) from error
     finally:
         python_logging.disable(previous)
 
@@ -225,9 +274,9 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:160]}"
 
 
-def _not_of_orbax(record: python_logging.LogRecord) -> bool:
-    """Its threads log one fault in pages, several times; what it raises is said here instead."""
-    return "/orbax/" not in record.pathname
+def _drop_orbax_logs(record: python_logging.LogRecord) -> bool:
+    """Its threads log one error in pages, several times; `Checkpoints` raises it once."""
+    return "/orbax/" not in record.pathname.replace("\\", "/")
 
 
 def _error(metrics: dict[str, float] | None) -> float:
@@ -247,9 +296,9 @@ def _differences(found: Any, expected: Any, name: str = "") -> list[str]:
 
 
 def digest(tree: Any) -> str:
-    """sha256 over all leaves by name: name, type, shape and bytes."""
+    """SHA-256 over the names, dtypes, shapes and bytes of the leaves, in the order of the names."""
     total = hashlib.sha256()
     for name, array in sorted(flatten(tree).items()):
         total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(array.tobytes())
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return total.hexdigest()

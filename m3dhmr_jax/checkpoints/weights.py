@@ -1,10 +1,9 @@
 """Weights files: the arrays of a network under their names, in the safetensors format.
 
 A tensor's name is its path in the network's tree, after "params/" or "stats/" (BatchNorm's), such
-as "params/backbone/stem/conv1/conv/kernel". The format holds numbers and nothing that could run.
+as "params/backbone/stem/conv1/conv/kernel". The format holds numbers only, nothing executable.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-SHOWN = 8  # Names of each kind in a report; the rest is counted.
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.runtime.files import write_atomic
+
+MAX_NAMES_SHOWN = 8  # Of each kind in a report; the rest is counted.
 Arrays = dict[str, np.ndarray]
 
 
 class Weights(NamedTuple):
-    """The content of a file; names are without "params/" and "stats/"."""
+    """The content of a file; names without "params/" and "stats/"."""
 
     params: Arrays
     stats: Arrays
@@ -27,16 +29,15 @@ class Weights(NamedTuple):
 
 
 class LoadReport(NamedTuple):
-    """What became of every name of a tree and of what was offered to it; no name is twice here."""
+    """Every name of a tree and of the arrays loaded into it, each in one field."""
 
     used: tuple[str, ...]
-    missing: tuple[str, ...]  # In the tree only; left as they were.
-    unused: tuple[str, ...]  # Offered only.
-    wrong_shape: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # (name, offered, tree).
-
-    @property
-    def fits_exactly(self) -> bool:
-        return not (self.missing or self.unused or self.wrong_shape)
+    # In the tree only; these leaves keep their values.
+    missing: tuple[str, ...]
+    # In the file only.
+    unused: tuple[str, ...]
+    # (name, shape in the file, shape in the tree).
+    wrong_shape: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
 
 
 def names_of(tree: Any) -> list[str]:
@@ -54,42 +55,38 @@ def flatten(tree: Any) -> Arrays:
 
 
 def save_weights(path: Path, params: Any, stats: Any, metadata: Mapping[str, str]) -> None:
-    """Writes two pure trees and a description; all or nothing.
+    """Writes two pure trees and metadata, atomically.
 
     Raises:
-        ValueError: if an array holds NaN or infinity.
+        UserError: if an array holds NaN or infinity.
     """
     parts = {"params": flatten(params), "stats": flatten(stats)}
     tensors = {f"{part}/{name}": x for part, each in parts.items() for name, x in each.items()}
     _check_finite(path, tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    # The library writes memory as it lies there, whatever the strides.
-    save_file(
-        {name: np.asarray(x, order="C") for name, x in tensors.items()}, partial, dict(metadata)
-    )
-    os.replace(partial, path)
+    # safetensors writes the memory of an array and ignores its strides.
+    contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
+    with write_atomic(path) as partial:
+        save_file(contiguous, partial, dict(metadata))
 
 
 def load_weights(path: Path) -> Weights:
     """Reads a weights file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is of another kind, cut off or not finite, or its names are not ours.
+        UserError: if it is missing, truncated, not finite or of another format, or its tensors
+            have other names.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
+        raise UserError(f"{path}: no such weights file")
     try:
         with safe_open(path, framework="np") as file:
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = file.metadata() or {}
-    except (SafetensorError, TypeError, AttributeError) as error:  # The latter: number types.
-        raise ValueError(
-            f"{path}: not a whole safetensors file of numbers ({error}): it is cut off or of "
-            "another kind; copy it again, or convert a PyTorch file with python -m "
-            "m3dhmr_jax.convert"
+    except (SafetensorError, TypeError, AttributeError) as error:  # The latter two: its dtypes.
+        raise UserError(
+            f"{path}: not a complete safetensors file of numbers ({error}): it is truncated or of "
+            "another format; copy it again, or convert a PyTorch file with m3dhmr convert"
         ) from error
     parts: dict[str, Arrays] = {"params": {}, "stats": {}}
     foreign = []
@@ -100,29 +97,29 @@ def load_weights(path: Path) -> Weights:
         else:
             foreign.append(name)
     if foreign or not tensors:
-        raise ValueError(
-            f"{path}: {len(foreign)} of its {len(tensors)} tensors are named as no network here "
-            f"names them ({_few(foreign)}): names start with params/ or stats/; convert files of "
-            "other programs with python -m m3dhmr_jax.convert"
+        raise UserError(
+            f"{path}: {len(foreign)} of its {len(tensors)} tensors do not have names of this "
+            f"program ({_few(foreign)}): names start with params/ or stats/; convert files of "
+            "other programs with m3dhmr convert"
         )
     _check_finite(path, tensors)
     return Weights(**parts, metadata=metadata)
 
 
 def load_matching(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, LoadReport]:
-    """`tree` with every leaf replaced that `found` has by name and shape, and a full account.
+    """`tree` with each leaf replaced for which `found` has that name and shape, and a report.
 
-    Leaves keep the tree's number types.
+    Leaves keep the tree's dtypes.
     """
     names, (leaves, structure) = names_of(tree), jax.tree.flatten(tree)
     same_name = {name: leaf.shape for name, leaf in zip(names, leaves, strict=True)}
     same_name = {name: shape for name, shape in same_name.items() if name in found}
     used = {name for name, shape in same_name.items() if found[name].shape == shape}
-    adopted = [
+    loaded = [
         jax.numpy.asarray(found[name], leaf.dtype) if name in used else leaf
         for name, leaf in zip(names, leaves, strict=True)
     ]
-    return jax.tree.unflatten(structure, adopted), LoadReport(
+    return jax.tree.unflatten(structure, loaded), LoadReport(
         used=tuple(name for name in names if name in used),
         missing=tuple(name for name in names if name not in found),
         unused=tuple(name for name in found if name not in same_name),
@@ -134,22 +131,24 @@ def load_matching(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, Load
     )
 
 
-def summarize(adopted: LoadReport) -> list[str]:
-    """What did not fit, a line for each kind there is: how many, and which parts or tensors."""
-    shapes = [f"{name} {offered} not {own}" for name, offered, own in adopted.wrong_shape]
-    common = [*adopted.used, *(name for name, _, _ in adopted.wrong_shape)]
-    missing = parts_of(adopted.missing, [*common, *adopted.unused])
-    unused = parts_of(adopted.unused, [*common, *adopted.missing])
+def summarize(report: LoadReport) -> list[str]:
+    """A line for each kind of mismatch: how many tensors, and which ones or which parts."""
+    shapes = [f"{name} {offered} not {own}" for name, offered, own in report.wrong_shape]
+    common = [*report.used, *(name for name, _, _ in report.wrong_shape)]
+    missing = parts_of(report.missing, [*common, *report.unused])
+    unused = parts_of(report.unused, [*common, *report.missing])
     kinds = {
-        "missing there": (adopted.missing, missing),
-        "unused": (adopted.unused, unused),
-        "of another shape": (adopted.wrong_shape, shapes),
+        "missing in the file": (report.missing, missing),
+        "unused": (report.unused, unused),
+        "of another shape": (report.wrong_shape, shapes),
     }
-    return [f"{len(names)} {kind}: {_few(told)}" for kind, (names, told) in kinds.items() if names]
+    return [
+        f"{len(names)} {kind}: {_few(shown)}" for kind, (names, shown) in kinds.items() if names
+    ]
 
 
 def parts_of(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """The shortest paths that lead to all of `names` and to none of the others."""
+    """The shortest path prefixes that cover all of `names` and none of `others`."""
     shared = {path for name in others for path in _paths_to(name)}
     return list(
         dict.fromkeys(next((p for p in _paths_to(name) if p not in shared), name) for name in names)
@@ -162,14 +161,14 @@ def _paths_to(name: str) -> list[str]:
 
 
 def _few(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = len(names) - MAX_NAMES_SHOWN
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_finite(path: Path, tensors: Arrays) -> None:
     bad = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if bad:
-        raise ValueError(
+        raise UserError(
             f"{path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity ({_few(bad)}): "
-            "a network with them answers nothing but NaN; use an earlier file"
+            "every prediction would be NaN; use an earlier file"
         )

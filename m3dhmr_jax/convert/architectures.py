@@ -55,7 +55,7 @@ def recognise(names: Collection[str]) -> Architecture:
     if len(signs) > 1:
         places = ", ".join(f"{prefix}*" for prefix, _ in signs)
         raise ValueError(
-            f"it holds {len(signs)} networks ({places}): choose one, as with --under={signs[0][0]}"
+            f"it holds {len(signs)} networks ({places}): choose one, as with --prefix={signs[0][0]}"
         )
     prefix, sign = signs[0]
     return (_resnet if sign == RESNET_SIGN else _mobrecon)(prefix, names)

@@ -15,7 +15,7 @@ from m3dhmr_jax.evaluate.report.cases import Labelled, gallery
 from m3dhmr_jax.evaluate.report.page import About, Entry, render
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import CameraHands
-from m3dhmr_jax.synthetic.writer import ORIGIN
+from m3dhmr_jax.synthetic.writer import MANIFEST
 from m3dhmr_jax.types import Config
 
 FREIHAND_SIZES = {"train": 130_240, "test": 3_960}
@@ -72,7 +72,7 @@ def about(config: Config, data: Path, step: int) -> About:
 def photos_of(config: Config, data: Path, split: str) -> str:
     """How many photos a split has and what they are, in words."""
     count, source = loader.size(data, split), config.data.source
-    origin = Path(source.folder) / ORIGIN
+    origin = Path(source.folder) / MANIFEST
     if origin.is_file() or source.synthetic_train:
         return f"{count:,} synthetic photos"
     sizes = {name: loader.size(data, name) for name in FREIHAND_SIZES}

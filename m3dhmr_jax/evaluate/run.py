@@ -1,12 +1,14 @@
-"""Scores of a network on a test set, beside those of the best constant guess."""
+"""Evaluation: scores of a checkpoint on the test set, next to those of the constant baseline."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3dhmr_jax.builders import load_hand, trained_state
+from m3dhmr_jax.builders import load_hand
+from m3dhmr_jax.checkpoints.restore import restore_eval_state
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.datasets import open_dataset
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.evaluate.focal_noise import HOW, CameraErrors, errors_with_perturbed_focal
 from m3dhmr_jax.evaluate.official import Hands, write_predictions
 from m3dhmr_jax.evaluate.report.page import Entry
@@ -18,60 +20,77 @@ from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.types import Batch, Config
 
 
-class Judged(NamedTuple):
-    """All that is kept of each photo, about 100 MB of a set of FreiHAND's size."""
+class EvalOutputs(NamedTuple):
+    """What is kept of each example, about 100 MB for a set of FreiHAND's size."""
 
-    answer: Any  # As the task's answer step gives it.
+    # As the task's `predict_step` and `error_fn` return them.
+    predictions: Any
     errors: Any
-    perturbed_focal: CameraErrors | None  # Of hands in camera space.
+    # Of meshes only.
+    perturbed_focal: CameraErrors | None
 
 
 def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
-    """Scores a run's checkpoint on the test set, beside a constant guess; prints and writes them.
+    """Scores a run's checkpoint and the baseline on the test set; prints and writes the scores.
 
     Raises:
-        ValueError, FileNotFoundError: for a bad field, dataset or checkpoint, named.
+        UserError: for a bad field, dataset or checkpoint.
     """
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
-    if config.eval.save_predictions and config.task != "mesh":
-        raise ValueError(
-            f"eval.save_predictions=True needs meshes, and task={config.task!r} learns none"
-        )
     hand = load_hand(config)
     task = create_task(config, hand, abstract=True)
-    state = trained_state(config, task.network, workdir)
+    if config.eval.save_predictions and not task.predicts_meshes:
+        raise UserError(
+            f"eval.save_predictions=True needs meshes, and task={config.task!r} predicts none"
+        )
+    state = restore_eval_state(task.network, workdir, config.eval.checkpoint)
     data = open_dataset(hand, **config.data.source)
-    mesh, meshes = sharding.device_mesh(), config.task == "mesh"
+    mesh = sharding.device_mesh()
 
-    def judged(batch: Batch, params: Any, stats: Any) -> Judged:
-        answer = task.predict_step(params, stats, batch)
-        perturbed_focal = errors_with_perturbed_focal(answer, batch) if meshes else None
-        return Judged(answer, task.error_fn(answer, batch), perturbed_focal)
+    def evaluate_batch(batch: Batch, params: Any, stats: Any) -> EvalOutputs:
+        predictions = task.predict_step(params, stats, batch)
+        perturbed_focal = (
+            errors_with_perturbed_focal(predictions, batch) if task.predicts_meshes else None
+        )
+        return EvalOutputs(predictions, task.error_fn(predictions, batch), perturbed_focal)
 
-    def test_batches() -> Iterator[Batch]:
-        return loader.eval_batches(data, config.eval.batch_size, **processes.process_shard())
-
-    judge, weights = sharding.data_parallel(judged, mesh), (state.eval_params, state.stats)
-    model = gather(lambda batch: judge(batch, *weights), test_batches())
-    guess, baseline_error_fn = task.constant_guess
-    constant = gather(sharding.data_parallel(baseline_error_fn(data), mesh), test_batches())
-    rows = {"model": task.scores(model.errors), guess: task.scores(constant)}
+    eval_step = sharding.data_parallel(evaluate_batch, mesh)
+    outputs = gather(
+        lambda batch: eval_step(batch, state.params, state.stats), test_set_batches(config, data)
+    )
+    baseline_step = sharding.data_parallel(task.baseline.make_error_fn(data), mesh)
+    baseline_errors = gather(baseline_step, test_set_batches(config, data))
+    rows = {
+        "model": task.scores(outputs.errors),
+        task.baseline.name: task.scores(baseline_errors),
+    }
     if not processes.is_primary():
         return rows
-    content = {"checkpoint": config.eval.checkpoint, "step": int(state.step)} | rows
-    if meshes:
-        noisy = camera_scores(*model.perturbed_focal)
-        content |= {"model_with_perturbed_focal": noisy, "perturbed_focal": HOW}
+    content = {"checkpoint": config.eval.checkpoint, "step": state.step} | rows
+    if task.predicts_meshes:
+        perturbed = camera_scores(*outputs.perturbed_focal)
+        content |= {"model_with_perturbed_focal": perturbed, "perturbed_focal": HOW}
     write_json(workdir / "eval" / "scores.json", content)
     print(table(rows, task.reported_metrics))
-    if meshes:
+    if task.predicts_meshes:
         path = workdir / "eval" / "report.html"
-        network = Entry(rows["model"], model.errors)
-        page = (network, Entry(rows[guess], constant), noisy, model.answer)
-        write_report(path, *page, hand, data, about(config, data, int(state.step)))
+        network = Entry(rows["model"], outputs.errors)
+        baseline = Entry(rows[task.baseline.name], baseline_errors)
+        page = (network, baseline, perturbed, outputs.predictions)
+        write_report(path, *page, hand, data, about(config, data, state.step))
         print(f"Report: {path}")
     if config.eval.save_predictions:
-        hands = Hands(model.answer.joints_m, model.answer.verts_m)
+        hands = Hands(outputs.predictions.joints_m, outputs.predictions.verts_m)
         zipped = write_predictions(workdir / "eval" / "pred.json", hands)
         print(f"Predictions for submission: {zipped}")
     return rows
+
+
+def test_set_batches(config: Config, data: Path) -> Iterator[Batch]:
+    """This process's shard of the test set, in official order."""
+    return loader.eval_batches(
+        data,
+        config.eval.batch_size,
+        threads=config.data.loader.threads,
+        **processes.process_shard(),
+    )

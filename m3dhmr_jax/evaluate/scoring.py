@@ -1,4 +1,4 @@
-"""Scores over batches, and how they are shown and kept.
+"""Scores over batches, and how they are printed and written.
 
 Axes: b batch.
 """
@@ -12,29 +12,22 @@ import jax
 import numpy as np
 
 from m3dhmr_jax.metrics.freihand import scores
+from m3dhmr_jax.metrics.reported import REPORTED_METRICS, format_score
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.types import Batch
 
-REPORTED_METRICS = {
-    "pa_mpjpe_mm": "PA-MPJPE mm",
-    "pa_mpvpe_mm": "PA-MPVPE mm",
-    "f_5": "F@5",
-    "f_15": "F@15",
-    "mpjpe_mm": "MPJPE mm (root-relative)",
-}
 
+def gather(per_example_fn: Callable[[Batch], Any], batches: Iterable[Batch]) -> Any:
+    """The outputs of `per_example_fn` for each valid example, once, in order, on every host.
 
-def gather(rows_of: Callable[[Batch], Any], batches: Iterable[Batch]) -> Any:
-    """What `rows_of` gives for each valid example, once, in order, on every host.
-
-    Each process passes its part of the batches; `rows_of` is called with the whole, sharded.
+    Each process passes its shard of the batches; `per_example_fn` gets the global, sharded batch.
     """
     mesh, kept = sharding.device_mesh(), []
     for batch in batches:
         batch = sharding.shard(batch, mesh)
-        valid, rows = sharding.gather_to_host((batch.valid, rows_of(batch)))
-        kept.append(jax.tree.map(lambda leaf, valid=valid: leaf[valid], rows))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
+        valid, outputs = sharding.gather_to_host((batch.valid, per_example_fn(batch)))
+        kept.append(jax.tree.map(lambda leaf, valid=valid: leaf[valid], outputs))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept)
 
 
 def score_batches(
@@ -46,15 +39,10 @@ def score_batches(
     return scores(gather(error_fn, batches))
 
 
-def format_score(name: str, value: float) -> str:
-    """A score as it is printed: lengths to a hundredth, shares to a thousandth."""
-    return f"{value:.{2 if name.endswith(('_mm', '_px')) else 3}f}"
-
-
 def table(
     rows: Mapping[str, Mapping[str, float]], reported_metrics: Mapping[str, str] = REPORTED_METRICS
 ) -> str:
-    """The numbers that papers quote, a row per entry; `reported_metrics` says which, and their headings."""
+    """A row per entry and a column per metric of `reported_metrics`, under its name there."""
 
     def line(name: str, cells: Iterable[str]) -> str:
         padded = (

@@ -3,10 +3,14 @@
 Axes: b samples, n landmarks.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
-from m3dhmr_jax.types import FloatArray
+from m3dhmr_jax.camera.pinhole import project
+from m3dhmr_jax.data.augment import FREIHAND_IMAGE_PX
+from m3dhmr_jax.types import Batch, FloatArray
 
 NEAR_PX = 5.0
 
@@ -34,3 +38,19 @@ def landmark_scores(
         "landmark_median_px": float(np.median(kept)),
         "pck_5px": float(np.mean(kept <= NEAR_PX)),
     }
+
+
+def project_joints(
+    joints_m: Float[FloatArray, "b n 3"], intrinsics: Float[FloatArray, "b 3 3"]
+) -> Float[Array, "b n 2"]:
+    """The landmarks of joints in camera space, px."""
+    return jax.vmap(project)(jnp.asarray(joints_m), jnp.asarray(intrinsics))
+
+
+def landmark_errors_px(
+    landmarks_px: Float[FloatArray, "b n 2"], batch: Batch
+) -> Float[Array, "b n"]:
+    """Distances to the true landmarks, in pixels of an image scaled to FreiHAND's size."""
+    error_px = jnp.asarray(landmarks_px) - project_joints(batch.joints_m, batch.intrinsics)
+    shorter_px = min(batch.image.shape[1:3])
+    return jnp.linalg.norm(error_px, axis=-1) * (FREIHAND_IMAGE_PX / shorter_px)

@@ -1,1 +1,1 @@
-"""From photos and videos to hands in front of the camera, for people who bring their own."""
+"""Prediction on the user's own images and videos: hands in camera space."""

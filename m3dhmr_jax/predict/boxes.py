@@ -1,7 +1,7 @@
-"""Boxes of hands from a file, as a detector or a person writes them.
+"""Hand boxes from a file, as a detector or a person writes them.
 
 CSV with a header, or JSON as a list of objects, both with the columns
-`image, x, y, width, height` and, if wanted, `frame` (0 unless given) and `handedness`.
+`image, x, y, width, height` and, optionally, `frame` (default: 0) and `handedness`.
 """
 
 import csv
@@ -13,43 +13,43 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.predictor import SIDES
 
-NEEDED = ("image", "x", "y", "width", "height")
+REQUIRED = ("image", "x", "y", "width", "height")
 
 
-class Targets(NamedTuple):
-    """Which hands to look at. Axes: k hands."""
+class HandBoxes(NamedTuple):
+    """The hands of one frame. Axes: k hands."""
 
     boxes_px: Float[np.ndarray, "k 4"]
     handedness: tuple[str, ...]
 
 
-# By the name of a file, without its folder, and the frame from which on they hold.
-TargetsOf = dict[str, dict[int, Targets]]
+# By file name, without folders, and the first frame to which they apply.
+BoxesByFile = dict[str, dict[int, HandBoxes]]
 
 
-def read_boxes(path: Path, handedness: str) -> TargetsOf:
-    """The boxes of a file; `handedness` holds where a row names none.
+def read_boxes(path: Path, handedness: str) -> BoxesByFile:
+    """The boxes of a file; `handedness` applies to rows that do not state theirs.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is neither CSV nor JSON, or a row is not as it must be, which is named.
+        UserError: if the file is missing, neither CSV nor JSON, or a row is invalid.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"--boxes {path}: no such file")
+        raise UserError(f"--boxes {path}: no such file")
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     found: dict[tuple[str, int], list[tuple[list[float], str]]] = {}
     for i, row in enumerate(rows):
-        place, box, side = _parsed(row, handedness, f"{path}, row {i + 1}")
-        found.setdefault(place, []).append((box, side))
+        key, box, side = _parse_row(row, handedness, f"{path}, row {i + 1}")
+        found.setdefault(key, []).append((box, side))
     if not found:
-        raise ValueError(f"{path}: no box in it; it needs the columns {', '.join(NEEDED)}")
-    targets: TargetsOf = {}
+        raise UserError(f"{path} contains no box; its columns must be {', '.join(REQUIRED)}")
+    boxes: BoxesByFile = {}
     for (image, frame), hands in found.items():
-        boxes, sides = zip(*hands, strict=True)
-        targets.setdefault(image, {})[frame] = Targets(np.array(boxes), sides)
-    return targets
+        boxes_px, sides = zip(*hands, strict=True)
+        boxes.setdefault(image, {})[frame] = HandBoxes(np.array(boxes_px), sides)
+    return boxes
 
 
 def _csv_rows(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -57,31 +57,33 @@ def _csv_rows(path: Path) -> Iterable[Mapping[str, Any]]:
         try:
             return list(csv.DictReader(file))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: neither CSV nor JSON ({error})") from error
+            raise UserError(f"{path} is neither CSV nor JSON ({error})") from error
 
 
 def _json_rows(path: Path) -> Iterable[Mapping[str, Any]]:
     try:
         rows = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise UserError(f"{path} is not JSON ({error})") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: it must hold a list of objects with {', '.join(NEEDED)}")
+        raise UserError(f"{path} must be a list of objects with {', '.join(REQUIRED)}")
     return rows
 
 
-def _parsed(
+def _parse_row(
     row: Mapping[str, Any], handedness: str, where: str
 ) -> tuple[tuple[str, int], list[float], str]:
-    missing = [name for name in NEEDED if row.get(name) in (None, "")]
+    missing = [name for name in REQUIRED if row.get(name) in (None, "")]
     if missing:
-        raise ValueError(f"{where}: no {', '.join(missing)}; every box needs {', '.join(NEEDED)}")
+        raise UserError(
+            f"{where}: {', '.join(missing)} missing; every box needs {', '.join(REQUIRED)}"
+        )
     try:
-        box = [float(row[name]) for name in NEEDED[1:]]
+        box = [float(row[name]) for name in REQUIRED[1:]]
         frame = int(row.get("frame") or 0)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}; boxes are numbers in pixels") from error
+        raise UserError(f"{where}: {error}; boxes are numbers in pixels") from error
     side = row.get("handedness") or handedness
     if side not in SIDES:
-        raise ValueError(f"{where}: handedness {side!r} must be one of {SIDES}")
+        raise UserError(f"{where}: handedness {side!r} must be one of {SIDES}")
     return (Path(str(row["image"])).name, frame), box, side

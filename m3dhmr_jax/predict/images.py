@@ -1,6 +1,6 @@
-"""Pictures of any kind as RGB photos, and what their EXIF data tell of the camera.
+"""Image files of any kind as RGB, and the camera's focal length from their EXIF data.
 
-Axes: h w photo.
+Axes: h w image.
 """
 
 import struct
@@ -11,37 +11,41 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.cameras import intrinsics_from_focal_35mm
-from m3dhmr_jax.predict.crops import Photo
+from m3dhmr_jax.predict.crops import Image
 
-EXIF_FOLDER, EXIF_FOCAL_35MM = 0x8769, 0xA405  # Tags: where the camera's entries are; one of them.
+# EXIF tags: the offset of the camera's folder, and its 35 mm equivalent focal length.
+EXIF_FOLDER, EXIF_FOCAL_35MM = 0x8769, 0xA405
 JPEG_START = b"\xff\xd8"
 
 
-class ReadPhoto(NamedTuple):
-    """A photo, upright, and what is to be said of it."""
+class DecodedImage(NamedTuple):
+    """An image after its EXIF rotation."""
 
-    image: Photo
-    intrinsics: Float[np.ndarray, "3 3"] | None  # By EXIF, if it tells.
-    note: str  # What was converted; "" if nothing.
+    image: Image
+    # From EXIF, if present.
+    intrinsics: Float[np.ndarray, "3 3"] | None
+    # What was converted; "" if nothing.
+    note: str
 
 
-def as_photo(image: np.ndarray) -> tuple[Photo, str]:
-    """The picture as RGB, and what was converted; "" if nothing.
+def as_image(image: np.ndarray) -> tuple[Image, str]:
+    """The image as RGB, and what was converted; "" if nothing.
 
     Raises:
-        ValueError: if it is not 8-bit, not a picture, or empty.
+        UserError: if it is not 8-bit, not of an image's shape, or empty.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8:
         bits = f"{8 * image.dtype.itemsize}-bit" if image.dtype.kind in "iu" else "not 8-bit"
-        raise ValueError(
-            f"the image is {bits} ({image.dtype}): it must be uint8; how its values become light "
-            "is not known here, so map them to 0..255 first"
+        raise UserError(
+            f"the image is {bits} ({image.dtype}): it must be uint8; the right tone mapping is not "
+            "known here, so map its values to 0..255 first"
         )
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in image.shape:
-        raise ValueError(f"the image has shape {image.shape}: it must be (h, w, 3), RGB")
+        raise UserError(f"the image has shape {image.shape}: it must be (h, w, 3), RGB")
     if channels == 1:
         grey = image.reshape(*image.shape[:2], 1)
         return np.repeat(grey, 3, axis=2), "the image has one channel: taken as grey"
@@ -50,18 +54,25 @@ def as_photo(image: np.ndarray) -> tuple[Photo, str]:
     return image, ""
 
 
-def read_photo(path: Path) -> ReadPhoto:
-    """A photo from a file, turned upright as its EXIF data says.
+def read_image(path: Path) -> DecodedImage:
+    """An image from a file, rotated as its EXIF data says.
 
     Raises:
-        ValueError: if it is no image, or not 8-bit.
-        OSError: if it cannot be read.
+        UserError: if it cannot be read, is not an image, or is not 8-bit.
     """
-    return decode_photo(np.fromfile(path, np.uint8), str(path))
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    return decode_image(content, str(path))
 
 
-def decode_photo(content: UInt8[np.ndarray, " n"], name: str) -> ReadPhoto:
-    """The same of a file's content; raises ValueError, with its `name`, if that is no photo."""
+def decode_image(content: UInt8[np.ndarray, " n"], name: str) -> DecodedImage:
+    """The same from a file's content.
+
+    Raises:
+        UserError: with the `name`, if it is not an image, or is not 8-bit.
+    """
     try:
         pixels, kinds, metadata = cv2.imdecodeWithMetadata(
             content, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
@@ -69,13 +80,13 @@ def decode_photo(content: UInt8[np.ndarray, " n"], name: str) -> ReadPhoto:
     except cv2.error:  # An empty file.
         pixels, kinds, metadata = None, (), ()
     if pixels is None:
-        raise ValueError(f"{name}: not an image")
+        raise UserError(f"{name} is not an image")
     try:
-        image, note = as_photo(
+        image, note = as_image(
             pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         )
-    except (ValueError, cv2.error) as error:
-        raise ValueError(f"{name}: {error}") from error
+    except (UserError, cv2.error) as error:
+        raise UserError(f"{name}: {error}") from error
     if not note and content[:2].tobytes() != JPEG_START and _has_alpha(content):
         note = "the image has an alpha channel: it is ignored"
     found = dict(zip(kinds, metadata, strict=True))
@@ -84,7 +95,7 @@ def decode_photo(content: UInt8[np.ndarray, " n"], name: str) -> ReadPhoto:
         focal_mm = focal_35mm(np.asarray(found[cv2.IMAGE_METADATA_EXIF]).tobytes())
     height, width = image.shape[:2]
     k = intrinsics_from_focal_35mm(float(focal_mm), width, height) if focal_mm else None
-    return ReadPhoto(image, k, f"{name}: {note}" if note else "")
+    return DecodedImage(image, k, f"{name}: {note}" if note else "")
 
 
 def _has_alpha(content: np.ndarray) -> bool:
@@ -93,7 +104,7 @@ def _has_alpha(content: np.ndarray) -> bool:
 
 
 def focal_35mm(exif: bytes) -> int:
-    """The focal length in mm that would show the same on 35 mm film; 0 if it is not told.
+    """The 35 mm equivalent focal length in mm; 0 if it is not given.
 
     `exif` is a TIFF header with its folders: 12 bytes an entry (tag, type, count, value).
     """
@@ -102,15 +113,15 @@ def focal_35mm(exif: bytes) -> int:
         return 0
     try:
         (first,) = struct.unpack_from(order + "I", exif, 4)
-        place = _entry(exif, order, first, EXIF_FOLDER)
-        return (place and _entry(exif, order, place, EXIF_FOCAL_35MM)) or 0
-    except struct.error:  # Cut off.
+        folder = _exif_entry(exif, order, first, EXIF_FOLDER)
+        return (folder and _exif_entry(exif, order, folder, EXIF_FOCAL_35MM)) or 0
+    except struct.error:  # Truncated.
         return 0
 
 
-def _entry(exif: bytes, order: str, place: int, wanted: int) -> int | None:
-    (n,) = struct.unpack_from(order + "H", exif, place)
-    for start in range(place + 2, place + 2 + 12 * n, 12):
+def _exif_entry(exif: bytes, order: str, folder: int, wanted: int) -> int | None:
+    (n,) = struct.unpack_from(order + "H", exif, folder)
+    for start in range(folder + 2, folder + 2 + 12 * n, 12):
         tag, kind, _ = struct.unpack_from(order + "HHI", exif, start)
         if tag == wanted:
             return struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, start + 8)[0]

@@ -1,63 +1,63 @@
-"""Where to look in the next frame: where the hands of this one are."""
+"""Boxes for the next frame from the hands found in this one."""
 
 from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
 
-from m3dhmr_jax.predict.boxes import Targets
+from m3dhmr_jax.predict.boxes import HandBoxes
 from m3dhmr_jax.predict.crops import box_of_mesh
 from m3dhmr_jax.predict.predictor import PredictedHands
 
-LOST_NOISE = 0.1  # Landmarks that miss the mesh by more than this part of its box show no hand.
-SMALLEST_SHARE, LARGEST_SHARE = 0.02, 2.0  # Of a box in the photo's longer side.
+MAX_NOISE = 0.1  # Largest reprojection noise of a tracked hand, as a fraction of its box.
+MIN_SIZE, MAX_SIZE = 0.02, 2.0  # Of a tracked box, as fractions of the image's longer side.
 
 
 class Tracker:
-    """Looks where hands were given, then where they were seen last. Axes: k hands.
+    """Starts from given boxes and moves them with the hands. Axes: k hands.
 
-    A hand that is lost is looked for again where it was given last.
+    A hand that is lost is searched for in its last given box.
 
     Args:
-        given: boxes by the frame from which on they hold; None: one hand, in all of the photo.
-        handedness: of that one.
-        follows: whether boxes move with the hands.
+        given: boxes by the first frame to which they apply; None: one hand, in the whole image.
+        handedness: of that one hand.
+        track: whether boxes move with the hands.
     """
 
-    def __init__(self, given: Mapping[int, Targets] | None, handedness: str, *, follows: bool):
+    def __init__(self, given: Mapping[int, HandBoxes] | None, handedness: str, *, track: bool):
         self._given = given or {}
-        self._follows = follows
+        self._track = track
         self._start = None if given is None else np.zeros((0, 4))
         self._boxes_px, self._sides = self._start, (handedness,) if given is None else ()
         self.losses = 0
 
-    def look_at(self, index: int) -> tuple[Float[np.ndarray, "k 4"] | None, tuple[str, ...]]:
-        """Boxes in this frame, None for all of it, and whose hands they hold."""
+    def boxes_for(self, index: int) -> tuple[Float[np.ndarray, "k 4"] | None, tuple[str, ...]]:
+        """Boxes in this frame, None for the whole image, and the handedness of each."""
         if index in self._given:
             self._start, self._sides = self._given[index]
             self._boxes_px = self._start
         return self._boxes_px, self._sides
 
-    def saw(self, hands: PredictedHands, width: int, height: int) -> None:
-        """Takes note of what was found in the boxes of `look_at`."""
-        if not self._follows or not len(hands.is_left):
+    def update(self, hands: PredictedHands, width: int, height: int) -> None:
+        """Moves the boxes to the hands that were found in those of `boxes_for`."""
+        if not self._track or not hands.handedness:
             return
         boxes_px = np.stack([box_of_mesh(verts_m, hands.intrinsics) for verts_m in hands.verts_m])
-        is_lost = [
-            is_no_hand(box_px, noise_px, width, height)
+        lost = [
+            is_lost(box_px, noise_px, width, height)
             for box_px, noise_px in zip(boxes_px, hands.noise_px.tolist(), strict=True)
         ]
-        self.losses += sum(is_lost)
+        self.losses += sum(lost)
         if self._start is None:
-            self._boxes_px = None if is_lost[0] else boxes_px
+            self._boxes_px = None if lost[0] else boxes_px
         else:
-            self._boxes_px = np.where(np.array(is_lost)[:, None], self._start, boxes_px)
+            self._boxes_px = np.where(np.array(lost)[:, None], self._start, boxes_px)
 
 
-def is_no_hand(box_px: Float[np.ndarray, "4"], noise_px: float, width: int, height: int) -> bool:
-    """Whether this is not to be followed: it left the photo, shrank, grew, or fits no hand."""
+def is_lost(box_px: Float[np.ndarray, "4"], noise_px: float, width: int, height: int) -> bool:
+    """Whether a hand left the image, shrank or grew implausibly, or does not look like a hand."""
     x, y, w, h = box_px.tolist()
-    side, photo_px = max(w, h), max(width, height)
+    side, image_px = max(w, h), max(width, height)
     is_inside = 0 <= x + w / 2 <= width and 0 <= y + h / 2 <= height
-    is_sized = SMALLEST_SHARE * photo_px <= side <= LARGEST_SHARE * photo_px
-    return not (is_inside and is_sized and noise_px <= LOST_NOISE * side)
+    is_plausible = MIN_SIZE * image_px <= side <= MAX_SIZE * image_px
+    return not (is_inside and is_plausible and noise_px <= MAX_NOISE * side)

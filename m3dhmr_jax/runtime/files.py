@@ -1,11 +1,12 @@
-"""A disk that is full, and folders that several processes want at once."""
+"""Files that appear complete or not at all, full disks, and locks between processes."""
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 _REASONS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -14,31 +15,50 @@ class DiskFullError(OSError):
     """Names the folder that cannot be written to."""
 
 
-def full_disk(error: BaseException) -> str | None:
-    """What the system said, if it is that there is no room; libraries keep its words at most."""
+@contextlib.contextmanager
+def write_atomic(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, in the folder of `path`, made if needed.
+
+    At the end the file takes the name `path`; after an exception it is deleted, and whatever
+    `path` was before stays.
+
+    Raises:
+        DiskFullError: if there is no room.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with explain_disk_full(path.parent):
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())  # Else a crash could leave the new name without content.
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def disk_full_reason(error: BaseException) -> str | None:
+    """The system's message if the error is a full disk, else None; libraries keep only the text."""
     return next((reason for reason in _REASONS if reason in str(error)), None)
 
 
 @contextlib.contextmanager
 def explain_disk_full(folder: Path) -> Iterator[None]:
-    """Raises DiskFullError with the name of `folder` for whatever tells of a full disk inside."""
+    """Turns any exception about a full disk into a DiskFullError that names `folder`."""
     try:
         yield
     except DiskFullError:
         raise
     except Exception as error:
-        reason = full_disk(error)
+        reason = disk_full_reason(error)
         if reason is None:
             raise
         raise DiskFullError(
-            f"{folder}: {reason}; nothing half-written will be taken for whole. Make room and "
-            "start the same command again"
+            f"{folder}: {reason}; incomplete files are never used. Make room and start the same "
+            "command again"
         ) from error
 
 
-@contextlib.contextmanager
-def file_lock(lock: Path) -> Iterator[None]:
-    """Waits while another process is inside; the lock ends with the process that holds it."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def file_lock(path: Path) -> filelock.BaseFileLock:
+    """Waits on entry while another process holds it; released when its holder ends."""
+    return filelock.FileLock(path)

@@ -1,4 +1,4 @@
-"""SIGTERM: what clusters send some seconds before they take a machine away."""
+"""Preemption: clusters send SIGTERM some seconds before they take a machine away."""
 
 import contextlib
 import signal
@@ -8,63 +8,66 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_CODE = 128 + signal.SIGTERM  # As shells say it: neither finished nor failed.
+EXIT_CODE = 128 + signal.SIGTERM  # The convention of shells for a process ended by a signal.
 
 
 class Preempted(BaseException):
-    """The program was asked to stop and does; says what is kept. No error, so nobody handles it."""
+    """The program stops because it was asked to; the message says what is saved.
+
+    A BaseException, as KeyboardInterrupt is: `except Exception` does not catch it.
+    """
 
 
 def install_sigterm_handler() -> None:
-    """From now on, the first SIGTERM raises `Preempted`; a second one ends the program at once."""
+    """Makes the first SIGTERM raise `Preempted`; a second one kills the process."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Preempted("by SIGTERM; nothing half-written will be taken for whole")
+        raise Preempted("by SIGTERM; incomplete files are never used")
 
     signal.signal(signal.SIGTERM, stop)
 
 
 @contextlib.contextmanager
 def defer_sigterm() -> Iterator[None]:
-    """What comes meanwhile takes effect at the end: a process that is being started is not torn."""
+    """Delivers a SIGTERM at the end of the block: starting a process is not interrupted halfway."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Signals interrupt no other thread.
+        yield  # Signal handlers run in the main thread only.
         return
-    came = []
-    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        if came:
+        if received:
             signal.raise_signal(signal.SIGTERM)
 
 
 class PreemptionGuard:
-    """While it lasts, the first SIGTERM is only noted; a second one ends the program at once.
+    """Inside the block, the first SIGTERM is only recorded; a second one kills the process.
 
-    In a run of several processes jax notes it, and makes all of them stop after the same step.
+    With several processes JAX records it, and all of them stop after the same step.
     """
 
     def __init__(self):
-        self._noted = False
+        self._received = False
 
     def __enter__(self) -> "PreemptionGuard":
         if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = signal.signal(signal.SIGTERM, self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if jax.process_count() == 1 and not self._noted:
+        if jax.process_count() == 1 and not self._received:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _note(self, *_: object) -> None:
-        self._noted = True
+    def _record(self, *_: object) -> None:
+        self._received = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def should_stop(self, step: int) -> bool:
-        """Whether the run shall end after `step`; every process must ask after every step."""
+        """Whether to stop after `step`; every process must call this after every step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._noted
+        return self._received

@@ -1,8 +1,8 @@
-"""Several processes of one run: how they find each other, wait for each other and end together.
+"""Several processes of one run: discovery, barriers and a common end.
 
-One process is the default, and then nothing here does anything. All run the same program with the
-same config; what exists once (config, events, scores, pictures) is written by the first one, and
-checkpoints by all of them together. A process that fails or falls silent takes the others with it.
+The default is one process, and then nothing here has an effect. All run the same program with the
+same config. Process 0 logs and writes config, events, scores and drawings; checkpoints are written
+collectively. If a process fails or misses its heartbeat, all of them exit.
 """
 
 import functools
@@ -19,27 +19,32 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import sharding
 
-Asked = ParamSpec("Asked")
-Made = TypeVar("Made")
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 
-PATIENCE_S = 100  # After which a process that is silent, or does not end with the others, is dead.
-LONGEST_WAIT_S = 7 * 24 * 3600  # For what one process makes; its heartbeat says that it still does.
-# How many were started, said by launchers that jax does not read.
-COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+HEARTBEAT_TIMEOUT_S = 100
+# For work that one process does for all, such as preparing the data; heartbeats go on meanwhile.
+BARRIER_TIMEOUT_S = 7 * 24 * 3600
+# The number of processes, from launchers that JAX does not support.
+COUNT_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 def initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
-    """Joins this process to the others; must come before the first look at a device.
+    """Connects this process to the others; call it before the first use of a device.
 
     Args:
-        coordinator: host:port of the first process. Without these three jax asks SLURM, Open MPI
-            or the TPU's metadata; where none of them knows of several, the process stays alone.
+        coordinator: host:port of process 0. Default of all three: what SLURM, Open MPI or TPU
+            metadata say; without any of these the process runs alone.
+        count: number of processes.
+        index: number of this process, from 0.
 
     Raises:
-        ValueError: if only some of the three are given or do not fit together, if processes were
-            started that do not know of each other, or have different numbers of devices.
+        UserError: if only some of the three are given or they do not fit together, if several
+            processes were started that cannot find each other, or if their numbers of devices
+            differ.
     """
     given = {"--coordinator": coordinator, "--processes": count, "--process": index}
     missing = [flag for flag, value in given.items() if value is None]
@@ -47,97 +52,98 @@ def initialize(coordinator: str | None, count: int | None, index: int | None) ->
         _check(coordinator, count, index)
         _initialize(coordinator, count, index, cluster_detection_method="deactivate")
     elif len(missing) < len(given):
-        raise ValueError(f"{' and '.join(missing)} missing: {', '.join(given)} belong together")
+        raise UserError(f"{' and '.join(missing)} missing: {', '.join(given)} belong together")
     else:
         try:
             _initialize(local_device_ids=[] if _one_per_node() else None)
-        except ValueError as error:  # jax found no cluster.
-            _refuse_strangers(error)
+        except ValueError as error:  # JAX has not found a cluster.
+            _check_launcher(error)
             return
     if jax.device_count() != jax.process_count() * jax.local_device_count():
-        raise ValueError(
+        raise UserError(
             f"process {jax.process_index()} has {jax.local_device_count()} of {jax.device_count()} "
-            f"devices, but each of the {jax.process_count()} processes must have as many"
+            f"devices, but all {jax.process_count()} processes must have the same number"
         )
     barrier("initialize")
     sharding.connect()
     if not is_primary():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  The first one speaks for all.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  Process 0 logs.
 
 
-def _initialize(*place: str | int, **options: object) -> None:
+def _initialize(*address: str | int, **options: object) -> None:
     jax.distributed.initialize(
-        *place,  # pyright: ignore[reportArgumentType]
+        *address,  # pyright: ignore[reportArgumentType]
         **options,  # pyright: ignore[reportArgumentType]
-        heartbeat_timeout_seconds=PATIENCE_S,
-        shutdown_timeout_seconds=PATIENCE_S,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+        shutdown_timeout_seconds=HEARTBEAT_TIMEOUT_S,
     )
 
 
 def _check(coordinator: str, count: int, index: int) -> None:
     if not re.fullmatch(r".+:\d+", coordinator):
-        raise ValueError(f"--coordinator={coordinator} must be host:port of the first process")
+        raise UserError(f"--coordinator={coordinator} must be host:port of process 0")
     if not 0 <= index < count:
-        raise ValueError(
-            f"--process={index} must be 0 to {count - 1}: one number for each of the "
-            f"--processes={count}"
+        raise UserError(
+            f"--process={index} must be 0 to {count - 1}: each of the --processes={count} has its "
+            "own number"
         )
 
 
 def _one_per_node() -> bool:
-    """Whether each node runs one process, which takes all its devices: jax would take the first."""
+    """Whether each node runs one process, which then uses all devices: JAX would use the first."""
     local = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
-    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", local)  # Such as 8(x3),4.
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", local)  # E.g. 8(x3),4.
     return set(re.findall(r"(\d+)(?:\(x\d+\))?", tasks)) == {"1"}
 
 
-def _refuse_strangers(error: ValueError) -> None:
-    for name in COUNTS:
+def _check_launcher(error: ValueError) -> None:
+    """Raises UserError if a launcher started several processes that JAX cannot connect."""
+    for name in COUNT_VARIABLES:
         if int(os.environ.get(name, 1)) > 1:
-            raise ValueError(
-                f"{os.environ[name]} processes were started ({name}), but jax cannot tell where "
-                "the first one is: name it with --coordinator, --processes and --process"
+            raise UserError(
+                f"{os.environ[name]} processes were started ({name}), but JAX cannot find "
+                "process 0: set --coordinator, --processes and --process"
             ) from error
 
 
 def is_primary() -> bool:
-    """Whether this process writes what there is once."""
+    """Whether this is process 0, which logs and writes files."""
     return jax.process_index() == 0
 
 
 def process_shard() -> dict[str, Any]:
-    """Which part of each batch this process loads, as `data.pipeline` takes it."""
+    """Which part of each batch this process loads: keyword arguments of `data.loader`."""
     return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
-def barrier(why: str) -> None:
-    """Returns when every process has come here."""
-    barrier = ocp.multihost.get_barrier_sync_fn()
-    barrier(key=f"m3dhmr_jax {why}", timeout_ms=1000 * LONGEST_WAIT_S)
+def barrier(name: str) -> None:
+    """Returns when every process has reached it."""
+    sync = ocp.multihost.get_barrier_sync_fn()
+    sync(key=f"m3dhmr_jax {name}", timeout_ms=1000 * BARRIER_TIMEOUT_S)
 
 
 def any_process(here: bool) -> bool:
-    """Whether it is so in any process; all must ask."""
+    """Whether `here` is true in any process; all must call this."""
     return bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
-def once_per_host(make: Callable[Asked, Made]) -> Callable[Asked, Made]:
-    """Decorates what makes files on first use and finds them later; all processes must call it.
+def once_per_host(function: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Decorates a function that creates files, or finds those that exist; all processes call it.
 
-    It runs in the first process, then in the first of each host, then in the others: files are
-    made once where hosts share them, and once per host where they do not.
+    It runs in process 0, then in the first process of each other host, then in the rest: files are
+    created once on a shared disk, and once per host on local disks.
     """
 
-    @functools.wraps(make)
-    def made(*args: Asked.args, **kwargs: Asked.kwargs) -> Made:
-        own, found = _turn(), []
-        for now in range(3):
-            if now == own:
-                found.append(make(*args, **kwargs))
-            barrier(f"{make.__name__} {now}")
-        return found[0]
+    @functools.wraps(function)
+    def in_turn(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        own, results = _turn(), []
+        for turn in range(3):
+            if turn == own:
+                results.append(function(*args, **kwargs))
+            barrier(f"{function.__name__} {turn}")
+        return results[0]
 
-    return made
+    return in_turn
 
 
 def _turn() -> int:

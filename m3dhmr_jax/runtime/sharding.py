@@ -1,7 +1,7 @@
-"""Where arrays live: the one place that knows about devices.
+"""Placement of arrays on devices.
 
-All is data-parallel over one axis. Parameters are on every device, batches are cut along b;
-BatchNorm then sees the whole batch, as the program is that of one device.
+Training is data-parallel over one mesh axis: parameters are replicated, batches are sharded along
+b. XLA partitions the single-device program, so BatchNorm sees the whole batch.
 """
 
 from collections.abc import Callable
@@ -13,37 +13,39 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.types import Batch
 
 AXIS = "data"
 
 
-def check_microbatches(batch_size: int, parts: int) -> None:
-    """Raises ValueError if a batch cannot be cut into `parts` that the devices share evenly."""
-    if parts < 1 or batch_size % (parts * jax.device_count()):
-        raise ValueError(
-            f"optim.accumulate_steps={parts} must be at least 1, and batch_size={batch_size} a "
-            f"multiple of it times {jax.device_count()}, the number of devices: each takes the "
-            "same number of examples of each part"
+def check_microbatches(batch_size: int, accumulate_steps: int) -> None:
+    """Raises UserError if a batch cannot be split into microbatches of equal size per device."""
+    if accumulate_steps < 1 or batch_size % (accumulate_steps * jax.device_count()):
+        raise UserError(
+            f"optim.accumulate_steps={accumulate_steps} must be at least 1, and "
+            f"batch_size={batch_size} a multiple of it times {jax.device_count()}, the number of "
+            "devices: each device takes the same number of examples of each microbatch"
         )
 
 
 def device_mesh() -> Mesh:
-    """All devices in one row, those of a process side by side, as are its rows of a batch."""
+    """All devices along one axis; a process's devices, and so its rows of a batch, are adjacent."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def connect() -> None:
-    """Opens the connections between all devices, while all processes are here.
+    """Opens the connections between all devices, while all processes are at the same point.
 
-    Gloo gives up if one comes 30 s late for the first time, be it that it compiles for longer.
+    Gloo fails if a process joins the first collective 30 s after the others, for example because
+    it compiles for longer.
     """
     mesh = device_mesh()
     ones = np.ones(jax.local_device_count())
     rows = jax.make_array_from_process_local_data(batch_sharding(mesh), ones)
     jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(rows))
-    multihost_utils.sync_global_devices("connect")  # The same between the processes.
+    multihost_utils.sync_global_devices("connect")  # And those between the processes.
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -55,65 +57,65 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_divides(batch_size: int, name: str) -> None:
-    """Raises ValueError if the devices cannot share a batch evenly."""
+    """Raises UserError if a batch cannot be split evenly over the devices."""
     if batch_size < 1 or batch_size % jax.device_count():
         several = f" of all {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        raise ValueError(
+        raise UserError(
             f"{name}={batch_size} must be a positive multiple of {jax.device_count()}, the number "
             f"of devices{several}: each takes the same number of examples"
         )
 
 
 def jit_step(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
-    """A step (state, batch, key) over all devices; its first argument is consumed."""
-    everywhere = replicated(mesh)
+    """Jits a step (state, batch, key) over all devices; the state is donated."""
+    replicas = replicated(mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(everywhere, batch_sharding(mesh), everywhere),
-        out_shardings=everywhere,
+        in_shardings=(replicas, batch_sharding(mesh), replicas),
+        out_shardings=replicas,
     )
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts the first process's arrays on every device of every process."""
-    place = replicated(mesh)
+    """Puts the arrays of process 0 on every device of every process."""
+    sharding = replicated(mesh)
     return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index]),
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]),
         multihost_utils.broadcast_one_to_all(tree),
     )
 
 
 def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
-    """What `replicate` would give, without arrays: where those that are read shall go."""
-    place = replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+    """Shapes, dtypes and shardings of `replicate(tree, mesh)`, as restoring takes them."""
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def shard(batch: Batch, mesh: Mesh) -> Batch:
-    """Hands each device its rows; every process passes its own part of the batch."""
-    place = batch_sharding(mesh)
-    return Batch(*(jax.make_array_from_process_local_data(place, x) for x in batch))
+    """Shards a batch over the devices; each process passes its own part of it."""
+    sharding = batch_sharding(mesh)
+    return Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
 
 
 def data_parallel(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Jits `function(batch, *weights)`, whose answer to an example does not look at others.
+    """Jits `function(batch, *weights)`, which must treat examples independently.
 
-    The batch is a sharded one, the weights are replicated. Each device answers for its rows.
+    The batch is sharded, the weights are replicated; each device computes its rows.
     """
-    rows, everywhere = PartitionSpec(AXIS), PartitionSpec()
+    rows, replicas = PartitionSpec(AXIS), PartitionSpec()
     mapped = jax.jit(
         jax.shard_map(
             lambda batch, weights: function(batch, *weights),
             mesh=mesh,
-            in_specs=(rows, everywhere),
+            in_specs=(rows, replicas),
             out_specs=rows,
-            check_vma=False,  # There is no sum over devices that could be forgotten.
+            check_vma=False,  # There is no reduction over devices to check.
         )
     )
     return lambda batch, *weights: mapped(batch, weights)
 
 
 def gather_to_host(tree: Any) -> Any:
-    """Sharded arrays as whole ones, on the host of every process."""
+    """Sharded arrays as complete host arrays, in every process."""
     return multihost_utils.process_allgather(tree, tiled=True)

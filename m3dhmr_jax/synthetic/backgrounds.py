@@ -1,7 +1,7 @@
-"""What is behind the hand: rooms, desks, wood, cloth, leaves, lamps out of focus, plain walls.
+"""Procedural backgrounds: rooms, desks, wood, cloth, leaves, lights out of focus, plain walls.
 
-Axes: h w of a square picture. Pictures are linear RGB. Everything is drawn small and flat, then
-blurred like what lies outside the depth of field.
+Axes: h w of a square image, linear RGB. Everything is drawn flat, then blurred, as it lies outside
+the depth of field.
 """
 
 import cv2
@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from m3dhmr_jax.synthetic.color import linear_rgb
 from m3dhmr_jax.synthetic.noise import sample_field
 
-Picture = Float[np.ndarray, "h w 3"]
-CLOTH_MARGIN = 16
+Image = Float[np.ndarray, "h w 3"]
+CLOTH_MARGIN_PX = 16
 
 
 def muted_colour(rng: np.random.Generator, low: float = 0.1, high: float = 0.9):
@@ -24,56 +24,56 @@ def muted_colour(rng: np.random.Generator, low: float = 0.1, high: float = 0.9):
 
 
 def _ramp(rng, side: int, strength: float) -> Float[np.ndarray, "h w"]:
-    """Uneven light: a slope across the picture and a soft bright spot."""
+    """Uneven illumination: a slope across the image and a soft bright spot."""
     axis = np.linspace(-0.5, 0.5, side, dtype=np.float32)
-    turn = rng.uniform(0, 2 * np.pi)
-    slope = np.cos(turn) * axis[None] + np.sin(turn) * axis[:, None]
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = np.cos(angle) * axis[None] + np.sin(angle) * axis[:, None]
     cx, cy, wide = *rng.uniform(-0.5, 0.5, 2), rng.uniform(0.3, 0.9)
     spot = np.exp(-((axis[None] - cx) ** 2 + (axis[:, None] - cy) ** 2) / (2 * wide**2))
     return np.exp(strength * (slope + 0.8 * spot - 0.4)).astype(np.float32)
 
 
-def _blend(picture: Picture, colour, coverage: Float[np.ndarray, "h w"]) -> None:
-    picture += coverage[..., None] * (colour - picture)
+def _blend(image: Image, colour, coverage: Float[np.ndarray, "h w"]) -> None:
+    image += coverage[..., None] * (colour - image)
 
 
-def _quad(rng, side: int, centre, size, turn: float):
+def _quad(rng, side: int, centre, size, angle: float):
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size / 2
     corners = corners * (1 + rng.normal(0, 0.06, (4, 2)))
-    spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    return ((corners @ spin + centre) * side * 16).astype(np.int32)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return ((corners @ rotation + centre) * side * 16).astype(np.int32)
 
 
-def _cover(side: int, outline) -> Float[np.ndarray, "h w"]:
+def _coverage(side: int, outline) -> Float[np.ndarray, "h w"]:
     canvas = np.zeros((side, side), np.uint8)  # OpenCV smooths edges only in bytes.
     cv2.fillPoly(canvas, [outline], 255, cv2.LINE_AA, 4)
     return canvas * np.float32(1 / 255)
 
 
-def _put_with_shadow(rng, picture: Picture, outline, colour, shade_01: float) -> None:
-    side = len(picture)
-    cover = _cover(side, outline)
+def _put_with_shadow(rng, image: Image, outline, colour, shade_01: float) -> None:
+    side = len(image)
+    cover = _coverage(side, outline)
     moved = np.array([[1, 0, rng.uniform(-5, 5)], [0, 1, rng.uniform(1, 6)]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(cover, moved, (side, side)), (0, 0), rng.uniform(2, 6))
-    picture *= (1 - shade_01 * shadow)[..., None]
+    image *= (1 - shade_01 * shadow)[..., None]
     texture = 1 + 0.12 * rng.random() * sample_field(rng, side)
-    _blend(picture, colour * (_ramp(rng, side, 0.5) * texture)[..., None], cover)
+    _blend(image, colour * (_ramp(rng, side, 0.5) * texture)[..., None], cover)
 
 
-def wall(rng: np.random.Generator, side: int) -> Picture:
+def wall(rng: np.random.Generator, side: int) -> Image:
     """A plain surface, unevenly lit and a little stained."""
     stain = 1 + rng.uniform(0.0, 0.06) * sample_field(rng, side)
     return muted_colour(rng, 0.2, 0.95) * (_ramp(rng, side, 1.0) * stain)[..., None]
 
 
-def _turned(field: Float[np.ndarray, "h w *c"], turn_deg: float):
-    """The field turned about its middle and enlarged, so that no corner is empty."""
+def _rotated(field: Float[np.ndarray, "h w *c"], angle_deg: float):
+    """The field rotated about its centre and enlarged, so that no corner is empty."""
     side = len(field)
-    move = cv2.getRotationMatrix2D((side / 2, side / 2), turn_deg, 1.45)
+    move = cv2.getRotationMatrix2D((side / 2, side / 2), angle_deg, 1.45)
     return cv2.warpAffine(field, move, (side, side), borderMode=cv2.BORDER_REFLECT)
 
 
-def wood(rng: np.random.Generator, side: int) -> Picture:
+def wood(rng: np.random.Generator, side: int) -> Image:
     """Planks with grain along them."""
     fine = cv2.resize(sample_field(rng, side, 0)[:, : side // 9], (side, side))
     slow = cv2.resize(sample_field(rng, side, 2)[:, : side // 5], (side, side))
@@ -85,63 +85,63 @@ def wood(rng: np.random.Generator, side: int) -> Picture:
     tone = 0.09 * fine + rng.uniform(0.03, 0.12) * rings + (planks - joint)[:, None]
     light = linear_rgb(np.array([rng.uniform(0.4, 0.85)]))
     tint = light * np.array([1.0, rng.uniform(0.58, 0.78), rng.uniform(0.32, 0.6)])
-    picture = tint.astype(np.float32) * np.exp(tone).astype(np.float32)[..., None]
-    return _turned(picture, rng.uniform(0, 180)) * _ramp(rng, side, 0.9)[..., None]
+    image = tint.astype(np.float32) * np.exp(tone).astype(np.float32)[..., None]
+    return _rotated(image, rng.uniform(0, 180)) * _ramp(rng, side, 0.9)[..., None]
 
 
-def cloth(rng: np.random.Generator, side: int) -> Picture:
+def cloth(rng: np.random.Generator, side: int) -> Image:
     """Folded fabric: slow shading across folds, a weave, sometimes a faint check."""
-    turn_deg = rng.uniform(0, 180)
-    wide = side + 2 * CLOTH_MARGIN  # Slopes are wrong at the border.
+    angle_deg = rng.uniform(0, 180)
+    wide = side + 2 * CLOTH_MARGIN_PX  # Slopes are wrong at the border.
     folds = cv2.resize(sample_field(rng, wide, 4)[:, : wide // 7], (wide, wide))
-    folds = cv2.GaussianBlur(_turned(folds, turn_deg), (0, 0), side / 45)
+    folds = cv2.GaussianBlur(_rotated(folds, angle_deg), (0, 0), side / 45)
     slope = cv2.Sobel(folds, cv2.CV_32F, 1, 0) + cv2.Sobel(folds, cv2.CV_32F, 0, 1)
-    slope = slope[CLOTH_MARGIN:-CLOTH_MARGIN, CLOTH_MARGIN:-CLOTH_MARGIN]
+    slope = slope[CLOTH_MARGIN_PX:-CLOTH_MARGIN_PX, CLOTH_MARGIN_PX:-CLOTH_MARGIN_PX]
     slope = np.clip(slope / (slope.std() + 1e-6), -2.2, 2.2)
     weave = 1 + rng.uniform(0, 0.08) * sample_field(rng, side, 0)
     tone = np.exp(rng.uniform(0.08, 0.28) * slope) * weave
     if rng.random() < 0.3:
         step = rng.integers(side // 20, side // 6)
         rows = (np.arange(side) // step % 2).astype(np.float32)
-        check = _turned(rows[None] + rows[:, None], turn_deg)
+        check = _rotated(rows[None] + rows[:, None], angle_deg)
         tone = tone * (1 + rng.uniform(0.05, 0.25) * (check - 1))
-    picture = muted_colour(rng, 0.08, 0.85) * (tone * _ramp(rng, side, 0.7))[..., None]
-    return picture.astype(np.float32)
+    image = muted_colour(rng, 0.08, 0.85) * (tone * _ramp(rng, side, 0.7))[..., None]
+    return image.astype(np.float32)
 
 
-def _leaf(place, length: float, width: float, turn: float, half: int):
+def _leaf(centre, length: float, width: float, angle: float, half: int):
     """Outline of one half of a pointed leaf, in sixteenths of a pixel."""
     along = np.linspace(0, 1, 7)
     edge = np.stack([(along - 0.5) * length, half * width * np.sin(np.pi * along**0.8)], 1)
-    spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    return ((edge @ spin + place) * 16).astype(np.int32)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return ((edge @ rotation + centre) * 16).astype(np.int32)
 
 
-def leaves(rng: np.random.Generator, side: int) -> Picture:
+def leaves(rng: np.random.Generator, side: int) -> Image:
     """Foliage: pointed leaves of green and brown over a dark ground, with gaps of sky."""
     ground = np.array([0.2, 0.24, 0.14]) * rng.uniform(0.6, 1.6)
     canvas = np.full((side, side, 3), ground * 255).astype(np.uint8)
     hang, size = rng.uniform(0, 2 * np.pi), side * rng.uniform(0.08, 0.3)
     for _ in range(rng.integers(4)):
-        place = tuple(int(v) for v in rng.integers(0, side, 2))
+        centre = tuple(int(v) for v in rng.integers(0, side, 2))
         cv2.circle(
-            canvas, place, int(rng.integers(2, side // 10)), (214, 228, 240), -1, cv2.LINE_AA
+            canvas, centre, int(rng.integers(2, side // 10)), (214, 228, 240), -1, cv2.LINE_AA
         )
     for _ in range(rng.integers(90, 190)):
         green = rng.uniform(0.2, 0.72)
         colour = 255 * green * np.array([rng.uniform(0.55, 0.98), 1, rng.uniform(0.3, 0.65)])
-        place, turn = rng.uniform(-5, side + 5, 2), hang + rng.normal(0, 0.7)
+        centre, angle = rng.uniform(-5, side + 5, 2), hang + rng.normal(0, 0.7)
         length = size * rng.uniform(0.5, 1.3)
         width = length * rng.uniform(0.1, 0.3)
         for half, shade in ((-1, 1.0), (1, rng.uniform(0.7, 0.95))):
-            outline = _leaf(place, length, width, turn, half)
+            outline = _leaf(centre, length, width, angle, half)
             cv2.fillPoly(canvas, [outline], (colour * shade).tolist(), cv2.LINE_AA, 4)
-    picture = linear_rgb(canvas / 255).astype(np.float32)
-    return picture * _ramp(rng, side, 1.0)[..., None]
+    image = linear_rgb(canvas / 255).astype(np.float32)
+    return image * _ramp(rng, side, 1.0)[..., None]
 
 
-def bokeh(rng: np.random.Generator, side: int) -> Picture:
-    """Lamps out of focus before a dim ground."""
+def bokeh(rng: np.random.Generator, side: int) -> Image:
+    """Lights out of focus in front of a dark background."""
     canvas = (
         muted_colour(rng, 0.05, 0.4)
         * (_ramp(rng, side, 1.5) * np.exp(0.3 * sample_field(rng, side, 5)))[..., None]
@@ -150,79 +150,81 @@ def bokeh(rng: np.random.Generator, side: int) -> Picture:
     radius = rng.uniform(0.02, 0.08) * side
     for _ in range(rng.integers(6, 30)):
         disc = np.zeros((side, side), np.float32)
-        place = tuple(int(v) for v in rng.integers(0, side, 2))
-        cv2.circle(disc, place, max(2, int(radius * rng.uniform(0.6, 1.2))), 1.0, -1, cv2.LINE_AA)
+        centre = tuple(int(v) for v in rng.integers(0, side, 2))
+        cv2.circle(disc, centre, max(2, int(radius * rng.uniform(0.6, 1.2))), 1.0, -1, cv2.LINE_AA)
         colour = linear_rgb(np.clip(np.array([0.9, 0.75, 0.55]) + rng.normal(0, 0.2, 3), 0.1, 1))
         canvas += disc[..., None] * (colour * rng.uniform(0.1, 0.9)).astype(np.float32)
     return canvas
 
 
-def room(rng: np.random.Generator, side: int) -> Picture:
+def room(rng: np.random.Generator, side: int) -> Image:
     """A wall above a floor or table, with furniture, frames and windows."""
-    picture = wall(rng, side)
-    turn = rng.normal(0, 0.08)
+    image = wall(rng, side)
+    angle = rng.normal(0, 0.08)
     for _ in range(rng.integers(2, 8)):
         size = rng.uniform(0.08, 0.6, 2) * np.array([1, rng.uniform(0.6, 2)])
-        outline = _quad(rng, side, rng.uniform(0, 1, 2), size, turn)
+        outline = _quad(rng, side, rng.uniform(0, 1, 2), size, angle)
         bright = rng.random() < 0.15
         colour = muted_colour(rng, 0.9, 0.98) * 1.3 if bright else muted_colour(rng)
-        _put_with_shadow(rng, picture, outline, colour, rng.uniform(0.1, 0.5))
+        _put_with_shadow(rng, image, outline, colour, rng.uniform(0.1, 0.5))
     if rng.random() < 0.7:
         floor = wood(rng, side) if rng.random() < 0.5 else wall(rng, side)
         level = rng.uniform(0.5, 0.9)
-        cover = _cover(
-            side, _quad(rng, side, np.array([0.5, level + 1]), np.array([4.0, 2.0]), turn)
+        cover = _coverage(
+            side, _quad(rng, side, np.array([0.5, level + 1]), np.array([4.0, 2.0]), angle)
         )
-        picture += cover[..., None] * (floor - picture)
-    return picture
+        image += cover[..., None] * (floor - image)
+    return image
 
 
-def desk(rng: np.random.Generator, side: int) -> Picture:
+def desk(rng: np.random.Generator, side: int) -> Image:
     """A table seen from above with papers, books and cups on it."""
     ground = (wood, cloth, wall)[rng.choice(3, p=[0.5, 0.2, 0.3])]
-    picture = ground(rng, side)
+    image = ground(rng, side)
     for _ in range(rng.integers(1, 6)):
-        place, turn = rng.uniform(0, 1, 2), rng.uniform(0, np.pi)
-        outline = _quad(rng, side, place, rng.uniform(0.12, 0.55, 2), turn)
+        centre, angle = rng.uniform(0, 1, 2), rng.uniform(0, np.pi)
+        outline = _quad(rng, side, centre, rng.uniform(0.12, 0.55, 2), angle)
         if rng.random() < 0.3:
             radius = int(side * 16 * rng.uniform(0.04, 0.15))
-            centre = tuple(int(v) for v in place * side * 16)
+            centre = tuple(int(v) for v in centre * side * 16)
             outline = cv2.ellipse2Poly(centre, (radius, radius), 0, 0, 360, 12)
-        _put_with_shadow(rng, picture, outline, muted_colour(rng), rng.uniform(0.2, 0.6))
-    return picture
+        _put_with_shadow(rng, image, outline, muted_colour(rng), rng.uniform(0.2, 0.6))
+    return image
 
 
 KINDS = (room, desk, wood, cloth, leaves, bokeh, wall)
-SHARES = (0.32, 0.18, 0.1, 0.12, 0.08, 0.06, 0.14)
-# How far out of focus each kind may be, as the blur's deviation for a picture of 224 px.
+KIND_PROBABILITIES = (0.32, 0.18, 0.1, 0.12, 0.08, 0.06, 0.14)
+# Range of each kind's defocus blur: its standard deviation in an image of 224 px.
 BLUR_PX = ((1.8, 7.5), (0.8, 4.5), (0.5, 3.0), (0.5, 3.0), (1.2, 6.0), (1.5, 3.5), (0.5, 2.0))
 
 
 def drop_shadow(
-    rng: np.random.Generator, picture: Picture, covered: Bool[np.ndarray, "h w"], to_lamp
-) -> Picture:
-    """The soft shadow that what covers the picture casts on a surface not far behind it."""
-    side = len(picture)
-    reach = rng.uniform(4, 26)
-    move = np.array([[1, 0, -reach * to_lamp[0]], [0, 1, -reach * to_lamp[1]]])
+    rng: np.random.Generator, image: Image, covered: Bool[np.ndarray, "h w"], light_direction
+) -> Image:
+    """The background with the soft shadow of the hand that `covered` marks."""
+    side = len(image)
+    distance_px = rng.uniform(4, 26)
+    move = np.array(
+        [[1, 0, -distance_px * light_direction[0]], [0, 1, -distance_px * light_direction[1]]]
+    )
     cast = cv2.warpAffine(
         covered.astype(np.float32), move, (side, side), borderMode=cv2.BORDER_REPLICATE
     )
     small = cv2.resize(cast, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
-    soft = cv2.GaussianBlur(small, (0, 0), 1 + reach * rng.uniform(0.08, 0.25))
+    soft = cv2.GaussianBlur(small, (0, 0), 1 + distance_px * rng.uniform(0.08, 0.25))
     shadow = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR)
-    return picture * (1 - np.float32(rng.uniform(0.25, 0.75)) * shadow)[..., None]
+    return image * (1 - np.float32(rng.uniform(0.25, 0.75)) * shadow)[..., None]
 
 
-def sample_background(rng: np.random.Generator, side: int) -> Picture:
+def sample_background(rng: np.random.Generator, side: int) -> Image:
     """A random background, `side` pixels wide, in linear light."""
-    kind = int(rng.choice(len(KINDS), p=SHARES))
+    kind = int(rng.choice(len(KINDS), p=KIND_PROBABILITIES))
     blur = rng.uniform(*BLUR_PX[kind])
     coarse = side // 2 if blur > 1.4 else side
-    picture = KINDS[kind](rng, coarse).astype(np.float32)
-    picture = cv2.GaussianBlur(picture, (0, 0), blur * coarse / 224)
+    image = KINDS[kind](rng, coarse).astype(np.float32)
+    image = cv2.GaussianBlur(image, (0, 0), blur * coarse / 224)
     if coarse != side:
-        picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
-    level = float(picture.mean())
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    level = float(image.mean())
     wanted = np.clip(level, 0.05, 0.55) * np.exp(rng.normal(0, 0.15))
-    return np.clip(picture * (wanted / (level + 1e-6)), 0.002, 1.6)
+    return np.clip(image * (wanted / (level + 1e-6)), 0.002, 1.6)

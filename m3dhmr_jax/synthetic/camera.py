@@ -1,4 +1,4 @@
-"""Where the camera stands: pinhole cameras like FreiHAND's, 224 px, hand near the centre.
+"""Random pinhole cameras like FreiHAND's: 224 px, hand near the image centre.
 
 Axes: n points. Camera frame and pixels as in `m3dhmr_jax.types`.
 """
@@ -15,7 +15,7 @@ CENTRE_JITTER_PX = 4.0
 
 
 def sample_view(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "3 3"]:
-    """The hand's global turn into the camera frame."""
+    """The hand's global rotation into the camera frame."""
     if recipe.tilt_deg is None:
         return random_rotation(rng)
     view = PALM_VIEW
@@ -29,7 +29,7 @@ def sample_view(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "
 
 
 def sample_intrinsics(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "3 3"]:
-    """K with square pixels and its principal point in the middle of the picture."""
+    """K with square pixels and its principal point at the image centre."""
     focal = rng.uniform(*recipe.focal_px)
     return np.array([[focal, 0, SIDE_PX / 2], [0, focal, SIDE_PX / 2], [0, 0, 1]])
 
@@ -38,8 +38,8 @@ def project(
     points_cam_m: Float[np.ndarray, "n 3"], intrinsics: Float[np.ndarray, "3 3"]
 ) -> Float[np.ndarray, "n 2"]:
     """Pixels of points in front of the camera."""
-    seen = points_cam_m @ intrinsics.T
-    return seen[:, :2] / seen[:, 2:]
+    homogeneous = points_cam_m @ intrinsics.T
+    return homogeneous[:, :2] / homogeneous[:, 2:]
 
 
 def place_hand(
@@ -49,10 +49,10 @@ def place_hand(
     intrinsics: Float[np.ndarray, "3 3"],
     recipe: Recipe,
 ) -> Float[np.ndarray, "3"] | None:
-    """The shift that puts the hand in front of the camera, or None where it does not fit.
+    """The translation into the camera frame, or None where the hand does not fit.
 
-    The hand's longer side becomes what the recipe asks for, as far as the root's depth allows;
-    perspective is met by two rounds of centring and scaling.
+    The longer side of the hand's box gets a size from the recipe, as far as the range of depths
+    allows; three rounds of centring and scaling account for perspective.
     """
     focal, side_px = intrinsics[0, 0], rng.uniform(*recipe.hand_box_px)
     low, high = points_m.min(0), points_m.max(0)
@@ -64,9 +64,9 @@ def place_hand(
         box_low, box_high = uv.min(0), uv.max(0)
         grow = (box_high - box_low).max() / side_px
         root_depth = np.clip((root_m + shift)[2] * grow, *recipe.root_depth_m)
-        off_px = SIDE_PX / 2 + jitter_px - (box_low + box_high) / 2
-        shift[:2] += off_px * root_depth / focal
+        offset_px = SIDE_PX / 2 + jitter_px - (box_low + box_high) / 2
+        shift[:2] += offset_px * root_depth / focal
         shift[2] = root_depth - root_m[2]
     uv = project(points_m + shift, intrinsics)
-    reach_px = np.abs(uv - SIDE_PX / 2).max()
-    return shift if reach_px < recipe.hand_box_px[1] / 2 + 2 * CENTRE_JITTER_PX else None
+    extent_px = np.abs(uv - SIDE_PX / 2).max()
+    return shift if extent_px < recipe.hand_box_px[1] / 2 + 2 * CENTRE_JITTER_PX else None

@@ -1,4 +1,4 @@
-"""Colour scales: pictures are lit in linear light and stored in sRGB."""
+"""Conversion between sRGB, in which images are stored, and linear RGB, in which they are lit."""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""One example of a synthetic set: its randomness, its pictures and its annotation."""
+"""One example of a synthetic dataset: its random streams, images and annotation."""
 
 import dataclasses
 import json
@@ -9,20 +9,21 @@ import numpy as np
 
 from m3dhmr_jax.data.workers import end_with_parent
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.synthetic.imaging import encode_mask, encode_photo
+from m3dhmr_jax.synthetic.imaging import encode_image, encode_mask
 from m3dhmr_jax.synthetic.recipe import Recipe
-from m3dhmr_jax.synthetic.render import draw, mask_of, photograph
-from m3dhmr_jax.synthetic.scene import Kit, Scene, make_kit, sample_scene
+from m3dhmr_jax.synthetic.render import rasterise_scene, render_image, visible_hand_mask
+from m3dhmr_jax.synthetic.scene import RenderAssets, Scene, prepare_assets, sample_scene
 
 SPLITS = ("training", "evaluation")
-SCALE_BONE = (9, 10)  # FreiHAND's unit: the middle finger's proximal phalanx.
+SCALE_BONE = (9, 10)  # FreiHAND's scale: length of the middle finger's proximal phalanx.
 METRE_DIGITS = 6
-GEOMETRY, LOOKS = 0, 1  # Streams of one example: its labels, then one stream per background.
+# Random streams of one example: its labels, then its appearance, one stream per background.
+GEOMETRY, APPEARANCE = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One example to make; picklable, and with the hand all that its bytes depend on."""
+    """One example to render; picklable. With the hand, it determines every byte."""
 
     out: Path
     split: str
@@ -34,7 +35,7 @@ class Job:
 
 
 def example_rng(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
-    """The randomness of one example, whoever makes it."""
+    """The random generator of one stream of one example, the same in every process."""
     return np.random.default_rng([seed, SPLITS.index(split), index, stream])
 
 
@@ -47,26 +48,27 @@ def annotation_rows(scene: Scene) -> tuple[str, str, str, str]:
     return k, xyz, verts, scale
 
 
-_worker: dict[str, Kit] = {}  # Of this process: jobs are many, and a hand is large.
+# Kept per process: there are many jobs, and the assets are large.
+_worker: dict[str, RenderAssets] = {}
 
 
 def start_worker(hand: HandModel) -> None:
-    """Prepares this process for the jobs of a hand."""
+    """Prepares this process for `render_example` with this hand."""
     end_with_parent()
     cv2.setNumThreads(1)  # Workers share the cores already.
-    _worker["kit"] = make_kit(hand)
+    _worker["assets"] = prepare_assets(hand)
 
 
-def make_example(job: Job) -> tuple[str, str, str, str]:
-    """Writes the pictures of one example, after `start_worker`; returns its annotation rows."""
-    kit, folder = _worker["kit"], job.out / job.split
-    scene = sample_scene(example_rng(job.seed, job.split, job.index, GEOMETRY), kit, job.recipe)
-    drawn = draw(scene, kit.surface)
-    mask = encode_mask(mask_of(drawn, kit.surface))
+def render_example(job: Job) -> tuple[str, str, str, str]:
+    """Writes images and mask of one example, after `start_worker`; returns its annotation rows."""
+    assets, folder = _worker["assets"], job.out / job.split
+    scene = sample_scene(example_rng(job.seed, job.split, job.index, GEOMETRY), assets, job.recipe)
+    raster = rasterise_scene(scene, assets.surface)
+    mask = encode_mask(visible_hand_mask(raster, assets.surface))
     (folder / "mask" / f"{job.index:08d}.jpg").write_bytes(mask)
     for version in range(job.backgrounds):
-        rng = example_rng(job.seed, job.split, job.index, LOOKS + version)
-        photo, quality = photograph(rng, scene, kit, drawn)
+        rng = example_rng(job.seed, job.split, job.index, APPEARANCE + version)
+        image, quality = render_image(rng, scene, assets, raster)
         name = f"{job.index + version * job.count:08d}.jpg"
-        (folder / "rgb" / name).write_bytes(encode_photo(photo, quality))
+        (folder / "rgb" / name).write_bytes(encode_image(image, quality))
     return annotation_rows(scene)

@@ -1,6 +1,6 @@
-"""From linear light to a photo as a cheap camera would store it.
+"""From linear radiance to the 8-bit image of a cheap camera.
 
-Axes: h w pixels, s samples per pixel side. Colours RGB.
+Axes: h w pixels, hs ws samples (2 per pixel side), k table entries. Colours are RGB.
 """
 
 import functools
@@ -14,26 +14,27 @@ from jaxtyping import Float, Int, UInt8
 from m3dhmr_jax.synthetic.color import srgb
 
 MASK_QUALITY = 95
-METERED_WHITE = 0.62  # Where the bright parts of a picture should come to lie.
-METER_RANGE = (0.45, 1.7)
-SHOULDER = np.float32(0.16)  # How softly highlights saturate.
+EXPOSURE_TARGET = 0.62  # Linear value that auto-exposure aims at for the bright parts.
+EXPOSURE_RANGE = (0.45, 1.7)
+SHOULDER = np.float32(0.16)  # Larger: highlights saturate more softly.
 
 
-class CameraLook(NamedTuple):
-    """How the camera renders light: all that happens after the scene."""
+class CameraResponse(NamedTuple):
+    """How the camera turns radiance into an image."""
 
-    exposure: float  # Times what the camera's own metering chooses.
+    # Multiplies the automatic exposure.
+    exposure: float
     contrast: float
     blur_px: float
     noise_01: float
     jpeg_quality: int
 
 
-def sample_look(rng: np.random.Generator) -> CameraLook:
-    """A random camera; most pictures are fairly sharp and clean."""
+def sample_camera_response(rng: np.random.Generator) -> CameraResponse:
+    """A random camera; most images are fairly sharp and clean."""
     blur = rng.choice([0.0, 0.4, 0.6, 0.9, 1.3], p=[0.2, 0.3, 0.25, 0.17, 0.08])
     noise = rng.choice([0.0, 0.006, 0.014, 0.026], p=[0.25, 0.4, 0.25, 0.1])
-    return CameraLook(
+    return CameraResponse(
         exposure=float(np.exp(rng.normal(0, 0.22))),
         contrast=rng.uniform(0.88, 1.14),
         blur_px=float(blur),
@@ -44,17 +45,17 @@ def sample_look(rng: np.random.Generator) -> CameraLook:
 
 @numba.njit(cache=True, fastmath=True)
 @no_type_check
-def _expose(light, exposure):
+def _tone_curve(light, exposure):
     light = max(light, np.float32(0)) * exposure
     return min(light / (np.float32(1) + SHOULDER * light), np.float32(1))
 
 
 @numba.njit(cache=True, fastmath=True)
 @no_type_check
-def _develop(samples, face, background, exposure, curve, out):
+def _tone_map(samples, face, background, exposure, curve, out):
     side = len(out)
     per_px = len(samples) // side
-    share = np.float32(1) / np.float32(per_px * per_px)
+    weight = np.float32(1) / np.float32(per_px * per_px)
     top = np.float32(len(curve) - 1)
     for y in range(side):
         for x in range(side):
@@ -64,75 +65,75 @@ def _develop(samples, face, background, exposure, curve, out):
                     covered += face[i, j] >= 0
             bare = np.float32(per_px * per_px - covered)
             for c in range(3):
-                total = bare * _expose(background[y, x, c], exposure)
+                total = bare * _tone_curve(background[y, x, c], exposure)
                 if covered:
                     for i in range(y * per_px, (y + 1) * per_px):
                         for j in range(x * per_px, (x + 1) * per_px):
                             if face[i, j] >= 0:
-                                total += _expose(samples[i, j, c], exposure)
-                out[y, x, c] = curve[int(total * share * top + np.float32(0.5))]
+                                total += _tone_curve(samples[i, j, c], exposure)
+                out[y, x, c] = curve[int(total * weight * top + np.float32(0.5))]
 
 
 @functools.cache
-def _curve() -> Float[np.ndarray, " k"]:
-    """sRGB of 8192 evenly spaced amounts of light."""
+def _srgb_table() -> Float[np.ndarray, " k"]:
+    """sRGB values of 8192 evenly spaced linear values."""
     return srgb(np.linspace(0, 1, 8192)).astype(np.float32)
 
 
 @functools.cache
 def _grain() -> Float[np.ndarray, " k"]:
-    """Normal noise, drawn once: a window into it costs a tenth of drawing afresh."""
+    """Normal noise, sampled once: a window into it costs a tenth of sampling it anew."""
     return np.random.default_rng(17).standard_normal(1 << 20, dtype=np.float32)
 
 
-def meter(
+def auto_exposure(
     samples: Float[np.ndarray, "hs ws 3"],
     face: Int[np.ndarray, "hs ws"],
     background: Float[np.ndarray, "h w 3"],
 ) -> float:
-    """Exposure as a camera would choose it: half way towards bringing the bright parts to white."""
+    """Automatic exposure: brings the bright parts half way (in logarithms) to EXPOSURE_TARGET."""
     coarse, stride = background[::4, ::4, 1], 4 * len(samples) // len(background)
     scene = np.where(face[::stride, ::stride] >= 0, samples[::stride, ::stride, 1], coarse)
     bright = float(np.percentile(scene, 92))
-    return float(np.clip((METERED_WHITE / (bright + 1e-3)) ** 0.6, *METER_RANGE))
+    return float(np.clip((EXPOSURE_TARGET / (bright + 1e-3)) ** 0.6, *EXPOSURE_RANGE))
 
 
-def develop(
+def apply_camera_response(
     samples: Float[np.ndarray, "hs ws 3"],
     face: Int[np.ndarray, "hs ws"],
     background: Float[np.ndarray, "h w 3"],
-    look: CameraLook,
+    response: CameraResponse,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """An sRGB photo: the scene over its background through a tone curve, blur, noise, contrast."""
-    photo = np.empty_like(background)
-    exposure = np.float32(look.exposure * meter(samples, face, background))
-    _develop(samples, face, background, exposure, _curve(), photo)
-    if look.blur_px > 0:
-        photo = cv2.GaussianBlur(photo, (0, 0), look.blur_px)
-    if look.noise_01 > 0:
-        start = rng.integers(len(_grain()) - photo.size)
-        grain = _grain()[start : start + photo.size].reshape(photo.shape)
-        photo = photo + np.float32(look.noise_01) * grain
-    photo = (photo - np.float32(0.5)) * np.float32(look.contrast) + np.float32(0.5)
-    return (np.clip(photo, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    """An sRGB image: the scene over its background after tone mapping, blur, noise and contrast."""
+    image = np.empty_like(background)
+    exposure = np.float32(response.exposure * auto_exposure(samples, face, background))
+    _tone_map(samples, face, background, exposure, _srgb_table(), image)
+    if response.blur_px > 0:
+        image = cv2.GaussianBlur(image, (0, 0), response.blur_px)
+    if response.noise_01 > 0:
+        start = rng.integers(len(_grain()) - image.size)
+        grain = _grain()[start : start + image.size].reshape(image.shape)
+        image = image + np.float32(response.noise_01) * grain
+    image = (image - np.float32(0.5)) * np.float32(response.contrast) + np.float32(0.5)
+    return (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
 
 
 def hand_mask(
     face: Int[np.ndarray, "hs ws"], n_hand_faces: int, side: int
 ) -> UInt8[np.ndarray, "h w"]:
-    """255 where at least half of a pixel shows the hand."""
+    """255 where the hand covers at least half of a pixel."""
     hand = (face >= 0) & (face < n_hand_faces)
-    share = cv2.resize(hand.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
-    return np.where(share > 127, 255, 0).astype(np.uint8)
+    coverage = cv2.resize(hand.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
+    return np.where(coverage > 127, 255, 0).astype(np.uint8)
 
 
-def encode_photo(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
-    """JPEG bytes of an RGB picture."""
-    flipped = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", flipped, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+def encode_image(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
+    """JPEG bytes of an RGB image."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def encode_mask(mask: UInt8[np.ndarray, "h w"]) -> bytes:
-    """JPEG bytes of a mask with one channel."""
+    """JPEG bytes of a single-channel mask."""
     return cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, MASK_QUALITY])[1].tobytes()

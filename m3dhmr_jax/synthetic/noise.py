@@ -1,6 +1,6 @@
-"""Smooth random fields, made once: 3D noise for surfaces, a bank of 2D noise for pictures.
+"""Smooth random fields, computed once: 3D noise for surfaces, a bank of 2D noise for images.
 
-Axes: n side of a tile, m points.
+Axes: n side of a tile or field, b fields, h w window.
 """
 
 import functools
@@ -16,7 +16,7 @@ FIELD_SIDE = 320
 
 @functools.cache
 def noise_tile() -> Float[np.ndarray, "n n n 4"]:
-    """Repeating noise of unit deviation and its slope along x, y, z, per cell."""
+    """Periodic noise of unit deviation and its slopes along x, y, z, per cell."""
     rng = np.random.default_rng(5)
     value = rng.normal(size=(TILE,) * 3)
     for axis in range(3):
@@ -29,7 +29,7 @@ def noise_tile() -> Float[np.ndarray, "n n n 4"]:
 @numba.njit(cache=True, fastmath=True, inline="always")
 @no_type_check
 def cell(x):
-    """Cell of the repeating tile and the share of the way to the next."""
+    """Cell of the periodic tile and the fraction of the way to the next."""
     low = np.floor(x)
     return int(low) & (TILE - 1), np.float32(x - low)
 
@@ -37,7 +37,7 @@ def cell(x):
 @numba.njit(cache=True, fastmath=True)
 @no_type_check
 def noise_at(tile, x, y, z, channel):
-    """Trilinear value of one channel of `noise_tile` at a place counted in cells."""
+    """Trilinear value of one channel of `noise_tile` at a point given in cells."""
     i, u = cell(x)
     j, v = cell(y)
     k, w = cell(z)
@@ -55,7 +55,7 @@ def noise_at(tile, x, y, z, channel):
 @numba.njit(cache=True, fastmath=True)
 @no_type_check
 def fractal(tile, points):
-    """Three octaves of noise at each point, points counted in cells."""
+    """Three octaves of noise at points given in cells."""
     out = np.empty(len(points), np.float32)
     for p in range(len(points)):
         x, y, z = points[p]
@@ -84,7 +84,7 @@ def noise_fields() -> Float[np.ndarray, "b n n"]:
 def sample_field(
     rng: np.random.Generator, side: int, smooth: int | None = None
 ) -> Float[np.ndarray, "h w"]:
-    """A random window of a random (or the given) field of the bank, mirrored or turned at will."""
+    """A random window, flipped and transposed at random, of a random or the given field."""
     bank = noise_fields()
     field = bank[rng.integers(len(bank)) if smooth is None else smooth]
     top, left = rng.integers(0, FIELD_SIDE - side + 1, 2)

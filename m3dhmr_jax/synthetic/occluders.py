@@ -1,6 +1,6 @@
-"""Things a hand may hold or that stand between it and the camera: balls, boxes, cans, pens, plates.
+"""Occluders that a hand holds or that are in front of it: balls, boxes, slabs, cans, pens, fruit.
 
-Axes: m vertices, f faces, n = 21 landmarks. All are rounded superquadrics on a common grid.
+Axes: m vertices, f faces, n = 21 joints. All are superquadrics on a common grid.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from m3dhmr_jax.synthetic.color import linear_rgb
 from m3dhmr_jax.synthetic.kinematics import random_rotation
 
 ROWS, COLUMNS = 26, 32
-# Half sizes in metres (x, y, z ranges) and roundness along and around z of each kind of thing.
+# Half sizes in metres (x, y, z ranges) and roundness along and around z.
 KINDS = {
     "ball": (((0.018, 0.04),) * 3, (1.0, 1.0)),
     "box": (((0.02, 0.045), (0.012, 0.035), (0.03, 0.07)), (0.16, 0.16)),
@@ -23,8 +23,8 @@ KINDS = {
 }
 
 
-class Thing(NamedTuple):
-    """One occluder with its looks per vertex."""
+class Occluder(NamedTuple):
+    """One occluder and its material; `rest_m` are its vertices before placement, for texture."""
 
     verts_m: Float[np.ndarray, "m 3"]
     faces: Int[np.ndarray, "f 3"]
@@ -64,7 +64,7 @@ def superquadric(
 def paint(
     rng: np.random.Generator, rest_m: Float[np.ndarray, "m 3"], kind: str
 ) -> Float[np.ndarray, "m 3"]:
-    """Albedo: a muted base, sometimes with a label or a cap of another colour."""
+    """Albedo: a muted base colour, sometimes with a label or cap of another colour."""
     base, other = (linear_rgb(_muted(rng)) for _ in range(2))
     height = rest_m[:, 2] / np.abs(rest_m[:, 2]).max()
     albedo = np.tile(base, (len(rest_m), 1))
@@ -83,12 +83,12 @@ def _muted(rng) -> Float[np.ndarray, "3"]:
     return np.clip(grey + rng.normal(0, 0.45 * rng.beta(1.2, 2.5), 3), 0.03, 0.97)
 
 
-def sample_thing(
+def sample_occluder(
     rng: np.random.Generator,
-    landmarks_m: Float[np.ndarray, "n 3"],
+    joints_m: Float[np.ndarray, "n 3"],
     palm_normal: Float[np.ndarray, "3"],
-) -> Thing:
-    """A random thing, held against the palm or somewhere between the camera and a landmark."""
+) -> Occluder:
+    """A random occluder, held against the palm or between the camera and a joint."""
     kind = str(rng.choice(list(KINDS)))
     ranges, roundness = KINDS[kind]
     half = np.array([rng.uniform(*limits) for limits in ranges])
@@ -97,22 +97,22 @@ def sample_thing(
     if kind == "ball":
         half[2] = half[0]
     rest = superquadric(half, *roundness)
-    turn = random_rotation(rng)
+    rotation = random_rotation(rng)
     if rng.random() < 0.6:
-        palm = landmarks_m[[0, 5, 9, 13, 17]].mean(0)
-        across = landmarks_m[5] - landmarks_m[17]
+        palm = joints_m[[0, 5, 9, 13, 17]].mean(0)
+        across = joints_m[5] - joints_m[17]
         across /= np.linalg.norm(across)
-        if rng.random() < 0.8:  # A hand closes around things that lie across it.
+        if rng.random() < 0.8:  # A hand closes around objects that lie across it.
             side = np.cross(palm_normal, across)
-            turn = np.stack([side, palm_normal, across], -1)
-        reach = np.abs(turn.T @ palm_normal) @ half * 0.9
-        fingers = landmarks_m[9] - landmarks_m[0]
-        place = palm + palm_normal * (reach + rng.uniform(0.012, 0.02)) + 0.3 * fingers
-        place = place + rng.normal(0, 0.006, 3)
+            rotation = np.stack([side, palm_normal, across], -1)
+        extent = np.abs(rotation.T @ palm_normal) @ half * 0.9
+        fingers = joints_m[9] - joints_m[0]
+        centre = palm + palm_normal * (extent + rng.uniform(0.012, 0.02)) + 0.3 * fingers
+        centre = centre + rng.normal(0, 0.006, 3)
     else:
-        target = landmarks_m[rng.integers(len(landmarks_m))]
+        target = joints_m[rng.integers(len(joints_m))]
         nearer = rng.uniform(0.05, 0.16) / np.linalg.norm(target)
-        place = target * (1 - nearer) + rng.normal(0, 0.02, 3)
-    vertices = (rest @ turn.T + place).astype(np.float32)
+        centre = target * (1 - nearer) + rng.normal(0, 0.02, 3)
+    verts_m = (rest @ rotation.T + centre).astype(np.float32)
     albedo = paint(rng, rest, kind).astype(np.float32)
-    return Thing(vertices, grid_faces(), rest.astype(np.float32), albedo, rng.uniform(0.05, 0.7))
+    return Occluder(verts_m, grid_faces(), rest.astype(np.float32), albedo, rng.uniform(0.05, 0.7))

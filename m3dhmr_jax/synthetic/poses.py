@@ -1,7 +1,7 @@
-"""Random hand shapes and articulations that a hand could take.
+"""Random, anatomically plausible hand shapes and poses.
 
-Axes: j = 16 skeleton joints in MANO order, k = 4 long fingers, c capsules, p shape directions.
-Flexion bends towards the palm, abduction turns towards the thumb; both from the relaxed hand.
+Axes: j = 16 skeleton joints in MANO order, c capsules, q pairs of capsules, p shape directions.
+Flexion bends towards the palm, abduction moves towards the thumb; both from the relaxed hand.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from m3dhmr_jax.synthetic.kinematics import chain, rest_joints, rotation
 from m3dhmr_jax.synthetic.recipe import Recipe
 
 MODES = ("free", "coupled", "open", "fist", "point", "grasp")
-MODE_SHARES = (0.3, 0.22, 0.16, 0.08, 0.12, 0.12)
+MODE_PROBABILITIES = (0.3, 0.22, 0.16, 0.08, 0.12, 0.12)
 FINGER_BASES = (1, 4, 10, 7)  # Index, middle, ring, little: side by side.
 THUMB_BASE = 13
 LAST_JOINTS = [15, 3, 6, 12, 9]  # Thumb, index, middle, ring, little.
@@ -25,14 +25,14 @@ MAX_TRIES = 60
 
 
 class Capsules(NamedTuple):
-    """Fat line segments along the bones; a pair is tested where the fingers could collide."""
+    """Capsules along the bones, and the pairs of them that could collide."""
 
-    ends: Int[np.ndarray, "c 2"]  # Joint indices; 16..20 are the tips of the fingers.
+    # Joint indices; 16..20 are the fingertips.
+    ends: Int[np.ndarray, "c 2"]
     radius_m: Float[np.ndarray, " c"]
     pairs: Int[np.ndarray, "q 2"]
-    tips_m: Float[
-        np.ndarray, "5 3"
-    ]  # At rest, each belongs to the bone of its finger's last joint.
+    # At rest; each moves with the bone of its finger's last joint.
+    tips_m: Float[np.ndarray, "5 3"]
 
 
 @numba.njit(cache=True)
@@ -56,7 +56,7 @@ def segment_distance(p, q, r, s):
 @numba.njit(cache=True)
 @no_type_check
 def overlaps(points, ends, radius_m, pairs):
-    """How deep each pair of capsules interpenetrates, metres; negative where they are apart."""
+    """Penetration depth of each pair of capsules, metres; negative where they are apart."""
     depth = np.empty(len(pairs))
     for i in range(len(pairs)):
         a, b = pairs[i]
@@ -93,8 +93,8 @@ def fit_capsules(hand: HandModel) -> Capsules:
 
 def _median_distance(points, start, stop) -> float:
     along = stop - start
-    share = np.clip((points - start) @ along / (along @ along), 0, 1)
-    return float(np.median(np.linalg.norm(points - start - share[:, None] * along, axis=1)))
+    fraction = np.clip((points - start) @ along / (along @ along), 0, 1)
+    return float(np.median(np.linalg.norm(points - start - fraction[:, None] * along, axis=1)))
 
 
 def capsule_points(
@@ -105,10 +105,10 @@ def capsule_points(
 ) -> Float[np.ndarray, "21 3"]:
     """Posed skeleton joints followed by the five fingertips, metres."""
     joints = rest_joints(hand, shape)
-    turns, places = chain(rotations.astype(np.float32), joints, hand.parents)
-    arms = capsules.tips_m - hand.rest_joints[LAST_JOINTS]
-    tips = places[LAST_JOINTS] + np.einsum("kab,kb->ka", turns[LAST_JOINTS], arms)
-    return np.concatenate([places, tips]).astype(np.float64)
+    bones, positions = chain(rotations.astype(np.float32), joints, hand.parents)
+    offsets = capsules.tips_m - hand.rest_joints[LAST_JOINTS]
+    tips = positions[LAST_JOINTS] + np.einsum("kab,kb->ka", bones[LAST_JOINTS], offsets)
+    return np.concatenate([positions, tips]).astype(np.float64)
 
 
 def penetration_m(
@@ -119,8 +119,8 @@ def penetration_m(
 ) -> float:
     """Deepest overlap of two finger capsules beyond that of the same hand at rest, metres."""
     at_rest, posed = (
-        overlaps(capsule_points(hand, capsules, turns, shape), *capsules[:3])
-        for turns in (np.tile(np.eye(3), (len(rotations), 1, 1)), rotations)
+        overlaps(capsule_points(hand, capsules, pose, shape), *capsules[:3])
+        for pose in (np.tile(np.eye(3), (len(rotations), 1, 1)), rotations)
     )
     return float((posed - np.maximum(at_rest, 0)).max())
 
@@ -131,7 +131,7 @@ def sample_shape(rng: np.random.Generator, count: int, limit: float) -> Float[np
 
 
 def sample_curls(rng: np.random.Generator, mode: str) -> tuple[Float[np.ndarray, "4 2"], float]:
-    """Share of the flexion range used by each long finger (lower joint, middle joint) and thumb."""
+    """Fraction of the flexion range used by each long finger (MCP, PIP joint) and by the thumb."""
     if mode == "free":
         return rng.beta(0.8, 1.0, size=(4, 2)), rng.uniform()
     if mode == "coupled":
@@ -150,16 +150,16 @@ def sample_curls(rng: np.random.Generator, mode: str) -> tuple[Float[np.ndarray,
     return curl, rng.uniform(0.3, 0.8)
 
 
-def finger_turns(
+def finger_rotations(
     axes: Float[np.ndarray, "3 3 3"], flexion_rad: Float[np.ndarray, "3"], abduction_rad: float
 ) -> list[Float[np.ndarray, "3 3"]]:
     """Rotations of one finger's three joints; only the first abducts."""
-    turns = [rotation(axes[i, 0], flexion_rad[i]) for i in range(3)]
-    turns[0] = rotation(axes[0, 1], abduction_rad) @ turns[0]
-    return turns
+    rotations = [rotation(axes[i, 0], flexion_rad[i]) for i in range(3)]
+    rotations[0] = rotation(axes[0, 1], abduction_rad) @ rotations[0]
+    return rotations
 
 
-def thumb_turns(
+def thumb_rotations(
     rng: np.random.Generator, axes: Float[np.ndarray, "3 3 3"], curl: float
 ) -> list[Float[np.ndarray, "3 3"]]:
     """Rotations of the thumb's joints: the base flexes, abducts and twists together."""
@@ -177,16 +177,16 @@ def thumb_turns(
     return [base, rotation(axes[1, 0], middle), rotation(axes[2, 0], last)]
 
 
-def _draw(rng, details: HandDetails, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:
+def _sample_rotations(rng, details: HandDetails, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:
     axes = details.axes
-    mode = str(rng.choice(MODES, p=MODE_SHARES))
+    mode = str(rng.choice(MODES, p=MODE_PROBABILITIES))
     curls, thumb = sample_curls(rng, mode)
     spread_deg = rng.normal(0, 4) * np.array([1.0, 0.2, -0.6, -1.2])
     rotations = np.tile(np.eye(3), (16, 1, 1))
     for finger, base in enumerate(FINGER_BASES):
         mcp, pip = (
-            low + (high - low) * share
-            for (low, high), share in zip(
+            low + (high - low) * curl
+            for (low, high), curl in zip(
                 (recipe.mcp_deg, recipe.pip_deg), curls[finger], strict=True
             )
         )
@@ -194,8 +194,8 @@ def _draw(rng, details: HandDetails, recipe: Recipe) -> Float[np.ndarray, "j 3 3
         fade = 1 - np.clip(curls[finger, 0], 0, 1)  # A bent finger cannot be spread.
         abduction = np.radians((spread_deg[finger] + rng.normal(0, 2.5)) * fade)
         flexion = np.radians([mcp, pip, dip])
-        rotations[base : base + 3] = finger_turns(axes[base : base + 3], flexion, abduction)
-    rotations[THUMB_BASE:] = thumb_turns(rng, axes[THUMB_BASE:], thumb)
+        rotations[base : base + 3] = finger_rotations(axes[base : base + 3], flexion, abduction)
+    rotations[THUMB_BASE:] = thumb_rotations(rng, axes[THUMB_BASE:], thumb)
     return details.relaxed @ rotations
 
 
@@ -207,12 +207,12 @@ def sample_articulation(
     shape: Float[np.ndarray, " p"],
     recipe: Recipe,
 ) -> Float[np.ndarray, "j 3 3"]:
-    """Each joint's own rotation, the wrist at rest; fingers hardly enter one another.
+    """Each joint's own rotation, the wrist at rest; fingers penetrate each other only slightly.
 
     After `MAX_TRIES` collisions in a row the relaxed pose is returned, which never collides.
     """
     for _ in range(MAX_TRIES):
-        rotations = _draw(rng, details, recipe)
+        rotations = _sample_rotations(rng, details, recipe)
         if penetration_m(hand, capsules, rotations, shape) <= PENETRATION_LIMIT_M:
             return rotations
     return details.relaxed.copy()

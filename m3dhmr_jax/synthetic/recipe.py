@@ -1,29 +1,31 @@
-"""What a synthetic set may contain: every range that changes how hard it is, in one place."""
+"""Recipes of synthetic datasets: every range that determines how hard they are, in one place."""
 
 import dataclasses
 
-SIDE_PX = 224  # FreiHAND's picture side.
+from m3dhmr_jax.errors import UserError
+
+SIDE_PX = 224  # Width and height of FreiHAND's images.
 Range = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Ranges of one kind of synthetic set; angles of joints are counted from the relaxed hand.
+    """Ranges of one kind of synthetic dataset; joint angles are relative to the relaxed hand.
 
     Attributes:
-        tilt_deg: None draws all rotations alike. A number draws palm or back views with the
-            fingers up, leaning by at most this much, then turned in the picture plane.
-        in_plane_deg: largest turn in the picture plane, unused where `tilt_deg` is None.
-        occluder_probability: share of pictures with one or two things held or in front.
-        sleeve_probability: share of pictures with a sleeve on the forearm.
-        focal_px, root_depth_m: the camera.
-        hand_box_px: longer side of the hand in the picture. FreiHAND's hands lie in the centred
-            square of 130 px, which is all that evaluation looks at.
-        shape_limit: shape coefficients are standard normal, clipped here.
-        mcp_deg, pip_deg: flexion of the two lower joints of each finger; the last joint follows.
+        tilt_deg: None: rotations are uniform over SO(3). Otherwise palm or back views with the
+            fingers up, tilted by at most this angle, then rotated in the image plane.
+        in_plane_deg: largest rotation in the image plane; unused where `tilt_deg` is None.
+        occluder_probability: probability of one or two occluders, held or in front of the hand.
+        sleeve_probability: probability of a sleeve on the forearm.
+        focal_px, root_depth_m: focal length, and depth of the wrist.
+        hand_box_px: longer side of the hand's box in the image. FreiHAND's hands lie in the
+            centred square of 130 px, which evaluation crops.
+        shape_limit: shape coefficients are standard normal, clipped to +- this.
+        mcp_deg, pip_deg: flexion of each finger's MCP and PIP joints; the DIP joint follows.
 
     Raises:
-        ValueError: for an empty range, a probability outside 0..1 or a hand beyond the picture.
+        UserError: for an empty range, a probability outside 0..1 or a hand larger than the image.
     """
 
     tilt_deg: float | None = None
@@ -41,19 +43,20 @@ class Recipe:
         for name in ("focal_px", "root_depth_m", "hand_box_px", "mcp_deg", "pip_deg"):
             low, high = getattr(self, name)
             if not low < high:
-                raise ValueError(
-                    f"Recipe.{name}=({low}, {high}) is empty: give the lower end first"
-                )
+                raise UserError(f"Recipe.{name}=({low}, {high}) is empty: give the lower end first")
         for name in ("occluder_probability", "sleeve_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"Recipe.{name}={getattr(self, name)} must lie in 0..1")
+                raise UserError(f"Recipe.{name}={getattr(self, name)} must lie in 0..1")
         if self.hand_box_px[1] > SIDE_PX:
-            raise ValueError(
-                f"Recipe.hand_box_px={self.hand_box_px} exceeds the picture of {SIDE_PX} px: "
-                "the hand would be cut off"
+            raise UserError(
+                f"Recipe.hand_box_px={self.hand_box_px} exceeds the image of {SIDE_PX} px: "
+                "the hand would be truncated"
             )
         if min(self.focal_px[0], self.root_depth_m[0], self.hand_box_px[0]) <= 0:
-            raise ValueError("Recipe: focal lengths, depths and hand boxes must be positive")
+            raise UserError(
+                f"Recipe.focal_px={self.focal_px}, root_depth_m={self.root_depth_m} and "
+                f"hand_box_px={self.hand_box_px} must be positive"
+            )
 
 
 FULL = Recipe()

@@ -1,6 +1,6 @@
-"""From a scene to a photo and its mask.
+"""From a scene to an image and the hand's mask.
 
-Axes: h w pixels, m drawn vertices of all meshes together, f their faces.
+Axes: h w pixels, m vertices of all meshes together, f their faces.
 """
 
 from typing import NamedTuple
@@ -11,49 +11,50 @@ from jaxtyping import Float, Int, UInt8
 from m3dhmr_jax.synthetic import shading
 from m3dhmr_jax.synthetic.arm import smooth_step
 from m3dhmr_jax.synthetic.backgrounds import drop_shadow, muted_colour, sample_background
-from m3dhmr_jax.synthetic.imaging import develop, hand_mask, sample_look
-from m3dhmr_jax.synthetic.lights import cast_shadow, sample_lights
+from m3dhmr_jax.synthetic.imaging import apply_camera_response, hand_mask, sample_camera_response
+from m3dhmr_jax.synthetic.lights import render_shadow_map, sample_lights
 from m3dhmr_jax.synthetic.noise import fractal, noise_tile
-from m3dhmr_jax.synthetic.raster import Fragments, rasterise
 from m3dhmr_jax.synthetic.recipe import SIDE_PX
-from m3dhmr_jax.synthetic.scene import Kit, Scene
+from m3dhmr_jax.synthetic.scene import RenderAssets, Scene
 from m3dhmr_jax.synthetic.skin import Skin, sample_skin, skin_albedo
-from m3dhmr_jax.synthetic.surface import Surface, vertex_normals
+from m3dhmr_jax.synthetic.surface import Surface
+from m3dhmr_jax.visualize.raster import Fragments, rasterise, vertex_normals
 
 SAMPLES_PER_PX = 2
 PORES_PER_M = 1100.0
 MOTTLE_PER_M = 75.0
-NEAR_WALL_PROBABILITY = 0.45  # That what is behind the hand is near enough for its shadow.
+# Probability that the background is close enough to receive the hand's shadow.
+NEAR_WALL_PROBABILITY = 0.45
 
 
-class Drawn(NamedTuple):
-    """A scene's meshes in one list, and what each sample of the picture sees of them."""
+class RasterisedScene(NamedTuple):
+    """A scene's meshes as one mesh, and what is visible of it at each sample of the image."""
 
     points_m: Float[np.ndarray, "m 3"]
     faces: Int[np.ndarray, "f 3"]
     normals: Float[np.ndarray, "m 3"]
-    found: Fragments
+    fragments: Fragments
 
 
-def draw(scene: Scene, surface: Surface) -> Drawn:
-    """Rasterises all meshes of a scene; the first faces are the hand's."""
+def rasterise_scene(scene: Scene, surface: Surface) -> RasterisedScene:
+    """Rasterises all meshes of a scene; the hand's faces come first."""
     meshes = [(scene.body_m, surface.faces)]
     if scene.sleeve is not None:
         meshes.append(scene.sleeve)
-    meshes += [(thing.verts_m, thing.faces) for thing in scene.things]
+    meshes += [(occluder.verts_m, occluder.faces) for occluder in scene.occluders]
     starts = np.cumsum([0] + [len(points) for points, _ in meshes])
     points = np.concatenate([points for points, _ in meshes])
-    faces = [part + start for (_, part), start in zip(meshes, starts[:-1], strict=True)]
-    joined = np.concatenate(faces).astype(np.int32)
-    normals = vertex_normals(points, joined)
-    found = rasterise(points, joined, scene.intrinsics, SIDE_PX, SAMPLES_PER_PX)
-    return Drawn(points, joined, normals, found)
+    shifted = [faces + start for (_, faces), start in zip(meshes, starts[:-1], strict=True)]
+    faces = np.concatenate(shifted).astype(np.int32)
+    normals = vertex_normals(points, faces)
+    fragments = rasterise(points, faces, scene.intrinsics, SIDE_PX, SIDE_PX, SAMPLES_PER_PX)
+    return RasterisedScene(points, faces, normals, fragments)
 
 
-def _rows(normals, place, albedo, gloss: float, bump: float, grain: float):
-    rows = np.zeros((len(normals), shading.LOOKS), np.float32)
+def _material(normals, noise_position, albedo, gloss: float, bump: float, grain: float):
+    rows = np.zeros((len(normals), shading.N_ATTRIBUTES), np.float32)
     rows[:, shading.NORMAL : shading.NORMAL + 3] = normals
-    rows[:, shading.PLACE : shading.PLACE + 3] = place
+    rows[:, shading.NOISE_POSITION : shading.NOISE_POSITION + 3] = noise_position
     rows[:, shading.ALBEDO : shading.ALBEDO + 3] = albedo
     rows[:, shading.GLOSS] = gloss
     rows[:, shading.BUMP] = bump
@@ -61,62 +62,66 @@ def _rows(normals, place, albedo, gloss: float, bump: float, grain: float):
     return rows
 
 
-def skin_looks(
+def skin_materials(
     skin: Skin, surface: Surface, normals: Float[np.ndarray, "m 3"]
 ) -> Float[np.ndarray, "m 16"]:
-    """Rows of looks for hand and arm."""
+    """Material attributes of hand and arm."""
     offset = skin.noise_offset.astype(np.float32)
     mottle = fractal(noise_tile(), surface.rest_m * np.float32(MOTTLE_PER_M) + offset)
     albedo = skin_albedo(skin, surface.masks, mottle)
-    place = surface.rest_m * np.float32(PORES_PER_M) + offset
-    rows = _rows(normals, place, albedo, skin.gloss, skin.bump * 0.25, 0.045)
+    noise_position = surface.rest_m * np.float32(PORES_PER_M) + offset
+    rows = _material(normals, noise_position, albedo, skin.gloss, skin.bump * 0.25, 0.045)
     masks = surface.masks
+    palm = smooth_step(0.6, 1.0, masks.palmar)
     rows[:, shading.NAIL] = masks.nail
-    rows[:, shading.GLOW] = 0.35
+    rows[:, shading.SUBSURFACE] = 0.35
     rows[:, shading.VEIN] = skin.veins * (1 - masks.palmar) * (1 - masks.knuckle)
-    rows[:, shading.LINE] = skin.palm_lines * smooth_step(0.6, 1.0, masks.palmar) * (1 - masks.tip)
+    rows[:, shading.PALM_LINE] = skin.palm_lines * palm * (1 - masks.tip)
     return rows
 
 
-def sample_looks(
-    rng: np.random.Generator, skin: Skin, scene: Scene, surface: Surface, drawn: Drawn
+def sample_materials(
+    rng: np.random.Generator, skin: Skin, scene: Scene, surface: Surface, raster: RasterisedScene
 ) -> Float[np.ndarray, "m 16"]:
-    """Rows of looks for everything drawn: skin, a sleeve's cloth, and things."""
+    """Material attributes of all meshes: skin, a sleeve's cloth, and occluders."""
     n_body = len(scene.body_m)
-    rows = [skin_looks(skin, surface, drawn.normals[:n_body])]
+    rows = [skin_materials(skin, surface, raster.normals[:n_body])]
     start = n_body
     if scene.sleeve is not None:
         points = scene.sleeve[0]
-        normals = drawn.normals[start : start + len(points)]
+        normals = raster.normals[start : start + len(points)]
         cloth = np.tile(muted_colour(rng, 0.08, 0.9), (len(points), 1))
-        rows.append(_rows(normals, points * np.float32(700), cloth, 0.02, 0.16, 0.12))
+        rows.append(_material(normals, points * np.float32(700), cloth, 0.02, 0.16, 0.12))
         start += len(points)
-    for thing in scene.things:
-        normals = drawn.normals[start : start + len(thing.verts_m)]
-        place = thing.rest_m * np.float32(400)
-        rows.append(_rows(normals, place, thing.albedo, thing.gloss, 0.03, 0.05))
-        start += len(thing.verts_m)
+    for occluder in scene.occluders:
+        normals = raster.normals[start : start + len(occluder.verts_m)]
+        noise_position = occluder.rest_m * np.float32(400)
+        rows.append(_material(normals, noise_position, occluder.albedo, occluder.gloss, 0.03, 0.05))
+        start += len(occluder.verts_m)
     return np.concatenate(rows)
 
 
-def photograph(
-    rng: np.random.Generator, scene: Scene, kit: Kit, drawn: Drawn
+def render_image(
+    rng: np.random.Generator, scene: Scene, assets: RenderAssets, raster: RasterisedScene
 ) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
-    """A photo of the scene under random skin, light, background and camera; its JPEG quality."""
-    skin, lights, look = sample_skin(rng), sample_lights(rng), sample_look(rng)
-    looks = sample_looks(rng, skin, scene, kit.surface, drawn)
-    shadow = cast_shadow(drawn.points_m, drawn.faces, scene.verts_m, lights.directions[0])
+    """The scene with random skin, lights, background and camera; and its JPEG quality."""
+    skin, lights, response = sample_skin(rng), sample_lights(rng), sample_camera_response(rng)
+    materials = sample_materials(rng, skin, scene, assets.surface, raster)
+    key_light = lights.directions[0]
+    shadow = render_shadow_map(raster.points_m, raster.faces, scene.verts_m, key_light)
     samples = shading.shade(
-        drawn.found, SAMPLES_PER_PX, scene.intrinsics, looks, drawn.faces, skin.nail,
-        skin.nail_gloss, lights, shadow, occlusion=rng.uniform(1.0, 1.8),
+        raster.fragments, SAMPLES_PER_PX, scene.intrinsics, materials, raster.faces, skin.nail,
+        skin.nail_gloss, lights, shadow, ao_strength=rng.uniform(1.0, 1.8),
     )  # fmt: skip
+    face = raster.fragments.face
     background = sample_background(rng, SIDE_PX)
     if rng.random() < NEAR_WALL_PROBABILITY:
-        covered = drawn.found.face[::SAMPLES_PER_PX, ::SAMPLES_PER_PX] >= 0
-        background = drop_shadow(rng, background, covered, lights.directions[0])
-    return develop(samples, drawn.found.face, background, look, rng), look.jpeg_quality
+        covered = face[::SAMPLES_PER_PX, ::SAMPLES_PER_PX] >= 0
+        background = drop_shadow(rng, background, covered, key_light)
+    image = apply_camera_response(samples, face, background, response, rng)
+    return image, response.jpeg_quality
 
 
-def mask_of(drawn: Drawn, surface: Surface) -> UInt8[np.ndarray, "h w"]:
-    """255 where the picture shows the hand itself, not its arm."""
-    return hand_mask(drawn.found.face, surface.n_hand_faces, SIDE_PX)
+def visible_hand_mask(raster: RasterisedScene, surface: Surface) -> UInt8[np.ndarray, "h w"]:
+    """255 where the hand itself is visible, not its arm."""
+    return hand_mask(raster.fragments.face, surface.n_hand_faces, SIDE_PX)

@@ -1,6 +1,6 @@
-"""What skin looks like: a wide palette of tones and where on a hand it differs.
+"""Skin: a wide range of tones, and how they vary over a hand.
 
-Axes: m drawn vertices, t tones. Colours are linear RGB albedo.
+Axes: m rendered vertices. Colours are linear RGB albedo.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ VARNISH_PROBABILITY = 0.07
 
 
 class Skin(NamedTuple):
-    """One person's skin; strengths are shares in 0..1."""
+    """One person's skin; strengths lie in 0..1."""
 
     base: Float[np.ndarray, "3"]
     palm: Float[np.ndarray, "3"]
@@ -49,7 +49,7 @@ class Skin(NamedTuple):
 
 
 def sample_skin(rng: np.random.Generator) -> Skin:
-    """A random skin; palms are lighter and redder, the more so the darker the skin."""
+    """A random skin; palms are lighter and redder, more so on darker skin."""
     tone = rng.random() ** 1.15 * (len(TONES) - 1)
     low = min(int(tone), len(TONES) - 2)
     blend = TONES[low] * (1 - tone + low) + TONES[low + 1] * (tone - low)
@@ -81,7 +81,7 @@ def sample_skin(rng: np.random.Generator) -> Skin:
 def skin_albedo(
     skin: Skin, masks: Masks, mottle: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, "m 3"]:
-    """Albedo without nails and without what is finer than the mesh; `mottle` is smooth noise."""
+    """Albedo without nails and details finer than the mesh; `mottle` is smooth noise."""
     palmar = masks.palmar[:, None]
     albedo = skin.base * (1 - palmar) + skin.palm * palmar
     flush = 0.6 * masks.knuckle + 0.6 * masks.tip * (0.4 + 0.6 * masks.palmar) + 0.22 * mottle

@@ -1,9 +1,9 @@
-"""The surface that is drawn: hand and forearm in one piece, subdivided once and closed.
+"""The rendered surface: hand and forearm as one closed mesh, subdivided once.
 
-Axes: v hand vertices, a arm vertices, m drawn vertices, f faces, e edges, r = rim of the wrist,
-s rings of the arm. Each edge is split at the middle of a cubic that respects the normals at its
+Axes: v hand vertices, a arm vertices, k both, m rendered vertices, f faces, f4 = 4 f, e edges,
+r = rim of the wrist. Each edge is split at the midpoint of a cubic that respects the normals at its
 ends (curved PN triangles, Vlachos et al. 2001), so the hand's own vertices, which are the labels,
-stay on the drawn surface.
+stay on the rendered surface.
 """
 
 from typing import NamedTuple, no_type_check
@@ -12,15 +12,17 @@ import numba
 import numpy as np
 from jaxtyping import Float, Int
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandDetails, HandModel
+from m3dhmr_jax.visualize.raster import vertex_normals
 
-# Distances of the arm's rings from the wrist's rim along the arm, metres; the elbow is at 0.25.
+# Distances between the arm's rings, from the wrist's rim on; the elbow is 250 mm from it.
 RING_STEPS_MM = (6, 8, 10, 13, 16, 20, 25, 30, 35, 35, 25, 20, 18, 18, 20, 30, 50, 70, 80)
-RING_REACH_M = np.cumsum(RING_STEPS_MM) / 1000
+RING_DISTANCE_M = np.cumsum(RING_STEPS_MM) / 1000
 
 
 class Masks(NamedTuple):
-    """Where skin differs, in [0, 1], per drawn vertex."""
+    """Regions of the skin, in [0, 1], per rendered vertex."""
 
     palmar: Float[np.ndarray, " m"]
     nail: Float[np.ndarray, " m"]
@@ -30,34 +32,36 @@ class Masks(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """Fixed tables of the drawn surface; drawn vertices are v hand, a arm, then e edge middles."""
+    """Topology and rest shape; rendered vertices are v hand, a arm, then e edge midpoints."""
 
     coarse_faces: Int[np.ndarray, "f 3"]
     edges: Int[np.ndarray, "e 2"]
     faces: Int[np.ndarray, "f4 3"]
-    n_hand_faces: int  # The first faces are the hand, the others its forearm.
+    # The first faces are the hand, the others its forearm.
+    n_hand_faces: int
     rim: Int[np.ndarray, " r"]
     masks: Masks
-    rest_m: Float[np.ndarray, "m 3"]  # Colour sticks to these places.
+    # Texture coordinates: noise is evaluated at the rest position.
+    rest_m: Float[np.ndarray, "m 3"]
 
 
 def wrist_rim(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, " r"]:
-    """The open edge of a surface as one loop of vertices, in the direction of its faces.
+    """The open boundary of a surface as one loop of vertices, in the direction of its faces.
 
     Raises:
-        ValueError: if the surface has not exactly one open edge.
+        UserError: if the surface does not have exactly one boundary loop.
     """
     sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     present = {(int(a), int(b)) for a, b in sides}
     following = {a: b for a, b in present if (b, a) not in present}
     if not following:
-        raise ValueError("the hand's surface is closed: a forearm needs an open wrist to join")
+        raise UserError("the hand's surface is closed: a forearm needs an open wrist to join")
     loop = [min(following)]
     while (succeeding := following[loop[-1]]) != loop[0]:
         loop.append(succeeding)
     if len(loop) != len(following):
-        raise ValueError(
-            f"the hand's surface has {len(following)} open edges but one loop has {len(loop)}: "
+        raise UserError(
+            f"the hand's surface has {len(following)} boundary edges but one loop has {len(loop)}: "
             "only the wrist may be open"
         )
     return np.array(loop, np.int32)
@@ -77,7 +81,7 @@ def arm_faces(rim: Int[np.ndarray, " r"], n_hand: int, rings: int) -> Int[np.nda
 def split_edges(
     faces: Int[np.ndarray, "f 3"], n_vertices: int
 ) -> tuple[Int[np.ndarray, "e 2"], Int[np.ndarray, "f4 3"]]:
-    """Edges, and the four faces that replace each face once every edge has a middle vertex."""
+    """Edges, and the four faces that replace each face when every edge gets a midpoint vertex."""
     sides = np.stack([faces, np.roll(faces, -1, axis=1)], -1)
     edges, middle = np.unique(np.sort(sides.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
     ab, bc, ca = (n_vertices + middle.reshape(-1, 3)).T
@@ -88,30 +92,8 @@ def split_edges(
 
 @numba.njit(cache=True)
 @no_type_check
-def vertex_normals(vertices, faces):
-    """Unit normals, faces weighted by area."""
-    normals = np.zeros_like(vertices)
-    for f in range(len(faces)):
-        a, b, c = faces[f]
-        ax, ay, az = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-        ux, uy, uz = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[b, 2] - az
-        wx, wy, wz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
-        for v in (a, b, c):
-            normals[v, 0] += uy * wz - uz * wy
-            normals[v, 1] += uz * wx - ux * wz
-            normals[v, 2] += ux * wy - uy * wx
-    for v in range(len(normals)):
-        x, y, z = normals[v]
-        scale = np.float32(1) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-20))
-        for i in range(3):
-            normals[v, i] *= scale
-    return normals
-
-
-@numba.njit(cache=True)
-@no_type_check
-def curved_middles(vertices, normals, edges):
-    """The vertices followed by the middle of each edge's cubic."""
+def append_curved_midpoints(vertices, normals, edges):
+    """The vertices followed by the midpoint of each edge's cubic."""
     n = len(vertices)
     out = np.empty((n + len(edges), 3), np.float32)
     out[:n] = vertices
@@ -130,24 +112,24 @@ def curved_middles(vertices, normals, edges):
 
 
 def refine(coarse_m: Float[np.ndarray, "k 3"], surface: Surface) -> Float[np.ndarray, "m 3"]:
-    """Drawn vertices from posed hand and arm vertices."""
+    """Rendered vertices from posed hand and arm vertices."""
     normals = vertex_normals(coarse_m, surface.coarse_faces)
-    return curved_middles(coarse_m, normals, surface.edges)
+    return append_curved_midpoints(coarse_m, normals, surface.edges)
 
 
 def _on_arm(values, rim, rings: int, fade: float):
-    """Continues a value per hand vertex along the arm, where it fades."""
+    """Extends a value per hand vertex along the arm, where it fades."""
     along = values[rim][None] * np.linspace(1, fade, rings)[:, None]
     return np.concatenate([values, along.ravel(), [along[-1].mean()]])
 
 
 def build_surface(hand: HandModel, details: HandDetails) -> Surface:
-    """Joins a straight arm to the hand and prepares everything that no pose changes.
+    """Joins a straight arm to the hand and computes everything independent of the pose.
 
     Raises:
-        ValueError: if the hand's surface is not open at the wrist and only there.
+        UserError: if the hand's surface is not open at the wrist and only there.
     """
-    rim, rings, n_hand = wrist_rim(hand.faces), len(RING_REACH_M), len(hand.verts_m)
+    rim, rings, n_hand = wrist_rim(hand.faces), len(RING_DISTANCE_M), len(hand.verts_m)
     faces = np.concatenate([hand.faces, arm_faces(rim, n_hand, rings)]).astype(np.int32)
     n_coarse = n_hand + rings * len(rim) + 1
     edges, fine = split_edges(faces, n_coarse)
@@ -164,10 +146,10 @@ def build_surface(hand: HandModel, details: HandDetails) -> Surface:
         tip=spread(details.tip, 0.0),
     )
     outward = np.sign(hand.verts_m[rim, 0].mean() - hand.verts_m[:, 0].mean())
-    reach = np.concatenate([RING_REACH_M, RING_REACH_M[-1:]])
+    distance_m = np.concatenate([RING_DISTANCE_M, RING_DISTANCE_M[-1:]])
     tube = np.tile(hand.verts_m[rim], (rings, 1))
     arm = np.concatenate([tube, hand.verts_m[rim].mean(0)[None]])
-    arm[:, 0] += outward * np.concatenate([np.repeat(reach[:-1], len(rim)), reach[-1:]])
+    arm[:, 0] += outward * np.concatenate([np.repeat(distance_m[:-1], len(rim)), distance_m[-1:]])
     coarse = np.concatenate([hand.verts_m, arm]).astype(np.float32)
     rest = np.concatenate([coarse, coarse[edges].mean(1)]).astype(np.float32)
     return Surface(faces, edges, fine, 4 * len(hand.faces), rim, masks, rest)

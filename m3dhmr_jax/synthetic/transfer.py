@@ -1,8 +1,9 @@
-"""What the renderer needs to know of a hand, carried over from a hand of which it is known.
+"""Transfer of the renderer's details (joint axes, skin masks) from one hand model to another.
 
-Bones correspond by their numbers. Each bone of the known hand is turned, stretched and moved onto
-the other's, its skin follows, and what lies nearest then is taken to look alike.
-Axes: j = 16 skeleton joints in MANO order, v vertices, k nearest vertices.
+Bones correspond by index. Each bone of the known hand is rotated, scaled and moved onto the
+other's, its skin follows, and masks are interpolated from the nearest vertices.
+
+Axes: j = 16 skeleton joints in MANO order, v vertices.
 """
 
 import numpy as np
@@ -14,27 +15,29 @@ from m3dhmr_jax.hand import HandDetails, HandModel
 INDEX, MIDDLE, LITTLE = 1, 4, 7
 TIP_LANDMARKS = {3: 8, 6: 12, 9: 20, 12: 16, 15: 4}  # By the last joint of each finger.
 NEAREST = 4
-CLOSEST_M = 1e-4  # Nearer than this, distances make no difference.
+CLOSEST_M = 1e-4  # Distances below this count as this.
 
 
 def transfer_details(hand: HandModel, like: HandModel, known: HandDetails) -> HandDetails:
-    """Joint axes, relaxed pose and skin masks of `hand`, which are `known` of `like`."""
+    """Joint axes, relaxed pose and skin masks of `hand`, from the details `known` of `like`."""
     ours, theirs = _bones(hand), _bones(like)
     aligned = _palm_frame(hand) @ _palm_frame(like).T
-    turns = np.stack(
+    rotations = np.stack(
         [aligned]
         + [
-            _shortest_turn(aligned @ before, after) @ aligned
+            _shortest_rotation(aligned @ before, after) @ aligned
             for before, after in zip(theirs[1:], ours[1:], strict=True)
         ]
     )
     stretch = np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
-    moved_m = _move_skin(like, hand, turns * stretch[:, None, None])
+    moved_m = _move_skin(like, hand, rotations * stretch[:, None, None])
     weights = _nearest_weights(hand, like, moved_m)
-    back = aligned @ turns.transpose(0, 2, 1)  # From the rest to where `like` points at rest.
+    back = aligned @ rotations.transpose(
+        0, 2, 1
+    )  # From rest to the bone directions of `like` at rest.
     relaxed = np.stack([back[0]] + [back[hand.parents[j]].T @ back[j] for j in range(1, len(back))])
     return HandDetails(
-        axes=np.einsum("jab,jcb->jca", turns, known.axes),
+        axes=np.einsum("jab,jcb->jca", rotations, known.axes),
         relaxed=relaxed @ known.relaxed,
         palmar=weights @ known.palmar,
         nail=weights @ known.nail,
@@ -45,7 +48,7 @@ def transfer_details(hand: HandModel, like: HandModel, known: HandDetails) -> Ha
 
 
 def _bones(hand: HandModel) -> Float[np.ndarray, "j 3"]:
-    """From each joint to the next of its finger, or to its tip; the palm's ends at the middle."""
+    """From each joint to the next of its finger or to its tip; the palm's to the middle finger."""
     joints = hand.rest_joints.astype(np.float64)
     landmarks = (hand.joint_regressor @ hand.verts_m).astype(np.float64)
     ends = [landmarks[TIP_LANDMARKS[j]] if j in TIP_LANDMARKS else joints[j + 1] for j in range(16)]
@@ -63,10 +66,10 @@ def _palm_frame(hand: HandModel) -> Float[np.ndarray, "3 3"]:
     return np.stack([along, np.cross(along, back), back], axis=1)
 
 
-def _shortest_turn(
+def _shortest_rotation(
     before: Float[np.ndarray, "3"], after: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "3 3"]:
-    """Rodrigues' formula; the two must not be opposite."""
+    """The smallest rotation of one direction onto another; they must not be opposite."""
     before, after = before / np.linalg.norm(before), after / np.linalg.norm(after)
     x, y, z = np.cross(before, after)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -76,7 +79,7 @@ def _shortest_turn(
 def _move_skin(
     like: HandModel, hand: HandModel, maps: Float[np.ndarray, "j 3 3"]
 ) -> Float[np.ndarray, "v 3"]:
-    """The vertices of `like` after each of its bones was mapped onto that of `hand`."""
+    """The vertices of `like` after mapping each of its bones onto that of `hand`."""
     from_joint = like.verts_m[:, None] - like.rest_joints[None]
     placed = np.einsum("jab,vjb->vja", maps, from_joint) + hand.rest_joints
     return np.einsum("vj,vja->va", like.skin_weights, placed)
@@ -85,7 +88,7 @@ def _move_skin(
 def _nearest_weights(
     hand: HandModel, like: HandModel, moved_m: Float[np.ndarray, "v 3"]
 ) -> Float[np.ndarray, "v v"]:
-    """Each vertex of `hand` as a mean of the nearest of `like` in the same finger or the palm."""
+    """Rows: weights of the nearest vertices of `like` in the same region, for those of `hand`."""
     weights = np.zeros((len(hand.verts_m), len(moved_m)))
     for region in np.unique(hand.regions):
         rows, columns = (

@@ -1,11 +1,12 @@
-"""A synthetic set on disk, in exactly FreiHAND's folder layout.
+"""Writes a synthetic dataset in exactly FreiHAND's folder layout.
 
 `training/rgb/%08d.jpg` i belongs to annotation i mod n and `training/mask/%08d.jpg` exists for the
-first n; `evaluation/` likewise with one picture each. `training_{K,xyz,verts,scale}.json` and
-`evaluation_...` hold one row per annotation. `synthetic.json` says what the set was made from; the
-official data has no such file. It is the first to be written, as `synthetic.json.partial`, and gets
-its name when everything else is there: an interrupted run never looks finished, and the next one
-takes away what it left.
+first n; `evaluation/` has one image per annotation. `training_{K,xyz,verts,scale}.json` and
+`evaluation_...` hold one row per annotation.
+
+The manifest `synthetic.json`, which the official data does not have, records the settings. It is
+written first, as `synthetic.json.partial`, and renamed last: an interrupted run never looks
+finished, and the next run removes its files.
 """
 
 import contextlib
@@ -21,47 +22,46 @@ from typing import Any
 
 import tqdm
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin
 from m3dhmr_jax.runtime.files import explain_disk_full, file_lock
 from m3dhmr_jax.runtime.preemption import defer_sigterm
-from m3dhmr_jax.synthetic.example import SPLITS, Job, make_example, start_worker
+from m3dhmr_jax.synthetic.example import SPLITS, Job, render_example, start_worker
 from m3dhmr_jax.synthetic.recipe import FULL, Recipe
+from m3dhmr_jax.synthetic.surface import wrist_rim
 
 ANNOTATIONS = ("K", "xyz", "verts", "scale")
-ORIGIN = "synthetic.json"
-UNFINISHED = ORIGIN + ".partial"
-LOCK = "synthetic.lock"  # Held by the process that writes.
-CHUNK = 8
+MANIFEST = "synthetic.json"
+UNFINISHED = MANIFEST + ".partial"
+LOCK = "synthetic.lock"  # Held by the writing process.
+CHUNK = 8  # Jobs that a worker takes at once.
 
 
 def check_request(out: Path, n_train: int, n_test: int, seed: int, workers: int, backgrounds: int):
-    """Refuses what cannot be made.
-
-    Raises:
-        ValueError: for a bad number, or a file in the place of the folder.
-    """
+    """Raises UserError for a number out of range, or if `out` is a file."""
     for name, value in (("train", n_train), ("test", n_test), ("seed", seed)):
         if value < 0:
-            raise ValueError(f"{name}={value} must not be negative")
+            raise UserError(f"{name}={value} must not be negative")
     if n_train + n_test == 0:
-        raise ValueError(
-            "train=0 and test=0 ask for an empty dataset: ask for at least one picture"
+        raise UserError(
+            "train=0 and test=0 would write an empty dataset: ask for at least one image"
         )
     if workers < 1:
-        raise ValueError(f"workers={workers} must be at least 1: somebody has to draw")
+        raise UserError(f"workers={workers} must be at least 1: worker processes render the images")
     if backgrounds not in (1, 4):
-        raise ValueError(
-            f"backgrounds={backgrounds} must be 1 or 4: FreiHAND has four versions of each picture"
+        raise UserError(
+            f"backgrounds={backgrounds} must be 1 or 4: FreiHAND has four versions of each image"
         )
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: name a folder for the dataset")
+        raise UserError(f"{out} is a file: choose a folder for the dataset")
 
 
-def _refuse_taken(out: Path) -> None:
-    taken = [name for split in SPLITS for name in out.glob(f"{split}*")]
-    if taken:
-        raise ValueError(
-            f"{out} already holds {taken[0].name}: remove the old dataset or choose another folder"
+def _check_empty(out: Path) -> None:
+    existing = [path for split in SPLITS for path in out.glob(f"{split}*")]
+    if existing:
+        raise UserError(
+            f"{out} already contains {existing[0].name}: delete the old dataset or choose "
+            "another folder"
         )
 
 
@@ -69,19 +69,19 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"cannot write the dataset to {folder} ({error.strerror}): "
-            "choose a folder you may write"
+            "choose a folder with write permission"
         ) from error
 
 
 def is_finished(out: Path) -> bool:
-    """Whether a whole set is there, synthetic or not."""
+    """Whether a complete dataset is there, synthetic or not."""
     return (out / "training_xyz.json").is_file() and not (out / UNFINISHED).exists()
 
 
 def _remove_unfinished(out: Path) -> None:
-    """Takes away what a run left that was killed; the last to go is what says so."""
+    """Removes the files of an interrupted run, and its partial manifest last."""
     if not (out / UNFINISHED).exists():
         return
     for split in SPLITS:
@@ -91,19 +91,19 @@ def _remove_unfinished(out: Path) -> None:
     (out / UNFINISHED).unlink()
 
 
-def _results(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, str]]:
-    """In order. The first example runs alone, so that loops are compiled once and then shared."""
+def _run_jobs(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, str]]:
+    """Rows in order. The first job runs alone: it compiles the numba loops for the others."""
     try:
         with defer_sigterm():  # A pool starts its processes when it is given work.
-            first = pool.submit(make_example, jobs[0])
+            first = pool.submit(render_example, jobs[0])
         yield first.result()
         with defer_sigterm():
-            others = pool.map(make_example, jobs[1:], chunksize=CHUNK)
+            others = pool.map(render_example, jobs[1:], chunksize=CHUNK)
         yield from others
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            f"{jobs[0].out}: a process that rendered photos was killed, by the system if memory is "
-            "short; use fewer workers. The same command starts the set anew"
+            f"{jobs[0].out}: a worker process was killed, perhaps for lack of memory: run the same "
+            "command again, with fewer workers; it restarts the dataset"
         ) from error
 
 
@@ -116,18 +116,20 @@ def _workers(count: int, hand: HandModel) -> Iterator[Executor]:
     try:
         yield pool
     finally:
-        pool.shutdown(cancel_futures=True)  # After a failure nobody waits for the rest.
+        pool.shutdown(cancel_futures=True)  # After a failure, do not wait for pending jobs.
 
 
-def _partial(out: Path, split: str, kind: str) -> Path:
+def _partial_path(out: Path, split: str, kind: str) -> Path:
     return out / f"{split}_{kind}.json.partial"
 
 
 def _write_split(pool: Executor, jobs: list[Job], bar: tqdm.tqdm) -> None:
     out, split = jobs[0].out, jobs[0].split
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(_partial(out, split, kind).open("w")) for kind in ANNOTATIONS]
-        for number, rows in enumerate(_results(pool, jobs)):
+        files = [
+            stack.enter_context(_partial_path(out, split, kind).open("w")) for kind in ANNOTATIONS
+        ]
+        for number, rows in enumerate(_run_jobs(pool, jobs)):
             for file, row in zip(files, rows, strict=True):
                 file.write(("," if number else "[") + row)
             bar.update(jobs[0].backgrounds)
@@ -135,11 +137,11 @@ def _write_split(pool: Executor, jobs: list[Job], bar: tqdm.tqdm) -> None:
             file.write("]")
 
 
-def origin_of(
+def manifest(
     n_train: int, n_test: int, seed: int, recipe: Recipe, backgrounds: int, hand: HandModel
 ) -> dict[str, Any]:
-    """What a set is made from, as `synthetic.json` has it."""
-    made_from = {
+    """The settings of a dataset, as stored in `synthetic.json`."""
+    settings = {
         "train": n_train,
         "test": n_test,
         "seed": seed,
@@ -147,29 +149,28 @@ def origin_of(
         "hand": hand_id(hand),
         "recipe": dataclasses.asdict(recipe),
     }
-    return json.loads(json.dumps(made_from))  # Tuples become lists, as in the file.
+    return json.loads(json.dumps(settings))  # Tuples become lists, as in the file.
 
 
-def check_origin(folder: Path, wanted: dict[str, Any]) -> None:
-    """Refuses a synthetic set in `folder` that was made from something else than is `wanted`.
+def check_manifest(folder: Path, wanted: dict[str, Any]) -> None:
+    """Compares the manifest in `folder`, if there is one, with the `wanted` settings.
 
     Raises:
-        ValueError: naming what differs. A folder without `synthetic.json` is no synthetic set.
+        UserError: naming the differences.
     """
-    path = folder / ORIGIN
+    path = folder / MANIFEST
     if not path.is_file():
         return
     found = json.loads(path.read_text())
     differences = [
-        f"{name} is {found.get(name)!r} there and {value!r} here"
+        f"{name} is {found.get(name)!r} instead of {value!r}"
         for name, value in wanted.items()
         if found.get(name) != value
     ]
     if differences:
-        raise ValueError(
-            f"{folder} holds a synthetic set that was made from other settings: "
-            f"{'; '.join(differences)}. Delete it, or name another data.source.folder and "
-            "data.source.prepared"
+        raise UserError(
+            f"{folder} contains a synthetic dataset with other settings: {'; '.join(differences)}. "
+            "Delete it, or set another data.source.folder and data.source.prepared"
         )
 
 
@@ -186,40 +187,41 @@ def write_dataset(
     """Renders `n_train` and `n_test` hands into `out`; the same seed gives the same bytes.
 
     Args:
-        backgrounds: pictures per training hand, 1 or FreiHAND's 4: the same hand in the same pose
-            under other light, with other skin, before another background.
-        workers: processes; they do not change the result.
-        hand: the built-in one if None.
+        workers: number of processes; the result does not depend on it.
+        backgrounds: images per training hand, 1 or FreiHAND's 4: the same hand in the same pose
+            with other skin, lights and background.
+        hand: default: the built-in hand.
 
     Raises:
-        ValueError: as `check_request`, or if `out` cannot be written or holds (part of) a dataset;
-            nothing is written then.
-        DiskFullError, ChildProcessError: on the way; the next call starts anew, as after a kill.
+        UserError: for a number out of range, a hand that is not open at the wrist only, or if
+            `out` is not writable or contains a dataset; nothing is written then.
+        DiskFullError, ChildProcessError: while rendering; the next call restarts the dataset.
     """
     out, hand = Path(out), hand or load_builtin()
     check_request(out, n_train, n_test, seed, workers, backgrounds)
-    wanted = [
+    wrist_rim(hand.faces)  # Rejects an unsuitable hand here, not in every worker.
+    splits = [
         (split, count, versions)
         for split, count, versions in zip(SPLITS, (n_train, n_test), (backgrounds, 1), strict=True)
         if count
     ]
-    total = sum(count * versions for _, count, versions in wanted)
-    origin = origin_of(n_train, n_test, seed, recipe, backgrounds, hand)
+    total = sum(count * versions for _, count, versions in splits)
+    settings = manifest(n_train, n_test, seed, recipe, backgrounds, hand)
     _make_folder(out)
     with file_lock(out / LOCK), explain_disk_full(out):
         _remove_unfinished(out)
-        _refuse_taken(out)
-        (out / UNFINISHED).write_text(json.dumps(origin, indent=2) + "\n")
+        _check_empty(out)
+        (out / UNFINISHED).write_text(json.dumps(settings, indent=2) + "\n")
         with (
             _workers(workers, hand) as pool,
             tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,
         ):
-            for split, count, versions in wanted:
+            for split, count, versions in splits:
                 for kind in ("rgb", "mask"):
                     _make_folder(out / split / kind)
                 jobs = [Job(out, split, i, count, versions, seed, recipe) for i in range(count)]
                 _write_split(pool, jobs, bar)
-        for split, _, _ in wanted:
+        for split, _, _ in splits:
             for kind in ANNOTATIONS:
-                _partial(out, split, kind).rename(out / f"{split}_{kind}.json")
-        (out / UNFINISHED).rename(out / ORIGIN)
+                _partial_path(out, split, kind).rename(out / f"{split}_{kind}.json")
+        (out / UNFINISHED).rename(out / MANIFEST)

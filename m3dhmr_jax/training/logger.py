@@ -1,6 +1,7 @@
-"""What a training run shows and writes while it goes on, and the watch over its numbers."""
+"""What a training run shows and records: progress line, TensorBoard scalars, non-finite numbers."""
 
 import math
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,45 +9,90 @@ from typing import Any
 import jax
 import tqdm
 from absl import logging
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.summary import scalar
 
 from m3dhmr_jax.checkpoints.manager import Checkpoints
-from m3dhmr_jax.evaluate.scoring import format_score
+from m3dhmr_jax.metrics.reported import format_score
 from m3dhmr_jax.runtime import processes
 from m3dhmr_jax.training.step import Terms, TrainState, all_finite
-from m3dhmr_jax.training.tensorboard import TensorBoardWriter
-from m3dhmr_jax.types import Config
 
-MAX_SKIPPED_IN_A_ROW = 10  # More are no accident of a batch: the run itself is lost.
+MAX_SKIPPED_IN_A_ROW = 10  # More are not an accident of a batch: the run has diverged.
+
+
+class TensorBoardWriter:
+    """Scalars over steps, in a new file of `folder`; None drops them.
+
+    A failed write is logged once and does not stop the run. tensorboardX's own `SummaryWriter`
+    writes in a thread that dies on a full disk, and then waits for it forever.
+    """
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+        self._writer = None
+        self._failed = False
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        if self._writer is None:
+            return
+        event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+        try:
+            self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            self._log_failure(error)
+
+    def close(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._log_failure(error)
+
+    def _log_failure(self, error: OSError) -> None:
+        if not self._failed:
+            logging.error("%s: TensorBoard scalars are being lost: %s", self._folder, error)
+        self._failed = True
 
 
 class TrainLogger:
-    """Progress line, TensorBoard events, and the watch over the loss.
+    """Progress line, TensorBoard scalars, and a check that the loss is finite.
 
-    A step's terms are looked at while the next step runs, so the device never waits: when they
-    arrive, the next batch is read and sent while that step is still being computed. Every process
-    watches, the first one shows and writes.
+    The terms of a step are read while the next step runs, so the device never waits for the log.
+    Every process checks; only the primary one shows and writes.
+
+    Args:
+        first_step: steps taken before this start of the run.
+        steps: steps of the complete run.
     """
 
     def __init__(
         self,
         workdir: Path,
-        config: Config,
-        first: int,
-        steps: int,
         checkpoints: Checkpoints,
+        *,
+        log_every_steps: int,
+        batch_size: int,
+        first_step: int,
+        steps: int,
     ):
-        first_process = processes.is_primary()
-        self._writer = TensorBoardWriter(workdir / "events" if first_process else None)
-        self._every = config.log_every_steps
+        is_primary = processes.is_primary()
+        self._writer = TensorBoardWriter(workdir / "events" if is_primary else None)
+        self._log_every_steps = log_every_steps
         self._checkpoints = checkpoints
-        self._batch_size = config.batch_size
+        self._batch_size = batch_size
         self._bar = tqdm.tqdm(
-            total=steps * config.batch_size,
-            initial=first * config.batch_size,
+            total=steps * batch_size,
+            initial=first_step * batch_size,
             unit="img",
             mininterval=1,
             dynamic_ncols=True,
-            disable=not first_process,
+            disable=not is_primary,
         )
         self._pending: tuple[int, Any] | None = None
         self.skipped = 0  # Batches, since this start of the run.
@@ -60,12 +106,12 @@ class TrainLogger:
         self._writer.close()
 
     def step(self, step: int, terms: Terms) -> None:
-        """Takes note of a step that was started, and looks at the one before."""
+        """Notes that a step was started, and logs the one before."""
         self.flush()
         self._pending = step, terms
 
     def flush(self) -> None:
-        """Looks at the terms of the last step; raises FloatingPointError if one is not finite."""
+        """Logs the terms of the last step; raises FloatingPointError if one is not finite."""
         if self._pending is None:
             return
         step, terms = self._pending
@@ -78,7 +124,7 @@ class TrainLogger:
         if not all(map(math.isfinite, values.values())):
             raise self._not_finite(step, f"a loss term is not finite: {values}")
         self._bar.update(self._batch_size)
-        if step % self._every == 0:
+        if step % self._log_every_steps == 0:
             self._bar.set_postfix(
                 {"step": step} | {name: f"{value:.3f}" for name, value in values.items()}
             )
@@ -96,7 +142,7 @@ class TrainLogger:
             raise self._not_finite(step, what)
 
     def check(self, step: int, state: TrainState) -> None:
-        """Raises FloatingPointError if a parameter is not finite: a finite loss may do that."""
+        """Raises FloatingPointError if a parameter is not finite, which a finite loss may cause."""
         if not all_finite((state.params, state.stats)):
             raise self._not_finite(step, "the loss is finite, but parameters or statistics are not")
 
@@ -106,14 +152,14 @@ class TrainLogger:
         good = (
             "there is no checkpoint yet"
             if newest is None
-            else (f"the last good checkpoint is step {newest} in {self._checkpoints.directory}")
+            else f"the last good checkpoint is step {newest} in {self._checkpoints.directory}"
         )
         return FloatingPointError(
             f"step {step}: {what}; {good}. Lower optim.learning_rate, or compute in float32"
         )
 
     def scores(self, step: int, scores: dict[str, float], reported_metrics: Iterable[str]) -> None:
-        """Writes the scores of a test set, and prints the reported ones."""
+        """Writes the scores on a test set, and prints the reported ones."""
         for name, value in scores.items():
             self._writer.add_scalar(f"eval/{name}", value, step)
         if scores:

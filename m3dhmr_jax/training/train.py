@@ -1,4 +1,4 @@
-"""A training run, from nothing or from where it stopped."""
+"""A training run, from its start or from its newest checkpoint."""
 
 import contextlib
 import dataclasses
@@ -11,17 +11,22 @@ import optax
 from absl import logging
 from clu import parameter_overview
 
-from m3dhmr_jax.builders import Network, checkpoints_of, create_optimizer, initialised, load_hand
+from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.checkpoints.manager import Checkpoints
+from m3dhmr_jax.checkpoints.restore import initialize_from, open_checkpoints
 from m3dhmr_jax.checkpoints.run_config import save_config
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.datasets import open_dataset
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.evaluate.run import test_set_batches
 from m3dhmr_jax.evaluate.scoring import score_batches
+from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.runtime import processes, sharding
 from m3dhmr_jax.runtime.preemption import Preempted, PreemptionGuard
 from m3dhmr_jax.tasks import Task, create_task
 from m3dhmr_jax.training.logger import TrainLogger
+from m3dhmr_jax.training.optim import create_optimizer
 from m3dhmr_jax.training.step import (
     Objective,
     Terms,
@@ -34,49 +39,49 @@ from m3dhmr_jax.types import Batch, Config
 
 
 def train(config: Config, workdir: Path) -> None:
-    """Trains to the last epoch, going on from the newest checkpoint in `workdir` if there is one.
+    """Trains to the last epoch, resuming from the newest checkpoint in `workdir` if there is one.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: for a bad field, dataset or checkpoint, named.
+        UserError: for a bad field, dataset or checkpoint.
         FloatingPointError: if a loss term, or a parameter to be saved, is not finite.
         OSError: if a checkpoint cannot be written.
-        Preempted: after SIGTERM, when the step under way is saved.
+        Preempted: after SIGTERM, once the current step is saved.
     """
     sharding.check_divides(config.batch_size, "batch_size")
     sharding.check_microbatches(config.batch_size, config.optim.accumulate_steps)
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
     hand = load_hand(config)
-    task = create_task(config, hand)
-    checkpoints = checkpoints_of(workdir, task.network)
-    network = task.network
-    if checkpoints.newest() is None:
-        network = initialised(network, config.init_from)
+    task = create_task(config, hand, abstract=True)
+    checkpoints = open_checkpoints(workdir, task.network)
     data = open_dataset(hand, **config.data.source)
     schedule = Schedule.of(config, loader.size(data, "train"))
-    print(parameter_overview.get_parameter_overview(network.params))
-
     mesh = sharding.device_mesh()
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
-    state = create_state(config, network, optimizer, checkpoints, mesh)
-    save_config(workdir, config)  # Only now: a config that is refused must not replace the run's.
+    state = create_state(config, task.network, optimizer, checkpoints, mesh)
+    print(parameter_overview.get_parameter_overview(jax.device_get(state.params)))
+    save_config(workdir, config)  # Only now: a rejected config must not replace the run's.
     train_step = create_step(config, task, optimizer, schedule, mesh)
     evaluate = create_evaluator(config, task, data, mesh)
-    first, key = int(state.step), jax.random.key(config.seed)
+    first_step, key = int(state.step), jax.random.key(config.seed)
     batches = loader.train_batches(
         data,
         config.batch_size,
         config.seed,
-        start_step=first,
+        start_step=first_step,
         **processes.process_shard(),
         **config.data.loader,
     )
+    log = TrainLogger(
+        workdir,
+        checkpoints,
+        log_every_steps=config.log_every_steps,
+        batch_size=config.batch_size,
+        first_step=first_step,
+        steps=schedule.steps,
+    )
     stopping = False
-    with (
-        PreemptionGuard() as sigterm,
-        contextlib.closing(batches),
-        TrainLogger(workdir, config, first, schedule.steps, checkpoints) as log,
-    ):
-        for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
+    with PreemptionGuard() as sigterm, contextlib.closing(batches), log:
+        for step, batch in zip(range(first_step + 1, schedule.steps + 1), batches, strict=False):
             state, terms = train_step(state, sharding.shard(batch, mesh), key)
             log.step(step, terms)
             stopping = sigterm.should_stop(step)
@@ -91,19 +96,19 @@ def train(config: Config, workdir: Path) -> None:
                 break
         checkpoints.close()
     if batches.skipped:
-        logging.warning("%d photos could not be read and were skipped", len(batches.skipped))
+        logging.warning("%d images could not be read and were skipped", len(batches.skipped))
     if log.skipped:
         logging.warning("%d batches were not finite and were skipped", log.skipped)
     if stopping:
         raise Preempted(
             f"by SIGTERM after step {int(state.step)} of {schedule.steps}, which is saved in "
-            f"{checkpoints.directory}; the same command goes on from there"
+            f"{checkpoints.directory}; the same command resumes from there"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When things happen, in steps."""
+    """When to save, evaluate and stop, in steps."""
 
     steps: int
     steps_per_epoch: int
@@ -112,10 +117,10 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Config, n_examples: int) -> "Schedule":
-        """Raises ValueError if there is less than one batch, or an interval is not positive."""
+        """Raises UserError if there is less than one batch, or an interval is not positive."""
         steps_per_epoch = n_examples // config.batch_size
         if not steps_per_epoch:
-            raise ValueError(
+            raise UserError(
                 f"batch_size={config.batch_size} is larger than the training set of {n_examples}"
             )
         intervals = {
@@ -125,7 +130,7 @@ class Schedule:
         }
         for name, epochs in intervals.items():
             if not epochs > 0:
-                raise ValueError(f"{name}={epochs} must be positive: it is a number of epochs")
+                raise UserError(f"{name}={epochs} must be positive: it is a number of epochs")
         steps, *every = (max(round(e * steps_per_epoch), 1) for e in intervals.values())
         return cls(steps, steps_per_epoch, *every)
 
@@ -143,14 +148,21 @@ def create_state(
     checkpoints: Checkpoints,
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
-    """The newest checkpoint's state, or a first one."""
-    state = init_state(network.params, network.stats, optimizer, config.optim.ema_decay)
-    state = sharding.replicate(state, mesh)
-    found = checkpoints.restore(state)
+    """The newest intact checkpoint's state; if there is no checkpoint, an initial one.
+
+    `network` is abstract: parameters are initialised only where no checkpoint replaces them.
+    """
+
+    def new_state(params: Any, stats: Any) -> TrainState:
+        return init_state(params, stats, optimizer, config.optim.ema_decay)
+
+    shapes = jax.eval_shape(new_state, network.params, network.stats)
+    found = checkpoints.restore(sharding.replicated_shapes(shapes, mesh))
     if found is None:
-        return state
+        network = initialize_from(network.initialized(), config.init_from)
+        return sharding.replicate(new_state(network.params, network.stats), mesh)
     step, state, _ = found
-    print(f"Going on from step {step} of {checkpoints.directory}")
+    print(f"Resuming from step {step} of {checkpoints.directory}")
     return state
 
 
@@ -161,7 +173,7 @@ def create_step(
     schedule: Schedule,
     mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, Terms]]:
-    """The jitted step; its first argument is consumed."""
+    """The jitted step; its first argument is donated."""
     start_step = {
         name: round(epoch * schedule.steps_per_epoch) for name, epoch in task.start_epoch.items()
     }
@@ -182,16 +194,18 @@ def create_step(
 def create_evaluator(
     config: Config, task: Task, data: Path, mesh: jax.sharding.Mesh
 ) -> Callable[[TrainState], dict[str, float]]:
-    """Scores a state on the test set."""
+    """A function from a state to its scores on the test set."""
 
-    def error_fn(batch: Batch, params: Any, stats: Any) -> Any:
+    def evaluate_batch(batch: Batch, params: Any, stats: Any) -> Any:
         return task.error_fn(task.predict_step(params, stats, batch), batch)
 
-    judge = sharding.data_parallel(error_fn, mesh)
+    eval_step = sharding.data_parallel(evaluate_batch, mesh)
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        batches = loader.eval_batches(data, config.eval.batch_size, **processes.process_shard())
-        weights = state.eval_params, state.stats
-        return score_batches(lambda batch: judge(batch, *weights), batches, task.scores)
+        return score_batches(
+            lambda batch: eval_step(batch, state.eval_params, state.stats),
+            test_set_batches(config, data),
+            task.scores,
+        )
 
     return evaluate

@@ -1,1 +1,1 @@
-"""Pictures of what the network answers."""
+"""Drawings of predictions, and the rasteriser."""

@@ -1,6 +1,6 @@
 import logging
 import math
-import resource
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from m3dhmr_jax.checkpoints.manager import Checkpoints, digest
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.training.step import TrainState
 
-BELONGS_TO = {"model": {"width": 64, "blocks": (2, 2, 2, 2)}, "hand": "0123"}
+COMPATIBILITY = {"model": {"width": 64, "blocks": (2, 2, 2, 2)}, "hand": "0123"}
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def open_checkpoints(tmp_path):
     """Opens the run's folder; closed at the end of the test."""
     opened = []
 
-    def open_them(compatibility=BELONGS_TO):
+    def open_them(compatibility=COMPATIBILITY):
         opened.append(Checkpoints(tmp_path / "checkpoints", compatibility))
         return opened[-1]
 
@@ -71,7 +72,7 @@ def assert_same_bits(found, expected):
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_was_saved_comes_back_to_the_bit(open_checkpoints):
+def test_restore_returns_saved_bits(open_checkpoints):
     save_all(open_checkpoints(), [20.0])
     step, state, scores = open_checkpoints().restore(state_at(0))
     assert step == 1
@@ -79,16 +80,62 @@ def test_what_was_saved_comes_back_to_the_bit(open_checkpoints):
     assert scores == {"pa_mpvpe_mm": 20.0}
 
 
-def test_arrays_may_be_given_away_while_they_are_written(open_checkpoints):
+@pytest.fixture
+def slow_digest(monkeypatch):
+    """Hashing waits until the event is set."""
+    may_go_on = threading.Event()
+
+    def wait_and_hash(tree):
+        assert may_go_on.wait(60)
+        return digest(tree)
+
+    monkeypatch.setattr("m3dhmr_jax.checkpoints.manager.digest", wait_and_hash)
+    yield may_go_on
+    may_go_on.set()
+
+
+def delete(state):
+    jax.tree.map(lambda leaf: leaf.delete(), state)
+
+
+def donate(state):
+    jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)(state)
+
+
+@pytest.mark.parametrize("give_away", [delete, donate])
+def test_save_copies_arrays_before_it_returns(open_checkpoints, slow_digest, give_away):
     checkpoints = open_checkpoints()
     state = state_at(1)
     checkpoints.save(1, state, {})
-    jax.tree.map(lambda leaf: leaf.delete(), state)
+    give_away(state)
+    slow_digest.set()
     checkpoints.wait()
     assert_same_bits(open_checkpoints().restore(state_at(0))[1], state_at(1))
 
 
-def test_an_empty_folder_has_no_checkpoint(open_checkpoints):
+def test_save_is_complete_only_with_its_digest(open_checkpoints, slow_digest, tmp_path):
+    checkpoints = open_checkpoints()
+    checkpoints.save(1, state_at(1), {})
+    assert kept(tmp_path) == []
+    assert open_checkpoints().restore(state_at(0)) is None
+    slow_digest.set()
+    checkpoints.wait()
+    assert kept(tmp_path) == [1]
+
+
+def test_failed_digest_is_reported_at_next_call(open_checkpoints, monkeypatch, tmp_path):
+    def fail(tree):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr("m3dhmr_jax.checkpoints.manager.digest", fail)
+    checkpoints = open_checkpoints()
+    checkpoints.save(1, state_at(1), {})
+    with pytest.raises(OSError, match="no memory"):
+        checkpoints.wait()
+    assert kept(tmp_path) == []
+
+
+def test_restore_of_empty_folder_is_none(open_checkpoints):
     checkpoints = open_checkpoints()
     assert checkpoints.restore(state_at(0)) is None
     assert checkpoints.restore_anything() is None
@@ -103,7 +150,7 @@ def trained_state():
     return state._replace(opt_state=optax.adam(1.0).init(params))
 
 
-def test_arrays_of_any_network_can_be_read_without_knowing_it(open_checkpoints):
+def test_restore_anything_needs_no_tree(open_checkpoints):
     state = trained_state()
     checkpoints = open_checkpoints()
     checkpoints.save(5, state, {})
@@ -126,9 +173,7 @@ def test_arrays_of_any_network_can_be_read_without_knowing_it(open_checkpoints):
         ([10.0, 20.0, 30.0], 1, [1, 3]),
     ],
 )
-def test_the_newest_and_the_best_are_kept_and_nan_is_never_best(
-    open_checkpoints, tmp_path, errors_mm, best, left
-):
+def test_save_keeps_newest_and_best(open_checkpoints, tmp_path, errors_mm, best, left):
     checkpoints = open_checkpoints()
     save_all(checkpoints, errors_mm)
     assert kept(tmp_path) == left
@@ -138,13 +183,13 @@ def test_the_newest_and_the_best_are_kept_and_nan_is_never_best(
 
 
 @pytest.mark.parametrize("errors_mm", [[None, None], [math.nan, math.nan]])
-def test_without_a_score_the_newest_is_the_best(open_checkpoints, errors_mm):
+def test_best_without_scores_is_newest(open_checkpoints, errors_mm):
     checkpoints = open_checkpoints()
     save_all(checkpoints, errors_mm)
     assert checkpoints.best() == 2
 
 
-def test_the_best_can_be_asked_for(open_checkpoints):
+def test_restore_takes_best(open_checkpoints):
     checkpoints = open_checkpoints()
     save_all(checkpoints, [10.0, 20.0, 30.0])
     step, state, _ = checkpoints.restore(state_at(0), checkpoints.best())
@@ -152,8 +197,8 @@ def test_the_best_can_be_asked_for(open_checkpoints):
     assert_same_bits(state, state_at(1))
 
 
-def damage(kind, tmp_path, step):
-    if kind == "a flipped bit":
+def corrupt(kind, tmp_path, step):
+    if kind == "flipped bit":
         flip_a_bit(tmp_path, step)
     elif kind == "truncated arrays":
         for path in data_files(tmp_path, step):
@@ -162,39 +207,42 @@ def damage(kind, tmp_path, step):
         for path in data_files(tmp_path, step):
             path.unlink()
     else:
-        for path in (tmp_path / "checkpoints" / str(step) / "meta").rglob("*"):
-            if path.is_file():
-                path.write_text(path.read_text()[:20])
+        meta = tmp_path / "checkpoints" / str(step) / "meta" / "metadata"
+        if kind == "missing meta":
+            meta.unlink()
+        else:
+            meta.write_text(meta.read_text()[:20])
 
 
-KINDS = ("a flipped bit", "truncated arrays", "missing arrays", "truncated meta")
+KINDS = ("flipped bit", "truncated arrays", "missing arrays", "truncated meta", "missing meta")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_is_named_and_the_older_one_taken(open_checkpoints, tmp_path, caplog, kind):
+def test_restore_skips_corrupted(open_checkpoints, tmp_path, caplog, kind):
     save_all(open_checkpoints(), [10.0, 20.0, 30.0])
-    damage(kind, tmp_path, 3)
+    corrupt(kind, tmp_path, 3)
     with caplog.at_level(logging.ERROR):
         step, state, _ = open_checkpoints().restore(state_at(0))
     assert step == 1
     assert_same_bits(state, state_at(1))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2, said
-    assert said[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is damaged (")
-    assert said[1] == "Going on from step 1; 2 steps are lost"
+    assert said[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is corrupted (")
+    assert said[1] == "Resuming from step 1; 2 steps are lost"
     assert open_checkpoints().restore_anything()[0] == 1
 
 
 @pytest.fixture
 def no_room():
-    """From when it is called, no file may grow beyond a few bytes: a quota without a disk."""
+    """Once called, no file may grow beyond a few bytes: a quota without a disk."""
+    resource = pytest.importorskip("resource")  # POSIX only.
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("found_out", ["save", "wait", "close"])
-def test_what_cannot_be_written_is_said_at_the_next_call(
+def test_failed_save_is_reported_at_next_call(
     open_checkpoints, tmp_path, no_room, found_out, caplog
 ):
     checkpoints = open_checkpoints()
@@ -206,29 +254,29 @@ def test_what_cannot_be_written_is_said_at_the_next_call(
         "wait": checkpoints.wait,
         "close": checkpoints.close,
     }
-    with pytest.raises(OSError, match="the checkpoint of step 2 could not be written") as refusal:
+    with pytest.raises(OSError, match="checkpoint of step 2") as raised:
         next_call[found_out]()
-    assert "(File too large); the newest is that of step 1" in str(refusal.value)
-    assert str(tmp_path / "checkpoints") in str(refusal.value)
+    assert "(File too large); the newest is that of step 1" in str(raised.value)
+    assert str(tmp_path / "checkpoints") in str(raised.value)
     assert not caplog.records
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
     assert_same_bits(open_checkpoints().restore(state_at(0))[1], state_at(1))
 
 
-def test_if_all_are_damaged_it_stops(open_checkpoints, tmp_path):
+def test_restore_rejects_all_corrupted(open_checkpoints, tmp_path):
     save_all(open_checkpoints(), [10.0, 20.0])
-    damage("a flipped bit", tmp_path, 1)
-    damage("truncated arrays", tmp_path, 2)
-    with pytest.raises(ValueError, match=r"all checkpoints \(steps \[2, 1\]\) are damaged"):
+    corrupt("flipped bit", tmp_path, 1)
+    corrupt("truncated arrays", tmp_path, 2)
+    with pytest.raises(UserError, match=r"\[2, 1\]"):
         open_checkpoints().restore(state_at(0))
-    with pytest.raises(ValueError, match=r"all checkpoints \(steps \[2, 1\]\) are damaged"):
+    with pytest.raises(UserError, match=r"\[2, 1\]"):
         open_checkpoints().restore_anything()
 
 
-def test_a_run_that_goes_on_after_damage_can_save_again(open_checkpoints, tmp_path):
+def test_save_replaces_corrupted_step(open_checkpoints, tmp_path):
     """Steps are taken anew, also the one whose folder is damaged."""
     save_all(open_checkpoints(), [10.0, 20.0, 30.0])
-    damage("a flipped bit", tmp_path, 3)
+    corrupt("flipped bit", tmp_path, 3)
     checkpoints = open_checkpoints()
     assert checkpoints.restore(state_at(0))[0] == 1
     checkpoints.save(2, state_at(2), {})
@@ -239,18 +287,18 @@ def test_a_run_that_goes_on_after_damage_can_save_again(open_checkpoints, tmp_pa
     assert_same_bits(state, state_at(3))
 
 
-def test_what_belongs_to_another_network_or_hand_is_refused_with_what_differs(open_checkpoints):
+def test_restore_rejects_other_network(open_checkpoints):
     save_all(open_checkpoints(), [10.0])
     other = {"model": {"width": 32, "blocks": (2, 2, 2, 2)}, "hand": "4567"}
-    with pytest.raises(ValueError, match="belongs to another network or hand") as refusal:
+    with pytest.raises(UserError, match="0123") as raised:
         open_checkpoints(other).restore(state_at(0))
     assert "hand is 0123 there and 4567 here; model.width is 64 there and 32 here" in str(
-        refusal.value
+        raised.value
     )
-    assert "blocks" not in str(refusal.value)
+    assert "blocks" not in str(raised.value)
 
 
-def test_the_digest_sees_bits_types_shapes_and_places():
+def test_digest_sees_bits_dtypes_shapes_and_names():
     tree = {"a": jnp.zeros(4), "b": jnp.ones(4)}
     others = [
         {"a": jnp.zeros(4).at[2].set(-0.0), "b": jnp.ones(4)},

@@ -10,7 +10,7 @@ from flax import nnx
 
 from configs import mobrecon, resnet18, resnet34
 from m3dhmr_jax.checkpoints.weights import load_matching, load_weights
-from m3dhmr_jax.convert.__main__ import convert_file
+from m3dhmr_jax.convert.run import convert_file
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.checkpoints.weights import names_of
-from m3dhmr_jax.convert.__main__ import abstract_network
 from m3dhmr_jax.convert.architectures import DECODER_SIGNS, recognise
 from m3dhmr_jax.convert.conversion import WrongShape, convert
+from m3dhmr_jax.convert.run import abstract_network
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from tests.convert.peer_files import BLOCKS, mobrecon, torchvision_resnet

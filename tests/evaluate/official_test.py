@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from m3dhmr_jax.evaluate import __main__ as command
+from m3dhmr_jax import cli
 from m3dhmr_jax.evaluate import official
 from m3dhmr_jax.evaluate.official import Hands, read_predictions, read_truth, score, scores_text
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
@@ -46,7 +46,7 @@ def files(tmp_path, truth, pred):
         path = tmp_path / "pred.json"
         content = [values.tolist() for values in pred] if content is None else content
         path.write_text(json.dumps(content) if text is None else text)
-        return command.main(["--pred", str(path), "--gt", str(folder), "--out", str(out)])
+        return cli.main(["score", "--pred", str(path), "--gt", str(folder), "--out", str(out)])
 
     run.folder, run.out = folder, out
     return run
@@ -156,7 +156,7 @@ def test_a_file_cut_short_is_refused_wherever_it_ends(files, pred, capsys, keep)
 
 def test_a_missing_file_is_named(files, tmp_path, capsys):
     arguments = ["--gt", str(files.folder), "--out", str(files.out)]
-    assert command.main(["--pred", str(tmp_path / "absent.json"), *arguments]) == 2
+    assert cli.main(["score", "--pred", str(tmp_path / "absent.json"), *arguments]) == 2
     assert "absent.json: no such file" in capsys.readouterr().err
     (files.folder / "evaluation_verts.json").unlink()
     assert files() == 2
@@ -173,7 +173,7 @@ def test_a_truth_whose_lists_differ_in_length_is_refused(files):
 def test_scores_go_only_into_a_json_file(files, capsys):
     files()
     arguments = ["--pred", str(files.out), "--gt", str(files.folder), "--out", "scores.txt"]
-    assert command.main(arguments) == 2
+    assert cli.main(["score", *arguments]) == 2
     assert r"must end in .json" in capsys.readouterr().err
 
 
@@ -202,7 +202,7 @@ def test_predictions_that_are_not_finite_are_not_written(tmp_path, pred):
 
 def test_scoring_needs_no_loader_and_no_network():
     """Nor their start-up time."""
-    code = "import sys, m3dhmr_jax.evaluate.__main__; print(*sys.modules)"
+    code = "import sys, m3dhmr_jax.evaluate.official as _; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     heavy = {"grain", "tensorflow_datasets", "flax", "optax", "orbax", "cv2"}
     assert not heavy & set(loaded.split())
@@ -212,7 +212,7 @@ def test_scoring_needs_no_loader_and_no_network():
 def test_official_files_get_the_official_scores_and_text(reference, tmp_path, capsys):
     folder, out = reference / "freihand_eval_8", tmp_path / "scores.json"
     pred, gt = folder / "res" / "pred.json", folder / "ref"
-    assert command.main(["--pred", str(pred), "--gt", str(gt), "--out", str(out)]) == 0
+    assert cli.main(["score", "--pred", str(pred), "--gt", str(gt), "--out", str(out)]) == 0
     assert out.with_suffix(".txt").read_text() == (folder / "scores.txt").read_text()
     want, got = json.loads((folder / "scores.json").read_text()), json.loads(out.read_text())
     numbers = {key: value for key, value in want.items() if isinstance(value, float)}

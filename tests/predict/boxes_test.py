@@ -3,54 +3,55 @@ import json
 import numpy as np
 import pytest
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.boxes import read_boxes
 
 CSV = """image,x,y,width,height,handedness,frame
 a/clip.mp4,1,2,30,40,left,
 clip.mp4,5,6,7,8,,
 clip.mp4,9,9,9,9,right,12
-photo.jpg,0.5,1e1,3,4,,
+image.jpg,0.5,1e1,3,4,,
 """
 
 
-def test_rows_are_gathered_by_file_and_frame(tmp_path):
+def test_read_boxes_groups_rows_by_file_and_frame(tmp_path):
     (tmp_path / "boxes.csv").write_text(CSV)
     found = read_boxes(tmp_path / "boxes.csv", "right")
     assert {image: list(frames) for image, frames in found.items()} == {
         "clip.mp4": [0, 12],
-        "photo.jpg": [0],
+        "image.jpg": [0],
     }
     first = found["clip.mp4"][0]
     np.testing.assert_array_equal(first.boxes_px, [[1, 2, 30, 40], [5, 6, 7, 8]])
     assert first.handedness == ("left", "right")
-    np.testing.assert_array_equal(found["photo.jpg"][0].boxes_px, [[0.5, 10, 3, 4]])
+    np.testing.assert_array_equal(found["image.jpg"][0].boxes_px, [[0.5, 10, 3, 4]])
 
 
-def test_json_holds_the_same_columns(tmp_path):
+def test_read_boxes_reads_json(tmp_path):
     rows = [{"image": "p.jpg", "x": 1, "y": 2, "width": 3, "height": 4, "handedness": None}]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
-    targets = read_boxes(tmp_path / "boxes.json", "left")["p.jpg"][0]
-    np.testing.assert_array_equal(targets.boxes_px, [[1, 2, 3, 4]])
-    assert targets.handedness == ("left",)
+    boxes = read_boxes(tmp_path / "boxes.json", "left")["p.jpg"][0]
+    np.testing.assert_array_equal(boxes.boxes_px, [[1, 2, 3, 4]])
+    assert boxes.handedness == ("left",)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "value"),
     [
-        ("b.csv", "image,x,y,width,height\np.jpg,1,2,3,x\n", r"b\.csv, row 1: .*'x'.*numbers"),
-        ("b.csv", "image,x,y,w,h\np.jpg,1,2,3,4\n", "row 1: no width, height"),
-        ("b.csv", "", "no box in it"),
-        ("b.csv", "image,x,y,width,height,handedness\np,1,2,3,4,both\n", "'both' must be one of"),
-        ("b.json", "{", "not JSON"),
-        ("b.json", '{"image": 1}', "list of objects"),
+        ("b.csv", "image,x,y,width,height\np.jpg,1,2,3,x\n", r"b\.csv, row 1: .*'x'"),
+        ("b.csv", "image,x,y,w,h\np.jpg,1,2,3,4\n", "row 1: width, height"),
+        ("b.csv", "", r"b\.csv"),
+        ("b.csv", "image,x,y,width,height,handedness\np,1,2,3,4,both\n", "'both'"),
+        ("b.json", "{", r"b\.json"),
+        ("b.json", '{"image": 1}', r"b\.json"),
     ],
 )
-def test_files_that_hold_no_boxes_are_refused(tmp_path, name, content, words):
+def test_read_boxes_rejects_invalid_content(tmp_path, name, content, value):
     (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UserError, match=value):
         read_boxes(tmp_path / name, "right")
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
+def test_read_boxes_names_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv"):
         read_boxes(tmp_path / "none.csv", "right")

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from m3dhmr_jax import cli
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import bulk
-from m3dhmr_jax.predict.images import read_photo
+from m3dhmr_jax.predict.images import read_image
 from m3dhmr_jax.predict.outputs import faces_as_json
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
-from m3dhmr_jax.predict.run import IncompleteError, Wishes
-from m3dhmr_jax.predict.shards import OF_A_HAND, Job, PartWriter, part_name
-from m3dhmr_jax.predict.storage import find_photos, place_of
+from m3dhmr_jax.predict.run import IncompleteError, PredictOptions
+from m3dhmr_jax.predict.shards import HAND_COLUMNS, Job, ShardWriter, shard_name
+from m3dhmr_jax.predict.storage import find_images, open_location
 
 pytestmark = pytest.mark.long
 
@@ -34,17 +36,17 @@ def cluster():
         yield ray
 
 
-def in_this_process(job, parts, workers, gpus):
-    write = PartWriter(job)
-    for part in parts:
-        write({"images": part})
+def in_this_process(job, shards, workers, gpus):
+    write = ShardWriter(job)
+    for shard in shards:
+        write({"images": shard})
 
 
 @pytest.fixture
 def in_one_process(predictor, monkeypatch):
     monkeypatch.setattr(HandMeshPredictor, "from_checkpoint", lambda _: predictor)
     monkeypatch.setattr(bulk, "connected", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(bulk, "write_parts", in_this_process)
+    monkeypatch.setattr(bulk, "write_shards", in_this_process)
 
 
 def rows_of(out):
@@ -55,32 +57,34 @@ def files_of(out):
     return {path.name: path.read_bytes() for path in Path(out).glob("hands-*")}
 
 
-def predict(trained, photos, out, wishes=None, **options):
+def predict(trained, images, out, predict_options=None, **options):
     options = {"workers": 2, "batch_size": 3} | options
-    bulk.predict_folder(str(trained[0]), str(photos), str(out), wishes or Wishes(), **options)
+    bulk.predict_folder(
+        str(trained[0]), str(images), str(out), predict_options or PredictOptions(), **options
+    )
 
 
 def check_rows(rows, predictor):
-    """Rows of whole photos hold what the predictor says of these."""
+    """Rows contain what the predictor returns for whole images."""
     for row in rows:
-        hands = predictor(read_photo(Path(row["image"])).image)
+        hands = predictor(read_image(Path(row["image"])).image)
         assert (row["hand"], row["handedness"], row["camera"]) == (0, "right", "assumed")
-        for name in OF_A_HAND:
+        for name in HAND_COLUMNS:
             want = np.ravel(getattr(hands, name)[0])
             np.testing.assert_allclose(np.ravel(row[name]), want, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(row["K"], hands.intrinsics.ravel(), rtol=1e-6)
 
 
-def test_two_workers_answer_every_photo_once_and_a_second_run_adds_nothing(
-    trained, predictor, cluster, photos, tmp_path, capsys
+def test_predict_folder_predicts_every_image_once_on_two_workers(
+    trained, predictor, cluster, images, tmp_path, capsys
 ):
     assert [node["NodeManagerAddress"] for node in cluster.nodes()] == ["127.0.0.1"]
     out = tmp_path / "out"
-    with pytest.raises(IncompleteError, match=r"1 of 11 photos .*broken\.jpg: not an image"):
-        predict(trained, photos, out)
-    assert "10 of 11 photos answered" in capsys.readouterr().out
+    with pytest.raises(IncompleteError, match=r"1 of 11 .*broken\.jpg"):
+        predict(trained, images, out)
+    assert "10 of 11" in capsys.readouterr().out
     rows = rows_of(out)
-    wanted = {str(path) for path in photos.rglob("*.*g")}
+    wanted = {str(path) for path in images.rglob("*.*g")}
     assert len(rows) == len(wanted) == 11
     assert {row["image"] for row in rows} == wanted
     check_rows([row for row in rows if not row["error"]], predictor)
@@ -89,8 +93,8 @@ def test_two_workers_answer_every_photo_once_and_a_second_run_adds_nothing(
     assert (out / "_faces.json").read_bytes() == faces_as_json(predictor.hand.faces)
     before = files_of(out)
     assert len(before) == 4
-    with pytest.raises(IncompleteError, match="1 of 11 photos"):
-        predict(trained, photos, out)
+    with pytest.raises(IncompleteError, match="1 of 11"):
+        predict(trained, images, out)
     assert files_of(out) == before
 
 
@@ -101,7 +105,7 @@ def workers_of_this_process():
         with contextlib.suppress(OSError):
             pid = int(stat.parts[2])
             parents[pid] = int(stat.read_text().rpartition(")")[2].split()[1])
-            if "PartWriter" in (stat.parent / "cmdline").read_text():
+            if "ShardWriter" in (stat.parent / "cmdline").read_text():
                 found.append(pid)
     for pid in found:
         ancestor = pid
@@ -111,24 +115,22 @@ def workers_of_this_process():
             yield pid
 
 
-def test_a_killed_worker_loses_nothing_and_duplicates_nothing(
-    trained, predictor, cluster, photos, tmp_path
-):
-    (photos / "broken.jpg").unlink()
-    source, names = find_photos(str(photos))
-    photo, aside = Path(names[4]), tmp_path / "aside.png"
-    photo.rename(aside)
-    os.mkfifo(photo)  # Whoever opens it waits for somebody who writes, and nobody does.
-    out = place_of(str(tmp_path / "out"))
+def test_killed_worker_loses_and_duplicates_nothing(trained, predictor, cluster, images, tmp_path):
+    (images / "broken.jpg").unlink()
+    source, names = find_images(str(images))
+    image, aside = Path(names[4]), tmp_path / "aside.png"
+    image.rename(aside)
+    os.mkfifo(image)  # Opening it waits for a writer, and there is none.
+    out = open_location(str(tmp_path / "out"))
     Path(out.path).mkdir()
-    job = Job(str(trained[0]), predictor.weights_sha256, Wishes(), None, source, out)
-    parts = [names[i : i + 2] for i in range(0, 10, 2)]
+    job = Job(str(trained[0]), predictor.weights_sha256, PredictOptions(), None, source, out)
+    shards = [names[i : i + 2] for i in range(0, 10, 2)]
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(bulk.write_parts, job, parts, 2, 0.0)
+        run = pool.submit(bulk.write_shards, job, shards, 2, 0.0)
         while not files_of(out.path) and not run.done():
             time.sleep(0.05)
-        assert part_name(parts[2]) not in files_of(out.path)
-        aside.rename(photo)
+        assert shard_name(shards[2]) not in files_of(out.path)
+        aside.rename(image)
         killed = list(workers_of_this_process())
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
@@ -137,92 +139,92 @@ def test_a_killed_worker_loses_nothing_and_duplicates_nothing(
     rows = rows_of(out.path)
     assert sorted(row["image"] for row in rows) == names
     check_rows(rows, predictor)
-    assert set(files_of(out.path)) == set(map(part_name, parts))
+    assert set(files_of(out.path)) == set(map(shard_name, shards))
     assert not list(Path(out.path).glob(".*"))
 
 
-def test_a_run_goes_on_from_what_is_whole(trained, photos, tmp_path, capsys, in_one_process):
-    (photos / "broken.jpg").unlink()
+def test_predict_folder_resumes_from_complete_files(
+    trained, images, tmp_path, capsys, in_one_process
+):
+    (images / "broken.jpg").unlink()
     out = tmp_path / "out"
-    predict(trained, photos, out)
+    predict(trained, images, out)
     files = files_of(out)
-    lost, damaged, *kept = sorted(files)
+    lost, corrupted, *kept = sorted(files)
     (out / lost).unlink()
-    (out / damaged).write_bytes(files[damaged][:-100])
-    (out / f".{lost}.1").write_bytes(files[lost][:100])  # As a writer leaves it that is killed.
-    predict(trained, photos, out, batch_size=2)
-    assert f"{damaged} is damaged" in capsys.readouterr().err
+    (out / corrupted).write_bytes(files[corrupted][:-100])
+    (out / f".{lost}.1").write_bytes(files[lost][:100])  # As left by a killed writer.
+    predict(trained, images, out, batch_size=2)
+    assert corrupted in capsys.readouterr().err
     after = files_of(out)
     assert {name: after.get(name) for name in kept} == {name: files[name] for name in kept}
     assert not list(out.glob(".*"))
-    assert sorted(row["image"] for row in rows_of(out)) == find_photos(str(photos))[1]
+    assert sorted(row["image"] for row in rows_of(out)) == find_images(str(images))[1]
     (out / "hands-copy.parquet").write_bytes(files[kept[0]])
-    with pytest.raises(ValueError, match="so does another file: two runs wrote at once"):
-        predict(trained, photos, out)
+    with pytest.raises(UserError, match=r"hands-\w+\.parquet"):
+        predict(trained, images, out)
 
 
-def test_answers_of_other_options_or_weights_are_not_mixed(
-    trained, predictor, photos, tmp_path, in_one_process
+def test_predict_folder_does_not_mix_options_or_weights(
+    trained, predictor, images, tmp_path, in_one_process
 ):
     out = tmp_path / "out"
-    predict(trained, photos / "0.png", out)
-    with pytest.raises(ValueError, match="made with other weights or options"):
-        predict(trained, photos, out, Wishes(field_deg=40))
-    place = place_of(str(out))
-    job = Job(str(trained[0]), "0" * 64, Wishes(), None, place, place)
-    with pytest.raises(ValueError, match="holds other weights here"):
-        PartWriter(job)
+    predict(trained, images / "0.png", out)
+    with pytest.raises(UserError, match=r"hands-\w+\.parquet"):
+        predict(trained, images, out, PredictOptions(fov_deg=40))
+    location = open_location(str(out))
+    job = Job(str(trained[0]), "0" * 64, PredictOptions(), None, location, location)
+    with pytest.raises(UserError, match=str(trained[0])):
+        ShardWriter(job)
 
 
-def test_boxes_and_cameras_are_those_of_the_command(
-    trained, predictor, photos, tmp_path, in_one_process
-):
+def test_bulk_applies_boxes_and_camera(trained, predictor, images, tmp_path, in_one_process):
     boxes = tmp_path / "boxes.csv"
     rows = "image,x,y,width,height,handedness\n0.png,5,5,30,30,left\n0.png,40,20,30,30,\n"
     boxes.write_text(rows)
     options = ["--boxes", str(boxes), "--fov", "40", "--out", str(tmp_path / "out")]
-    options += ["--checkpoint", str(trained[0]), "--images", f"{photos}/?.png".replace("?", "*")]
-    assert bulk.main(options) == 0
+    options += ["--checkpoint", str(trained[0]), f"{images}/*.png"]
+    assert cli.main(["bulk", *options]) == 0
     rows = {(Path(row["image"]).name, row["hand"]): row for row in rows_of(tmp_path / "out")}
     assert set(rows) == {("0.png", 0), ("0.png", 1)} | {(f"{i}.png", None) for i in range(1, 10)}
     k = np.reshape(rows["1.png", None]["K"], (3, 3))
     np.testing.assert_allclose(k[0, 0], 45 / np.tan(np.radians(20)), rtol=1e-5)
     k = np.float64(np.reshape(rows["0.png", 0]["K"], (3, 3)))
-    photo = read_photo(photos / "0.png").image
-    want = predictor(photo, [[5, 5, 30, 30], [40, 20, 30, 30]], ["left", "right"], k)
+    image = read_image(images / "0.png").image
+    want = predictor(image, [[5, 5, 30, 30], [40, 20, 30, 30]], ["left", "right"], k)
     for i, side in enumerate(("left", "right")):
         row = rows["0.png", i]
         assert (row["handedness"], row["camera"]) == (side, "given")
         np.testing.assert_allclose(row["verts_m"], want.verts_m[i].ravel(), atol=1e-5)
-    (photos / "more" / "0.png").write_bytes((photos / "0.png").read_bytes())
-    with pytest.raises(ValueError, match=r"2 photos are named 0\.png, and .*boxes\.csv"):
-        predict(trained, photos, tmp_path / "twice", Wishes(boxes=boxes))
+    (images / "more" / "0.png").write_bytes((images / "0.png").read_bytes())
+    with pytest.raises(UserError, match=r"2 .*0\.png"):
+        predict(trained, images, tmp_path / "twice", PredictOptions(boxes=boxes))
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "value"),
     [
-        (["--fov=180"], "field of view of 180"),
-        (["--batch-size=0"], "--batch-size 0 must be at least 1"),
-        (["--images=none"], "none: no photo there"),
-        (["--checkpoint=none"], "neither the workdir of a run nor"),
-        (["--boxes=none.csv"], "none.csv: no such file"),
+        (["images", "--fov=180"], "180"),
+        (["images", "--batch-size=0"], "--batch-size 0"),
+        (["none"], "none"),
+        (["images", "--checkpoint=none"], "none"),
+        (["images", "--boxes=none.csv"], "none.csv"),
     ],
 )
-def test_the_command_says_what_is_wrong_and_exits_with_2(
-    trained, photos, tmp_path, capsys, monkeypatch, options, words
+def test_bulk_reports_a_user_s_mistake_in_one_line(
+    trained, images, tmp_path, capsys, monkeypatch, options, value
 ):
     monkeypatch.chdir(tmp_path)
-    given = ["--checkpoint", str(trained[0]), "--images=photos", "--out=out", *options]
-    assert bulk.main(given) == 2
+    given = ["--checkpoint", str(trained[0]), "--out=out", *options]
+    assert cli.main(["bulk", *given]) == 2
     error = capsys.readouterr().err
-    assert words in error
-    assert "Traceback" not in error
+    assert value in error
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
 
 
-def test_without_ray_the_command_names_the_extra(trained, photos, tmp_path, capsys, monkeypatch):
+def test_bulk_without_ray_names_the_extra(trained, images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bulk.importlib.util, "find_spec", lambda _: None)
-    given = ["--checkpoint", str(trained[0]), "--images", str(photos), "--out", str(tmp_path)]
-    assert bulk.main(given) == 2
-    message = 'Error: Ray is not installed: pip install "m3dhmr_jax[ray]"\n'
-    assert capsys.readouterr().err == message
+    given = ["--checkpoint", str(trained[0]), str(images), "--out", str(tmp_path)]
+    assert cli.main(["bulk", *given]) == 2
+    assert "m3dhmr_jax[ray]" in capsys.readouterr().err

@@ -2,16 +2,25 @@ import cv2
 import numpy as np
 import pytest
 
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
+
 
 @pytest.fixture
-def photos(tmp_path):
-    """Ten photos in a folder and a folder of it, a file that is none, one that is no image."""
-    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+def images(tmp_path):
+    """Ten images in a folder and its subfolder, a text file, and a corrupted image."""
+    folder, rng = tmp_path / "images", np.random.default_rng(0)
     (folder / "more").mkdir(parents=True)
     for i in range(10):
         coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
         pixels = cv2.resize(coarse, (90, 60 + i))
         assert cv2.imwrite(str(folder / ("more" if i % 3 else ".") / f"{i}.png"), pixels)
-    (folder / "notes.txt").write_text("no photo")
-    (folder / "broken.jpg").write_text("no photo")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "broken.jpg").write_text("not an image")
     return folder
+
+
+@pytest.fixture(scope="session")
+def predictor(tiny_network):
+    """Of an untrained network."""
+    return HandMeshPredictor(tiny_network, load_builtin(), tiny_network.params, tiny_network.stats)

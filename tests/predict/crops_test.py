@@ -4,15 +4,16 @@ import pytest
 
 from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine, project
 from m3dhmr_jax.data.augment import crop_from_box, eval_view, warp
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import (
     BOX_SCALE,
     box_of_mesh,
     check_boxes,
     crop,
     crop_matrix,
+    crops_around,
     mirrored_boxes,
-    square_of_photo,
-    squares_around,
+    whole_image_crop,
 )
 
 
@@ -26,19 +27,20 @@ def blotches(rng, height, width):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def whole(photo, size):
-    height, width, _ = photo.shape
-    return crop_matrix(square_of_photo(width, height)[0], size)
+def whole(image, size, **options):
+    height, width, _ = image.shape
+    return crop_matrix(whole_image_crop(width, height, **options)[0], size)
 
 
-def test_a_photo_of_freihands_size_is_cropped_as_in_evaluation(rng, hand_batch):
-    photo = blotches(rng, 224, 224)
-    matrix = whole(photo, 128)
-    view = eval_view(hand_batch._replace(image=photo[None].repeat(4, 0)), 128)
+@pytest.mark.parametrize("side", [224, 448])
+def test_freihand_crop_is_that_of_evaluation(rng, hand_batch, side):
+    image = blotches(rng, side, side)
+    matrix = whole(image, 128, freihand=True)
+    view = eval_view(hand_batch._replace(image=image[None].repeat(4, 0)), 128)
     np.testing.assert_allclose(
         invert_affine(matrix.astype(np.float32)), view.img_from_crop[0], atol=0.01
     )
-    got = crop(photo, matrix, 128) / 255
+    got = crop(image, matrix, 128) / 255
     np.testing.assert_allclose(2 * got - 1, view.image[0], atol=0.025)
 
 
@@ -55,7 +57,7 @@ def test_crop_matrix_of_whole_image_covers_its_longer_side(rng, height, width):
 @pytest.mark.parametrize("box", [(10, 20, 60, 50), (-3.5, 7.25, 1000, 900), (300, 200, 9, 12)])
 def test_crop_matrix_equals_crop_from_box_of_training(box):
     box_px = np.array([box], np.float64)
-    matrix = crop_matrix(squares_around(box_px)[0], 128)
+    matrix = crop_matrix(crops_around(box_px)[0], 128)
     centre = (box_px[0, :2] + box_px[0, 2:] / 2).astype(np.float32)
     side = np.full(2, max(box[2:]) * BOX_SCALE, np.float32)
     want = crop_from_box(centre, side, np.full(2, 128, np.float32), 0.0)
@@ -63,22 +65,22 @@ def test_crop_matrix_equals_crop_from_box_of_training(box):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 60), (110, 120)])
-def test_crops_on_the_host_are_those_of_the_device(rng, height, width):
+def test_crop_matches_warp_of_training(rng, height, width):
     """Where nothing is shrunk twofold; OpenCV reads at 32nds of a pixel."""
-    photo = blotches(rng, height, width)
-    matrix = whole(photo, 64)
-    want = warp(photo, matrix.astype(np.float32), 64)
-    np.testing.assert_allclose(crop(photo, matrix, 64) / 255, want, atol=0.025)
+    image = blotches(rng, height, width)
+    matrix = whole(image, 64)
+    want = warp(image, matrix.astype(np.float32), 64)
+    np.testing.assert_allclose(crop(image, matrix, 64) / 255, want, atol=0.025)
 
 
 @pytest.mark.parametrize("square", [(-30.0, 10.0, 90.0), (300.3, 200.7, 610.0), (5.0, -400.0, 1e3)])
-def test_every_square_shows_its_part_of_the_photo(rng, square):
-    """Also over the photo's edges, and shrunk, where it is the mean of what a pixel covers."""
+def test_crop_matches_warp_across_borders_and_scales(rng, square):
+    """Shrunk crops are means over the area of a pixel."""
     x, y, side = square
     coarse = rng.integers(0, 256, (4, 5, 3), np.uint8)
-    photo = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
     matrix = crop_matrix(np.array([x, y, side, side]), 64)
-    want, got = warp(photo, matrix.astype(np.float32), 64), crop(photo, matrix, 64) / 255
+    want, got = warp(image, matrix.astype(np.float32), 64), crop(image, matrix, 64) / 255
     across = np.arange(64) * side / 64
     at_px = np.stack(np.meshgrid(x + across, y + across), axis=-1)
     within_px = np.minimum(at_px, [639, 479] - at_px).min(axis=-1)
@@ -87,8 +89,8 @@ def test_every_square_shows_its_part_of_the_photo(rng, square):
     assert not got[outside].any()
 
 
-def test_crops_of_large_photos_are_smoothed_first():
-    """Single pixels of a chequered photo would come out as anything from black to white."""
+def test_crop_antialiases_large_images():
+    """Single pixels of a chequerboard are anything from black to white."""
     board = (np.indices((2000, 1500)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
     got = crop(board, whole(board, 64), 64) / 255
     np.testing.assert_allclose(got[2:-2, 12:-12], 0.5, atol=0.05)
@@ -96,33 +98,33 @@ def test_crops_of_large_photos_are_smoothed_first():
 
 
 @pytest.mark.parametrize("side", [40.0, 200.5, 900.0])
-def test_a_mirrored_view_is_cropped_as_a_mirrored_copy(rng, side):
-    photo = blotches(rng, 480, 641)
-    squares_px = mirrored_boxes(np.array([[30.0, 40.0, side, side]]), 641)
-    np.testing.assert_allclose(squares_px[0], [641 - 30 - side, 40, side, side])
-    matrix = crop_matrix(squares_px[0], 64)
-    copy = np.ascontiguousarray(photo[:, ::-1])
-    np.testing.assert_array_equal(crop(photo[:, ::-1], matrix, 64), crop(copy, matrix, 64))
+def test_crop_of_a_mirrored_view_equals_that_of_a_copy(rng, side):
+    image = blotches(rng, 480, 641)
+    crops_px = mirrored_boxes(np.array([[30.0, 40.0, side, side]]), 641)
+    np.testing.assert_allclose(crops_px[0], [641 - 30 - side, 40, side, side])
+    matrix = crop_matrix(crops_px[0], 64)
+    copy = np.ascontiguousarray(image[:, ::-1])
+    np.testing.assert_array_equal(crop(image[:, ::-1], matrix, 64), crop(copy, matrix, 64))
 
 
-def test_boxes_without_a_place_in_the_photo_are_refused():
+def test_check_boxes_rejects_boxes_that_show_nothing():
     good = [3.0, 4.0, 5.0, 6.0]
     check_boxes(np.array([good, [-4.0, 0.0, 5.0, 6.0]]), 100, 50)
-    for bad, words in {
-        (3.0, 4.0, 0.0, 6.0): "box 1, .* has no area",
-        (30.0, 40.0, 10.0, -4.0): "has no area.*not the lower right corner",
-        (100.0, 4.0, 5.0, 6.0): "lies outside the photo of 100 x 50 px",
-        (3.0, -9.0, 5.0, 6.0): "lies outside",
-        (np.nan, 4.0, 5.0, 6.0): "finite",
+    for bad, value in {
+        (3.0, 4.0, 0.0, 6.0): r"box 1, .*\(3, 4, 0, 6\)",
+        (30.0, 40.0, 10.0, -4.0): "-4",
+        (100.0, 4.0, 5.0, 6.0): "100 x 50 px",
+        (3.0, -9.0, 5.0, 6.0): "-9",
+        (np.nan, 4.0, 5.0, 6.0): "nan",
     }.items():
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(UserError, match=value):
             check_boxes(np.array([good, bad]), 100, 50)
 
 
-def test_the_box_of_a_mesh_is_where_it_is_seen(rng):
+def test_box_of_mesh_encloses_its_projection(rng):
     k = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
     verts_m = rng.uniform([-0.1, -0.1, 0.4], [0.1, 0.1, 0.6], (50, 3))
-    seen_px = np.asarray(project(verts_m, k))
+    projected_px = np.asarray(project(verts_m, k))
     x, y, w, h = box_of_mesh(verts_m, k)
-    np.testing.assert_allclose([x - 0.5, y - 0.5], seen_px.min(axis=0), rtol=1e-5)
-    np.testing.assert_allclose([x + w - 0.5, y + h - 0.5], seen_px.max(axis=0), rtol=1e-5)
+    np.testing.assert_allclose([x - 0.5, y - 0.5], projected_px.min(axis=0), rtol=1e-5)
+    np.testing.assert_allclose([x + w - 0.5, y + h - 0.5], projected_px.max(axis=0), rtol=1e-5)

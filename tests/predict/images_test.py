@@ -1,16 +1,18 @@
+import re
 import struct
 
 import cv2
 import numpy as np
 import pytest
 
-from m3dhmr_jax.predict.images import as_photo, focal_35mm, read_photo
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.predict.images import as_image, focal_35mm, read_image
 
 
 def exif(orientation, focal_mm, order="<"):
-    """TIFF: one folder (orientation, place of the camera's), and the camera's (focal length)."""
+    """TIFF: one folder (orientation, offset of the camera's), and the camera's (focal length)."""
     mark = b"II" if order == "<" else b"MM"
-    place = 8 + 2 + 24 + 4
+    offset = 8 + 2 + 24 + 4
 
     def entry(tag, kind, value):
         return struct.pack(order + "HHI", tag, kind, 1) + (
@@ -18,7 +20,7 @@ def exif(orientation, focal_mm, order="<"):
         )
 
     head = mark + struct.pack(order + "HI", 42, 8)
-    first = struct.pack(order + "H", 2) + entry(0x0112, 3, orientation) + entry(0x8769, 4, place)
+    first = struct.pack(order + "H", 2) + entry(0x0112, 3, orientation) + entry(0x8769, 4, offset)
     camera = struct.pack(order + "H", 1) + entry(0xA405, 3, focal_mm)
     return head + first + bytes(4) + camera + bytes(4)
 
@@ -29,36 +31,36 @@ def with_exif(jpeg, content):
 
 
 @pytest.fixture
-def photo():
+def pixels():
     coarse = np.random.default_rng(0).integers(0, 256, (5, 8, 3), np.uint8)
     return cv2.resize(coarse, (100, 60), interpolation=cv2.INTER_LINEAR)
 
 
-def save(path, photo):
-    assert cv2.imwrite(str(path), photo[..., ::-1] if photo.shape[-1] == 3 else photo)
+def save(path, pixels):
+    assert cv2.imwrite(str(path), pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels)
     return path
 
 
-def test_photos_are_read_in_colour_and_what_was_converted_is_said(photo, tmp_path):
-    grey = photo[..., 0]
-    see_through = np.concatenate([photo[..., ::-1], grey[..., None]], axis=-1)
-    colour = read_photo(save(tmp_path / "colour.png", photo))
-    np.testing.assert_array_equal(colour.image, photo)
+def test_read_image_converts_to_rgb_and_notes_it(pixels, tmp_path):
+    grey = pixels[..., 0]
+    transparent = np.concatenate([pixels[..., ::-1], grey[..., None]], axis=-1)
+    colour = read_image(save(tmp_path / "colour.png", pixels))
+    np.testing.assert_array_equal(colour.image, pixels)
     assert colour.note == ""
     assert colour.intrinsics is None
-    one_channel = read_photo(save(tmp_path / "grey.png", grey))
+    one_channel = read_image(save(tmp_path / "grey.png", grey))
     np.testing.assert_array_equal(one_channel.image, grey[..., None].repeat(3, 2))
     assert "grey.png: the image has one channel" in one_channel.note
-    alpha = read_photo(save(tmp_path / "alpha.png", see_through))
-    np.testing.assert_array_equal(alpha.image, photo)
+    alpha = read_image(save(tmp_path / "alpha.png", transparent))
+    np.testing.assert_array_equal(alpha.image, pixels)
     assert "alpha.png: the image has an alpha channel" in alpha.note
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_exif_turns_photos_upright_and_tells_the_camera(photo, tmp_path, order):
-    jpeg = save(tmp_path / "plain.jpg", photo).read_bytes()
+def test_read_image_applies_exif_rotation_and_focal_length(pixels, tmp_path, order):
+    jpeg = save(tmp_path / "plain.jpg", pixels).read_bytes()
     (tmp_path / "turned.jpg").write_bytes(with_exif(jpeg, exif(6, 26, order)))
-    plain, turned = (read_photo(tmp_path / f"{name}.jpg") for name in ("plain", "turned"))
+    plain, turned = (read_image(tmp_path / f"{name}.jpg") for name in ("plain", "turned"))
     assert plain.intrinsics is None
     np.testing.assert_array_equal(turned.image, np.rot90(plain.image, -1))
     focal_px = 26 / np.hypot(36, 24) * np.hypot(60, 100)
@@ -67,26 +69,26 @@ def test_exif_turns_photos_upright_and_tells_the_camera(photo, tmp_path, order):
 
 
 @pytest.mark.parametrize("content", [b"", b"II", b"nonsense", exif(1, 0), exif(1, 26)[:30]])
-def test_exif_that_tells_nothing_or_is_cut_off_is_left_alone(content):
+def test_focal_35mm_is_0_if_missing_or_truncated(content):
     assert focal_35mm(content) == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"no photo", b"\xff\xd8\xff\xe0 cut off"])
-def test_what_is_no_image_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 truncated"])
+def test_read_image_rejects_other_files(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.jpg: not an image"):
-        read_photo(tmp_path / "x.jpg")
+    with pytest.raises(UserError, match=r"x\.jpg"):
+        read_image(tmp_path / "x.jpg")
 
 
-def test_deep_images_are_refused(photo, tmp_path):
-    deep = save(tmp_path / "deep.png", photo.astype(np.uint16) * 257)
-    with pytest.raises(ValueError, match=r"deep\.png: the image is 16-bit .*must be uint8"):
-        read_photo(deep)
-    with pytest.raises(ValueError, match=r"not 8-bit \(float32\)"):
-        as_photo(photo.astype(np.float32))
+def test_images_must_be_8_bit(pixels, tmp_path):
+    deep = save(tmp_path / "deep.png", pixels.astype(np.uint16) * 257)
+    with pytest.raises(UserError, match=r"deep\.png: .*uint16"):
+        read_image(deep)
+    with pytest.raises(UserError, match="float32"):
+        as_image(pixels.astype(np.float32))
 
 
 @pytest.mark.parametrize("shape", [(5,), (0, 5, 3), (5, 5, 2), (1, 5, 5, 3)])
-def test_arrays_that_are_no_pictures_are_refused(shape):
-    with pytest.raises(ValueError, match="has shape"):
-        as_photo(np.zeros(shape, np.uint8))
+def test_as_image_rejects_other_shapes(shape):
+    with pytest.raises(UserError, match=re.escape(str(shape))):
+        as_image(np.zeros(shape, np.uint8))

@@ -6,20 +6,20 @@ from m3dhmr_jax.predict.predictor import PredictedHands
 from m3dhmr_jax.predict.smoothing import HandSmoother, one_euro
 
 
-def filtered(values, rate_hz=30.0, resting_hz=1.5, hz_per_speed=20.0):
+def filtered(values, rate_hz=30.0, min_cutoff_hz=1.5, beta=20.0):
     state, out = None, []
     for value in values:
-        state = one_euro(state, value, 1 / rate_hz, resting_hz, hz_per_speed)
+        state = one_euro(state, value, 1 / rate_hz, min_cutoff_hz, beta)
         out.append(state.points)
     return np.array(out)
 
 
-def test_what_rests_trembles_less():
+def test_one_euro_reduces_jitter_at_rest():
     noise = np.random.default_rng(0).normal(scale=0.002, size=(300, 5, 3))
     assert filtered(noise)[30:].std() < 0.5 * noise.std()
 
 
-def test_a_constant_stays_and_a_step_is_followed():
+def test_one_euro_keeps_a_constant_and_follows_a_step():
     np.testing.assert_array_equal(filtered(np.full((9, 1, 3), 0.3)), 0.3)
     step = np.concatenate([np.zeros((5, 1, 3)), np.ones((60, 1, 3))])
     out = filtered(step)
@@ -27,14 +27,14 @@ def test_a_constant_stays_and_a_step_is_followed():
     np.testing.assert_allclose(out[-1], 1, atol=1e-3)
 
 
-def test_what_moves_lags_less_than_behind_a_plain_filter():
+def test_one_euro_lags_less_than_a_fixed_cutoff():
     ramp = np.linspace(0, 1, 60)[:, None, None] * np.array([0.0, 1.0, 0.0])
     assert np.abs(filtered(ramp) - ramp)[-1].max() < 0.015
-    assert np.abs(filtered(ramp, hz_per_speed=0.0) - ramp)[-1].max() > 0.03
+    assert np.abs(filtered(ramp, beta=0.0) - ramp)[-1].max() > 0.03
 
 
-def test_matches_the_formula():
-    """Of the paper, for one number, written out."""
+def test_one_euro_matches_the_paper():
+    """For one number, written out."""
     a, b, dt = 0.2, 0.5, 0.1
     rate = 2 * np.pi * 1.0 * dt
     velocity = rate / (1 + rate) * (b - a) / dt
@@ -56,8 +56,8 @@ def hands():
         root_covariance_m2=np.zeros((2, 3, 3), np.float32),
         noise_px=np.ones(2, np.float32),
         faces=np.stack([hand.faces, hand.faces[:, ::-1]]),
-        is_left=np.array([False, True]),
-        square_px=np.array([[90.0, 90, 220, 220]] * 2),
+        handedness=("right", "left"),
+        crop_px=np.array([[90.0, 90, 220, 220]] * 2),
         intrinsics=np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]),
         camera_is_assumed=True,
     )
@@ -73,13 +73,13 @@ def noisy(hands, rng):
     )
 
 
-def test_hands_are_steadied_and_stay_whole(hands):
+def test_smoother_reduces_jitter_and_keeps_joints_on_the_mesh(hands):
     smooth, rng = HandSmoother(load_builtin().joint_regressor), np.random.default_rng(1)
-    seen = [noisy(hands, rng) for _ in range(120)]
-    out = [smooth(each, i / 30) for i, each in enumerate(seen)]
+    raw = [noisy(hands, rng) for _ in range(120)]
+    out = [smooth(each, i / 30) for i, each in enumerate(raw)]
     for name in ("root_m", "verts_m", "landmarks_px"):
         before, after = (
-            np.std([getattr(h, name) for h in rows[30:]], axis=0).mean() for rows in (seen, out)
+            np.std([getattr(h, name) for h in rows[30:]], axis=0).mean() for rows in (raw, out)
         )
         assert after < 0.7 * before, name
     regressor = load_builtin().joint_regressor
@@ -88,7 +88,7 @@ def test_hands_are_steadied_and_stay_whole(hands):
     )
 
 
-def test_the_past_is_forgotten_with_a_hand_and_when_time_goes_back(hands):
+def test_smoother_restarts_with_another_number_of_hands_and_earlier_times(hands):
     smooth = HandSmoother(load_builtin().joint_regressor)
     smooth(hands, 0.0)
     moved = hands._replace(verts_m=hands.verts_m + 1, root_m=hands.root_m + 1)

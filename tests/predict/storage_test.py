@@ -3,28 +3,34 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from m3dhmr_jax.predict.storage import find_photos, write_whole
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.predict.storage import Location, find_images, open_location
 
 
-def test_an_address_finds_what_a_path_finds(photos):
-    place, paths = find_photos(str(photos))
-    assert place.scheme == ""
+def test_find_images_finds_the_same_by_path_and_address(images):
+    location, paths = find_images(str(images))
+    assert location.scheme == ""
     assert len(paths) == 11
-    place, addresses = find_photos(f"file://{photos}")
+    location, addresses = find_images(f"file://{images}")
     assert addresses == [f"file://{path}" for path in paths]
-    assert find_photos(f"file://{photos}/more/*.png")[1] == [
+    assert find_images(f"file://{images}/more/*.png")[1] == [
         address for address in addresses if "/more/" in address
     ]
-    with pytest.raises(FileNotFoundError, match="nothing: no photo there"):
-        find_photos(str(photos / "nothing"))
+    with pytest.raises(UserError, match="nothing"):
+        find_images(str(images / "nothing"))
 
 
-def test_a_file_is_hidden_until_it_is_whole(tmp_path):
-    class Broken(pa.fs.LocalFileSystem):
+def test_open_location_rejects_unknown_schemes():
+    with pytest.raises(UserError, match="gopher"):
+        open_location("gopher://bucket/images")
+
+
+def test_write_atomic_hides_incomplete_files(tmp_path):
+    class Watched(pa.fs.LocalFileSystem):
         def move(self, src, dest):
             assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
             assert Path(src).read_bytes() == b"all"
             super().move(src, dest)
 
-    write_whole(Broken(), str(tmp_path / "file"), b"all")
+    Location(Watched(), str(tmp_path), "").write_atomic("file", b"all")
     assert (tmp_path / "file").read_bytes() == b"all"

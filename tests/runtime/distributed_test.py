@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from m3dhmr_jax.builders import read_run
+from m3dhmr_jax.checkpoints.restore import read_run
 
 pytestmark = pytest.mark.long
 

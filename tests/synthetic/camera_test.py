@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic.camera import (
     PALM_VIEW,
@@ -13,7 +14,7 @@ from m3dhmr_jax.synthetic.kinematics import random_rotation
 from m3dhmr_jax.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe
 
 
-def test_palm_view_shows_the_palm_with_fingers_up_and_thumb_to_the_right():
+def test_palm_view_has_fingers_up_and_thumb_right():
     hand = np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]])
     fingers, palm, thumb = hand @ PALM_VIEW.T
     np.testing.assert_allclose(fingers, [0, -1, 0], atol=1e-12)
@@ -21,7 +22,7 @@ def test_palm_view_shows_the_palm_with_fingers_up_and_thumb_to_the_right():
     np.testing.assert_allclose(thumb, [1, 0, 0], atol=1e-12)
 
 
-def test_quickstart_views_stay_within_their_tilt_and_show_both_sides():
+def test_sample_view_limits_tilt_and_shows_both_sides():
     rng = np.random.default_rng(0)
     towards_camera = np.array(
         [-(sample_view(rng, QUICKSTART) @ [0, -1.0, 0])[2] for _ in range(400)]
@@ -30,20 +31,20 @@ def test_quickstart_views_stay_within_their_tilt_and_show_both_sides():
     assert 0.4 < (towards_camera > 0).mean() < 0.6
 
 
-def test_quickstart_turns_in_the_plane_by_at_most_its_limit():
+def test_sample_view_limits_in_plane_rotation():
     rng = np.random.default_rng(1)
     fingers = np.array([sample_view(rng, QUICKSTART) @ [-1.0, 0, 0] for _ in range(400)])
-    turn_deg = np.degrees(np.arctan2(fingers[:, 0], -fingers[:, 1]))
-    assert np.abs(turn_deg).max() < 45 + 3  # Tilting shears the turn a little.
-    assert np.abs(turn_deg).max() > 38
+    in_plane_deg = np.degrees(np.arctan2(fingers[:, 0], -fingers[:, 1]))
+    assert np.abs(in_plane_deg).max() < 45 + 3  # Tilt adds a little.
+    assert np.abs(in_plane_deg).max() > 38
 
 
-def test_projection_of_the_axis_is_the_principal_point():
+def test_project_maps_axis_to_principal_point():
     intrinsics = sample_intrinsics(np.random.default_rng(2), FULL)
     np.testing.assert_allclose(project(np.array([[0, 0, 0.7]]), intrinsics), [[112, 112]])
 
 
-def test_placed_hands_fill_the_wanted_part_of_the_picture():
+def test_place_hand_respects_box_and_depth():
     rng, hand = np.random.default_rng(3), load_builtin()
     for _ in range(40):
         points = hand.verts_m @ random_rotation(rng).T
@@ -56,11 +57,11 @@ def test_placed_hands_fill_the_wanted_part_of_the_picture():
         assert FULL.root_depth_m[0] - 1e-9 <= root_depth <= FULL.root_depth_m[1] + 1e-9
 
 
-def test_an_empty_range_is_refused():
-    with pytest.raises(ValueError, match="focal_px"):
+def test_recipe_rejects_empty_range():
+    with pytest.raises(UserError, match=r"\(500.0, 350.0\)"):
         Recipe(focal_px=(500.0, 350.0))
 
 
-def test_a_probability_above_one_is_refused():
-    with pytest.raises(ValueError, match="occluder_probability"):
+def test_recipe_rejects_probability_above_one():
+    with pytest.raises(UserError, match=r"1\.5"):
         Recipe(occluder_probability=1.5)

@@ -23,27 +23,27 @@ def capsules():
     return fit_capsules(load_builtin())
 
 
-def test_segment_distance_matches_a_fine_search():
+def test_segment_distance_matches_grid_search():
     rng = np.random.default_rng(0)
-    shares = np.linspace(0, 1, 400)[:, None]
+    fractions = np.linspace(0, 1, 400)[:, None]
     for _ in range(20):
         p, q, r, s = rng.normal(size=(4, 3))
-        first, second = p + shares * (q - p), r + shares * (s - r)
+        first, second = p + fractions * (q - p), r + fractions * (s - r)
         want = np.linalg.norm(first[:, None] - second[None], axis=-1).min()
         assert segment_distance(p, q, r, s) == pytest.approx(want, abs=5e-3)
 
 
-def test_the_rest_pose_does_not_collide(capsules):
+def test_penetration_is_zero_at_rest(capsules):
     assert penetration_m(load_builtin(), capsules, REST, NO_SHAPE) <= 1e-6
 
 
-def test_a_finger_pushed_into_its_neighbour_collides(capsules):
+def test_penetration_detects_crossed_fingers(capsules):
     rotations = REST.copy()
     rotations[1] = rotation(load_details().axes[1, 1], np.radians(-25))
     assert penetration_m(load_builtin(), capsules, rotations, NO_SHAPE) > PENETRATION_LIMIT_M
 
 
-def test_flexing_bends_towards_the_palm():
+def test_flexion_bends_towards_palm():
     rotations = REST.copy()
     for joint in range(1, 13):
         rotations[joint] = rotation(load_details().axes[joint, 0], np.radians(40))
@@ -52,7 +52,7 @@ def test_flexing_bends_towards_the_palm():
     assert (bent[tips, 1] < load_builtin().verts_m[tips, 1] - 0.015).all()
 
 
-def test_sampled_poses_hardly_collide_and_seldom_fall_back_to_rest(capsules):
+def test_sample_articulation_limits_penetration(capsules):
     rng, at_rest = np.random.default_rng(1), 0
     for _ in range(60):
         shape = np.clip(rng.normal(size=10), -2, 2)
@@ -63,7 +63,7 @@ def test_sampled_poses_hardly_collide_and_seldom_fall_back_to_rest(capsules):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_curls_are_shares(mode):
+def test_sample_curls_are_fractions(mode):
     rng = np.random.default_rng(2)
     for _ in range(50):
         curls, thumb = sample_curls(rng, mode)

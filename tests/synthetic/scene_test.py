@@ -1,40 +1,46 @@
 import numpy as np
 import pytest
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic.camera import project
-from m3dhmr_jax.synthetic.imaging import encode_photo
-from m3dhmr_jax.synthetic.raster import FAR_M
+from m3dhmr_jax.synthetic.imaging import encode_image
 from m3dhmr_jax.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe
-from m3dhmr_jax.synthetic.render import draw, mask_of, photograph
-from m3dhmr_jax.synthetic.scene import THINGS_MUST_LEAVE, hidden_share, make_kit, sample_scene
+from m3dhmr_jax.synthetic.render import rasterise_scene, render_image, visible_hand_mask
+from m3dhmr_jax.synthetic.scene import (
+    OCCLUDERS_MIN_VISIBLE,
+    hidden_fraction,
+    prepare_assets,
+    sample_scene,
+)
+from m3dhmr_jax.visualize.raster import FAR_M
 
 
 @pytest.fixture(scope="module")
-def kit():
-    return make_kit(load_builtin())
+def assets():
+    return prepare_assets(load_builtin())
 
 
 @pytest.fixture(scope="module", params=["full", "quickstart"])
-def scenes(request, kit):
+def scenes(request, assets):
     recipe = {"full": FULL, "quickstart": QUICKSTART}[request.param]
-    return [sample_scene(np.random.default_rng([7, i]), kit, recipe) for i in range(12)]
+    return [sample_scene(np.random.default_rng([7, i]), assets, recipe) for i in range(12)]
 
 
-def test_joints_come_from_the_labelled_vertices(scenes):
+def test_scene_joints_are_regressed_from_vertices(scenes):
     for scene in scenes:
         want = load_builtin().joint_regressor @ scene.verts_m
         np.testing.assert_allclose(scene.joints_m, want, atol=1e-6)
 
 
-def test_drawn_hand_starts_with_the_labels(scenes):
+def test_scene_body_starts_with_label_vertices(scenes):
     for scene in scenes:
         np.testing.assert_array_equal(scene.body_m[:778], scene.verts_m)
 
 
-def test_the_mask_is_where_the_labels_project_to(scenes, kit):
+def test_visible_hand_mask_lies_within_projection(scenes, assets):
     for scene in scenes:
-        mask = mask_of(draw(scene, kit.surface), kit.surface)
+        mask = visible_hand_mask(rasterise_scene(scene, assets.surface), assets.surface)
         uv = project(scene.verts_m.astype(np.float64), scene.intrinsics)
         rows, columns = np.nonzero(mask)
         assert rows.min() >= uv[:, 1].min() - 1
@@ -43,48 +49,52 @@ def test_the_mask_is_where_the_labels_project_to(scenes, kit):
         assert columns.max() <= uv[:, 0].max() + 1
 
 
-def test_most_of_the_hand_is_seen(scenes, kit):
+def test_sample_scene_leaves_hand_visible(scenes, assets):
     for scene in scenes:
-        alone = scene._replace(sleeve=None, things=())
-        seen = (mask_of(draw(scene, kit.surface), kit.surface) > 0).sum()
-        without = (mask_of(draw(alone, kit.surface), kit.surface) > 0).sum()
-        assert seen > 0.9 * THINGS_MUST_LEAVE * without
+        alone = scene._replace(sleeve=None, occluders=())
+        visible = (
+            visible_hand_mask(rasterise_scene(scene, assets.surface), assets.surface) > 0
+        ).sum()
+        without = (
+            visible_hand_mask(rasterise_scene(alone, assets.surface), assets.surface) > 0
+        ).sum()
+        assert visible > 0.9 * OCCLUDERS_MIN_VISIBLE * without
         assert without > 600
 
 
-def test_points_behind_a_thing_count_as_hidden():
+def test_hidden_fraction_counts_points_behind_depth():
     intrinsics = np.array([[400.0, 0, 112], [0, 400, 112], [0, 0, 1]])
     points = np.array([[0, 0, 0.6], [0, 0, 0.4], [0.1, 0, 0.6], [-0.1, 0, 0.6]])
     depth = np.full((84, 84), FAR_M, np.float32)
     depth[36:48, 36:48] = 0.5
-    assert hidden_share(points, intrinsics, depth) == 0.25
+    assert hidden_fraction(points, intrinsics, depth) == 0.25
 
 
-def test_hands_lie_inside_the_centred_square_that_evaluation_looks_at(scenes):
+def test_sample_scene_centres_hand(scenes):
     for scene in scenes:
         uv = project(scene.verts_m.astype(np.float64), scene.intrinsics)
         assert np.abs(uv - SIDE_PX / 2).max() < 70
 
 
-def test_the_same_generator_gives_the_same_photo(kit):
-    photos = []
+def test_render_image_is_deterministic(assets):
+    images = []
     for _ in range(2):
         rng = np.random.default_rng(5)
-        scene = sample_scene(rng, kit, FULL)
-        photo, quality = photograph(rng, scene, kit, draw(scene, kit.surface))
-        photos.append(encode_photo(photo, quality))
-    assert photos[0] == photos[1]
+        scene = sample_scene(rng, assets, FULL)
+        image, quality = render_image(rng, scene, assets, rasterise_scene(scene, assets.surface))
+        images.append(encode_image(image, quality))
+    assert images[0] == images[1]
 
 
-def test_the_hand_stands_out_from_a_black_frame(scenes, kit):
+def test_render_image_exposes_hand(scenes, assets):
     rng = np.random.default_rng(0)
-    photo, _ = photograph(rng, scenes[0], kit, draw(scenes[0], kit.surface))
-    mask = mask_of(draw(scenes[0], kit.surface), kit.surface) > 0
-    assert photo.shape == (SIDE_PX, SIDE_PX, 3)
-    assert 20 < photo[mask].mean() < 250
+    image, _ = render_image(rng, scenes[0], assets, rasterise_scene(scenes[0], assets.surface))
+    mask = visible_hand_mask(rasterise_scene(scenes[0], assets.surface), assets.surface) > 0
+    assert image.shape == (SIDE_PX, SIDE_PX, 3)
+    assert 20 < image[mask].mean() < 250
 
 
-def test_an_impossible_recipe_is_refused(kit):
+def test_sample_scene_rejects_impossible_recipe(assets):
     tiny = Recipe(hand_box_px=(4.0, 5.0), root_depth_m=(0.4, 0.41))
-    with pytest.raises(ValueError, match="widen"):
-        sample_scene(np.random.default_rng(0), kit, tiny)
+    with pytest.raises(UserError, match=r"\(4.0, 5.0\)"):
+        sample_scene(np.random.default_rng(0), assets, tiny)

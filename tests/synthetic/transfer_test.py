@@ -9,7 +9,7 @@ from m3dhmr_jax.synthetic.transfer import TIP_LANDMARKS, transfer_details
 
 MASKS = ("palmar", "nail", "knuckle", "crease", "tip")
 NO_SHAPE = np.zeros(10)
-TURN = random_rotation(np.random.default_rng(0))
+ROTATION = random_rotation(np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -17,30 +17,28 @@ def known():
     return load_details()
 
 
-def moved(hand, turn, scale):
-    def place(points):
-        return (scale * points @ turn.T + [0.1, -0.2, 0.3]).astype(np.float32)
+def moved(hand, rotation, scale):
+    def move(points):
+        return (scale * points @ rotation.T + [0.1, -0.2, 0.3]).astype(np.float32)
 
-    return dataclasses.replace(
-        hand, verts_m=place(hand.verts_m), rest_joints=place(hand.rest_joints)
-    )
+    return dataclasses.replace(hand, verts_m=move(hand.verts_m), rest_joints=move(hand.rest_joints))
 
 
-def test_the_same_hand_elsewhere_larger_and_turned_has_the_same_details(known):
-    hand = moved(load_builtin(), TURN, 1.3)
+def test_transfer_details_is_equivariant_to_similarity(known):
+    hand = moved(load_builtin(), ROTATION, 1.3)
     details = transfer_details(hand, load_builtin(), known)
-    np.testing.assert_allclose(details.axes[1:], known.axes[1:] @ TURN.T, atol=1e-5)
+    np.testing.assert_allclose(details.axes[1:], known.axes[1:] @ ROTATION.T, atol=1e-5)
     np.testing.assert_allclose(details.relaxed, known.relaxed, atol=1e-5)
     for name in MASKS:
         np.testing.assert_allclose(getattr(details, name), getattr(known, name), atol=0.01)
 
 
-def test_a_hand_that_rests_otherwise_relaxes_to_the_known_rest(known):
+def test_transfer_details_accounts_for_rest_pose(known):
     hand = load_builtin()
-    turns = np.tile(np.eye(3), (16, 1, 1))
+    rotations = np.tile(np.eye(3), (16, 1, 1))
     for joint in range(1, 16):
-        turns[joint] = rotation(known.axes[joint, 0], np.radians(8.0))
-    bent = pose(hand, turns, NO_SHAPE)
+        rotations[joint] = rotation(known.axes[joint, 0], np.radians(8.0))
+    bent = pose(hand, rotations, NO_SHAPE)
     other = dataclasses.replace(hand, verts_m=bent.verts_m, rest_joints=bent.skeleton_m)
     details = transfer_details(other, hand, known)
     back = pose(other, details.relaxed, NO_SHAPE)
@@ -57,15 +55,15 @@ def mano(reference):
 
 
 @pytest.mark.parity
-def test_fingers_of_mano_bend_towards_its_palm_from_a_relaxed_hand(mano, known):
+def test_transfer_details_flexes_mano_towards_palm(mano, known):
     details = transfer_details(mano, load_builtin(), known)
     np.testing.assert_allclose(np.linalg.norm(details.axes, axis=2), 1, atol=1e-4)
     relaxed = pose(mano, details.relaxed, NO_SHAPE)
     for joint, landmark in TIP_LANDMARKS.items():
-        turns = details.relaxed.copy()
+        rotations = details.relaxed.copy()
         for bone in range(joint - 2, joint + 1):
-            turns[bone] = turns[bone] @ rotation(details.axes[bone, 0], np.radians(25))
-        bent = pose(mano, turns, NO_SHAPE)
+            rotations[bone] = rotations[bone] @ rotation(details.axes[bone, 0], np.radians(25))
+        bent = pose(mano, rotations, NO_SHAPE)
         palm = relaxed.verts_m[mano.regions == 0].mean(axis=0) + np.array([0, -0.03, 0])
         before, after = (
             np.linalg.norm(mano.joint_regressor[landmark] @ posed.verts_m - palm)
@@ -75,7 +73,7 @@ def test_fingers_of_mano_bend_towards_its_palm_from_a_relaxed_hand(mano, known):
 
 
 @pytest.mark.parity
-def test_nails_of_mano_are_on_the_backs_of_its_fingertips(mano, known):
+def test_transfer_details_puts_nails_on_mano_fingertips(mano, known):
     details = transfer_details(mano, load_builtin(), known)
     nails = details.nail > 0.5
     assert set(mano.regions[nails]) == {1, 2, 3, 4, 5}

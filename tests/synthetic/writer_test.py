@@ -4,21 +4,23 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import hand_id, load_builtin, load_mano
+from m3dhmr_jax.runtime.files import DiskFullError
 from m3dhmr_jax.synthetic import QUICKSTART, example, write_dataset, writer
-from m3dhmr_jax.synthetic.__main__ import main
-from m3dhmr_jax.synthetic.contact_sheet import contact_sheet
-from m3dhmr_jax.synthetic.imaging import encode_photo
-from m3dhmr_jax.synthetic.render import draw, photograph
-from m3dhmr_jax.synthetic.scene import make_kit, sample_scene
+from m3dhmr_jax.synthetic.imaging import encode_image
+from m3dhmr_jax.synthetic.render import rasterise_scene, render_image
+from m3dhmr_jax.synthetic.scene import prepare_assets, sample_scene
 from tests.faults import small_disk, wait_for_end, wait_until, workers_of
 
-N_TRAIN, N_TEST = 3, 1
+N_TRAIN, N_TEST, SEED = 3, 1, 3
+SETTINGS = dict(n_train=N_TRAIN, n_test=N_TEST, seed=SEED, recipe=QUICKSTART, backgrounds=4)
 
 
 def contents(folder):
@@ -29,24 +31,73 @@ def contents(folder):
     }
 
 
+def test_check_manifest_names_differences(tmp_path):
+    settings = writer.manifest(**SETTINGS, hand=load_builtin())
+    writer.check_manifest(tmp_path, settings)  # Without a manifest there is nothing to compare.
+    (tmp_path / writer.MANIFEST).write_text(json.dumps(settings))
+    writer.check_manifest(tmp_path, settings)
+    with pytest.raises(UserError, match=f"seed is {SEED} instead of 4"):
+        writer.check_manifest(tmp_path, settings | {"seed": 4})
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ({"n_train": -1}, "-1"),
+        ({"seed": -2}, "-2"),
+        ({"workers": 0}, "workers=0"),
+        ({"backgrounds": 3}, "3"),
+        ({"n_train": 0, "n_test": 0}, "train=0 and test=0"),
+    ],
+)
+def test_write_dataset_rejects_bad_numbers_and_writes_nothing(tmp_path, change, value):
+    with pytest.raises(UserError, match=value):
+        write_dataset(tmp_path / "set", **SETTINGS | {"workers": 1} | change)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_write_dataset_rejects_file_in_place_of_folder(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=name):
+        write_dataset(tmp_path / name, **SETTINGS, workers=1)
+
+
+def test_write_dataset_does_not_overwrite(tmp_path):
+    (tmp_path / "training_xyz.json").write_text("[]")
+    before = contents(tmp_path) | {writer.LOCK: b""}
+    with pytest.raises(UserError, match=r"training_xyz\.json"):
+        write_dataset(tmp_path, **SETTINGS, workers=1)
+    assert contents(tmp_path) == before
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
+    """Rendered in a thread of this process, which starts faster than a worker process."""
+
+    def one_thread(count, hand):
+        return ThreadPoolExecutor(count, initializer=example.start_worker, initargs=(hand,))
+
     folder = tmp_path_factory.mktemp("synthetic") / "set"
-    write_dataset(folder, N_TRAIN, N_TEST, 3, 1, QUICKSTART, backgrounds=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_workers", one_thread)
+        write_dataset(folder, **SETTINGS, workers=1)
     return folder
 
 
-def test_the_layout_is_freihands(dataset):
+def test_write_dataset_has_freihand_layout(dataset):
     names = {f"training/rgb/{i:08d}.jpg" for i in range(4 * N_TRAIN)}
     names |= {f"training/mask/{i:08d}.jpg" for i in range(N_TRAIN)}
     names |= {"evaluation/rgb/00000000.jpg", "evaluation/mask/00000000.jpg"}
     names |= {f"{s}_{k}.json" for s in example.SPLITS for k in writer.ANNOTATIONS}
-    names |= {writer.ORIGIN, writer.LOCK}
+    names |= {writer.MANIFEST, writer.LOCK}
     assert set(contents(dataset)) == names
+    manifest = json.loads((dataset / writer.MANIFEST).read_text())
+    assert manifest == writer.manifest(**SETTINGS, hand=load_builtin())
 
 
 @pytest.mark.parametrize(("split", "count"), [("training", N_TRAIN), ("evaluation", N_TEST)])
-def test_annotations_have_freihands_shapes(dataset, split, count):
+def test_annotations_have_freihand_shapes(dataset, split, count):
     read = {
         k: np.array(json.loads((dataset / f"{split}_{k}.json").read_text()))
         for k in writer.ANNOTATIONS
@@ -62,39 +113,43 @@ def test_annotations_have_freihands_shapes(dataset, split, count):
     np.testing.assert_allclose(read["scale"], bone, atol=3e-6)
 
 
-def test_the_versions_of_a_picture_show_one_hand_differently(dataset):
+def test_backgrounds_differ_between_versions(dataset):
     mask = cv2.imread(str(dataset / "training/mask/00000001.jpg"), cv2.IMREAD_GRAYSCALE) > 127
     paths = [dataset / f"training/rgb/{1 + v * N_TRAIN:08d}.jpg" for v in range(4)]
-    photos = np.stack([cv2.imread(str(path)) for path in paths]).astype(float)
-    assert photos.shape == (4, 224, 224, 3)
+    images = np.stack([cv2.imread(str(path)) for path in paths]).astype(float)
+    assert images.shape == (4, 224, 224, 3)
     assert mask.sum() > 500
-    assert photos[:, ~mask].mean(1).std(0).max() > 3
+    assert images[:, ~mask].mean(1).std(0).max() > 3
 
 
 @pytest.mark.parametrize("version", [0, 3])
-def test_rgb_i_shows_annotation_i_modulo_the_number_of_hands(dataset, version):
-    kit = make_kit(load_builtin())
-    scene = sample_scene(example.example_rng(3, "training", 1, example.GEOMETRY), kit, QUICKSTART)
-    rng = example.example_rng(3, "training", 1, example.LOOKS + version)
-    photo, quality = photograph(rng, scene, kit, draw(scene, kit.surface))
+def test_image_i_shows_annotation_i_modulo_n(dataset, version):
+    assets = prepare_assets(load_builtin())
+    rng = example.example_rng(SEED, "training", 1, example.GEOMETRY)
+    scene = sample_scene(rng, assets, QUICKSTART)
+    rng = example.example_rng(SEED, "training", 1, example.APPEARANCE + version)
+    image, quality = render_image(rng, scene, assets, rasterise_scene(scene, assets.surface))
     path = dataset / f"training/rgb/{1 + version * N_TRAIN:08d}.jpg"
-    assert path.read_bytes() == encode_photo(photo, quality)
+    assert path.read_bytes() == encode_image(image, quality)
     read = json.loads((dataset / "training_verts.json").read_text())[1]
     np.testing.assert_allclose(read, scene.verts_m, atol=1e-6)
 
 
-def test_the_number_of_workers_changes_no_byte(dataset, tmp_path):
-    write_dataset(tmp_path / "set", N_TRAIN, N_TEST, 3, 2, QUICKSTART, backgrounds=4)
+@pytest.mark.long
+def test_write_dataset_does_not_depend_on_workers(dataset, tmp_path):
+    write_dataset(tmp_path / "set", **SETTINGS, workers=2)
     assert contents(tmp_path / "set") == contents(dataset)
 
 
 def start_rendering(out):
-    options = ("--out", out, "--train", "200", "--test", "0", "--seed", "3", "--workers", "1")
-    command = [sys.executable, "-m", "m3dhmr_jax.synthetic", *options]
+    code = "import sys; from m3dhmr_jax.synthetic import write_dataset as w; "
+    code += f"w(sys.argv[1], 200, 0, seed={SEED}, workers=1)"
+    command = [sys.executable, "-c", code, out]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_run_takes_its_workers_along_and_is_started_anew_by_the_next(tmp_path, dataset):
+@pytest.mark.long
+def test_killed_run_ends_its_workers_and_is_restarted(tmp_path, dataset):
     out = tmp_path / "set"
     process = start_rendering(out)
     wait_until((out / "training/rgb/00000001.jpg").exists, process)
@@ -105,115 +160,51 @@ def test_a_killed_run_takes_its_workers_along_and_is_started_anew_by_the_next(tm
     assert not writer.is_finished(out)
     assert not list(out.glob("*.json"))
     wait_for_end(workers)
-    write_dataset(out, N_TRAIN, N_TEST, 3, 1, QUICKSTART, backgrounds=4)
+    write_dataset(out, **SETTINGS, workers=1)
     assert contents(out) == contents(dataset)
 
 
-def test_a_set_whose_lists_are_only_partly_named_is_not_taken_for_whole(tmp_path, dataset):
-    """As a kill between two renames leaves it."""
+@pytest.mark.long
+def test_run_killed_between_renames_is_restarted(tmp_path, dataset):
     out = shutil.copytree(dataset, tmp_path / "set")
-    (out / writer.ORIGIN).rename(out / writer.UNFINISHED)
+    (out / writer.MANIFEST).rename(out / writer.UNFINISHED)
     (out / "evaluation_xyz.json").rename(out / "evaluation_xyz.json.partial")
     assert not writer.is_finished(out)
-    write_dataset(out, N_TRAIN, N_TEST, 3, 1, QUICKSTART, backgrounds=4)
+    write_dataset(out, **SETTINGS, workers=1)
     assert contents(out) == contents(dataset)
 
 
-def test_a_worker_that_is_killed_is_named(tmp_path):
+@pytest.mark.long
+def test_killed_worker_is_reported(tmp_path):
     process = start_rendering(tmp_path / "set")
     wait_until((tmp_path / "set/training/rgb/00000001.jpg").exists, process)
     for pid in workers_of(process):
         os.kill(pid, signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == 2
-    assert f"error: {tmp_path / 'set'}: a process that rendered photos was killed" in said
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert f"ChildProcessError: {tmp_path / 'set'}" in stderr
     assert not writer.is_finished(tmp_path / "set")
 
 
-def test_a_full_disk_is_named_and_does_not_look_finished(tmp_path, capsys):
+@pytest.mark.long
+def test_full_disk_is_reported_and_leaves_dataset_unfinished(tmp_path):
     out = tmp_path / "set"
-    options = ["--out", str(out), "--train", "9", "--test", "1", "--workers", "1"]
     with small_disk(out, 80_000):
-        assert main(options) == 2
-        assert f"error: {out}: No space left on device" in capsys.readouterr().err
+        with pytest.raises(DiskFullError, match=f"{out}: No space left on device"):
+            write_dataset(out, 9, 1, seed=0, workers=1)
         assert not writer.is_finished(out)
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (["--train", "-1"], "must not be negative"),
-        (["--seed", "-1"], "must not be negative"),
-        (["--workers", "0"], "at least 1"),
-        (["--backgrounds", "3"], "1 or 4"),
-        (["--train", "0", "--test", "0"], "empty dataset"),
-    ],
-)
-def test_bad_requests_are_refused_with_code_2_and_nothing_written(
-    tmp_path, capsys, options, reason
-):
-    out = tmp_path / "set"
-    assert main(["--out", str(out), *options]) == 2
-    assert reason in capsys.readouterr().err
-    assert not out.exists()
-
-
-def test_an_existing_dataset_is_not_overwritten(dataset, capsys):
-    before = contents(dataset)
-    assert main(["--out", str(dataset), "--train", "1", "--test", "0"]) == 2
-    assert "choose another folder" in capsys.readouterr().err
-    assert contents(dataset) == before
-
-
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert main(["--out", str(tmp_path / "file"), "--train", "1"]) == 2
-    assert main(["--out", str(tmp_path / "file" / "below"), "--train", "1"]) == 2
-    assert "choose a folder you may write" in capsys.readouterr().err
-
-
-def test_the_module_runs_as_a_command():
-    command = [sys.executable, "-m", "m3dhmr_jax.synthetic", "--out", "x", "--train", "-4"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "train=-4" in done.stderr
-
-
-def test_a_sheet_tiles_pictures_row_by_row(dataset):
-    sheet = contact_sheet(dataset, rows=2, columns=3)
-    fourth = cv2.imread(str(dataset / "training/rgb/00000003.jpg"))
-    np.testing.assert_array_equal(sheet[224:448, :224], fourth)
-
-
-def test_a_sheet_of_too_few_pictures_is_refused(dataset):
-    with pytest.raises(ValueError, match="render more"):
-        contact_sheet(dataset)
-
-
-def test_a_set_says_what_it_was_made_from(dataset):
-    origin = json.loads((dataset / writer.ORIGIN).read_text())
-    assert origin == writer.origin_of(N_TRAIN, N_TEST, 3, QUICKSTART, 4, load_builtin())
-
-
+@pytest.mark.long
 @pytest.mark.parity
-def test_a_set_may_be_rendered_from_mano(reference, tmp_path):
-    file = reference / "mano" / "MANO_RIGHT.pkl"
+def test_write_dataset_renders_mano(reference, tmp_path):
+    hand = load_mano(reference / "mano" / "MANO_RIGHT.pkl")
     out = tmp_path / "set"
-    options = ["--train", "2", "--test", "1", "--workers", "1", "--recipe", "quickstart"]
-    assert main(["--out", str(out), *options, "--hand", str(file)]) == 0
-    hand = load_mano(file)
+    write_dataset(out, 2, 1, SEED, 1, QUICKSTART, hand=hand)
     for split in example.SPLITS:
         xyz, verts = (
             np.array(json.loads((out / f"{split}_{kind}.json").read_text()))
             for kind in ("xyz", "verts")
         )
         np.testing.assert_allclose(hand.joint_regressor @ verts, xyz, atol=3e-6)
-    assert json.loads((out / writer.ORIGIN).read_text())["hand"] == hand_id(hand)
-
-
-def test_a_hand_that_is_none_is_refused_and_nothing_written(tmp_path, capsys):
-    (tmp_path / "hand.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    options = ["--out", str(tmp_path / "set"), "--hand", str(tmp_path / "hand.pkl")]
-    assert main(options) == 2
-    assert "hand.pkl: refused, and nothing of it was run" in capsys.readouterr().err
-    assert not (tmp_path / "set").exists()
+    assert json.loads((out / writer.MANIFEST).read_text())["hand"] == hand_id(hand)

@@ -85,7 +85,7 @@ def gallery(
         seen = HandDrawing(landmarks_px, verts_m, hand.faces)
         true = HandDrawing(np.zeros_like(landmarks_px), truth.verts_m, hand.faces, TRUTH_COLOUR)
         picture = draw_prediction(
-            truth.photo, [seen], truth.intrinsics, PANEL_PX, stacked=True, in_views=[true]
+            truth.photo, [seen], truth.intrinsics, PANEL_PX, stacked=True, extra_hands=[true]
         )
         height, width, _ = picture.shape
         return Case(sample, caption(sample, errors), data_uri(picture), width, height)
