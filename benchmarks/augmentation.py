@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import interleaved, record, table
+from configs import resnet18
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
 from m3dhmr_jax.types import Batch
 
@@ -53,7 +54,8 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
 
 
 def main(*, rounds: int = 15) -> None:
-    batch, config, rng = make_batch(), AugmentConfig(), np.random.default_rng(1)
+    config = AugmentConfig(128, **resnet18.get_config().augment)
+    batch, rng = make_batch(), np.random.default_rng(1)
     augment = jax.jit(lambda batch, key, step: two_views(batch, key, step, config))
     on_device, key = jax.tree.map(jnp.asarray, batch), jax.random.key(0)
     functions = {

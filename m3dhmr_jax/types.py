@@ -1,8 +1,9 @@
-"""The three things that travel through the program: what is read, what is seen, what is answered.
+"""Records passed between stages: batches, augmented views, predictions.
 
-Axes: b batch, h w image, s crop side, n = 21 landmarks, v vertices.
+Axes: b batch, h w image, s crop side, n = 21 joints or their landmarks, v vertices.
+Joints are 3D, landmarks are their 2D projections, both in FreiHAND order: wrist; thumb, index,
+middle, ring, little, each from palm to tip.
 Camera frame: x right, y down, z forward. Pixels: centres on integers, (x, y) order.
-Joints: FreiHAND order (wrist; thumb, index, middle, ring, little, each from palm to tip).
 """
 
 from typing import Any, NamedTuple
@@ -12,48 +13,59 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 MESH_UNIT_M = 0.2  # Vertices are learned in units of about one hand length, so losses start near 1.
 N_JOINTS = 21
-N_VERTICES = 778  # Of FreiHAND's meshes, and so of every hand here.
+N_VERTICES = 778  # FreiHAND's topology, which every hand model here shares.
 ROOT = 0  # The wrist.
+FREIHAND_IMAGE_PX = 224  # Side of FreiHAND's images.
+# Side of the centred crop that published implementations evaluate FreiHAND on: 100 px x 1.3.
+FREIHAND_CROP_PX = 130.0
 
 FloatArray = Array | np.ndarray
-Config = Any  # A ConfigDict, whose fields no type checker knows.
+Config = Any  # A ConfigDict, whose fields are unknown to type checkers.
 
 
 class Batch(NamedTuple):
-    """Examples as they are stored: the whole photo and its labels in camera space."""
+    """Examples as stored: the whole image and its labels in camera space."""
 
-    image: UInt8[FloatArray, "b h w 3"]  # RGB.
-    intrinsics: Float[FloatArray, "b 3 3"]  # K: pixels from camera coordinates.
+    # RGB.
+    image: UInt8[FloatArray, "b h w 3"]
+    # K: pixels from camera coordinates.
+    intrinsics: Float[FloatArray, "b 3 3"]
     joints_m: Float[FloatArray, "b n 3"]
     verts_m: Float[FloatArray, "b v 3"]
-    bbox_px: Float[FloatArray, "b 4"]  # (x, y, width, height) of the hand's mask.
-    index: Int[FloatArray, " b"]  # Position in the official annotation lists.
-    valid: Bool[FloatArray, " b"]  # False for the filler of the last batch.
+    # (x, y, width, height) of the hand's mask.
+    bbox_px: Float[FloatArray, "b 4"]
+    # Position in the official annotation files.
+    index: Int[FloatArray, " b"]
+    # False for the padding of the last batch.
+    valid: Bool[FloatArray, " b"]
 
 
 class View(NamedTuple):
-    """One crop per example, as the network sees it, with labels moved along."""
+    """One crop per example, as the network receives it, with the labels transformed alike."""
 
-    image: Float[FloatArray, "b s s 3"]  # Mean 0.5 and deviation 0.5 taken out of [0, 1].
-    landmarks_01: Float[FloatArray, "b n 2"]  # Landmarks as a fraction of the crop side.
-    verts: Float[
-        FloatArray, "b v 3"
-    ]  # Relative to the root, in units of MESH_UNIT_M, turned with the crop.
-    angle_rad: Float[
-        FloatArray, " b"
-    ]  # Turn of the picture content, counter-clockwise on the screen.
-    img_from_crop: Float[FloatArray, "b 2 3"]  # Crop pixels to photo pixels.
+    # In [-1, 1]: mean 0.5 and deviation 0.5 are removed.
+    image: Float[FloatArray, "b s s 3"]
+    # As a fraction of the crop side.
+    landmarks_01: Float[FloatArray, "b n 2"]
+    # Relative to the root, in units of MESH_UNIT_M, rotated with the crop.
+    verts: Float[FloatArray, "b v 3"]
+    # Rotation of the image content, counter-clockwise on the screen.
+    angle_rad: Float[FloatArray, " b"]
+    # Image pixels from crop pixels.
+    img_from_crop: Float[FloatArray, "b 2 3"]
 
 
 class Prediction(NamedTuple):
-    """What the network answers for one crop."""
+    """Output of the network for each crop, in the units of `View`."""
 
-    verts: Float[FloatArray, "b v 3"]  # As View.verts.
-    landmarks_01: Float[FloatArray, "b n 2"]  # As View.landmarks_01.
+    verts: Float[FloatArray, "b v 3"]
+    landmarks_01: Float[FloatArray, "b n 2"]
 
 
 class LandmarkPrediction(NamedTuple):
-    """What the network of the 2D pre-training answers for one crop."""
+    """Output of the 2D pre-training network for each crop."""
 
-    heatmaps: Float[FloatArray, "b h w n"]  # 1 in the cell of the landmark, 0 far from it.
-    landmarks_01: Float[FloatArray, "b n 2"]  # As View.landmarks_01.
+    # 1 in the landmark's cell, 0 far from it.
+    heatmaps: Float[FloatArray, "b h w n"]
+    # As View.landmarks_01.
+    landmarks_01: Float[FloatArray, "b n 2"]

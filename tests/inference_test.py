@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import resnet18
 from m3dhmr_jax.data.augment import AugmentConfig, augmented_view, eval_view
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import (
@@ -83,7 +84,7 @@ def test_a_true_answer_lands_in_its_true_place(hand_batch, regressor, size):
 
 
 def test_unturned_training_crops_come_back_too(hand_batch, regressor):
-    config = AugmentConfig(size=96, rotation_probability=0.0)
+    config = AugmentConfig(96, **{**resnet18.get_config().augment, "rotation_probability": 0.0})
     keys = jax.random.split(jax.random.key(0), 4)
     view = augmented_view(hand_batch, keys, config)
     truth = Prediction(view.verts, view.landmarks_01)

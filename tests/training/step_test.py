@@ -7,6 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
+from configs import resnet18
 from m3dhmr_jax import losses
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.hand import load_builtin
@@ -42,7 +43,7 @@ def train_step(tiny_network):
         ),
         remembering_descent(),
         Objective(LOUD, dict.fromkeys(CONSISTENCY, 1)),
-        AugmentConfig(size=tiny_network.image_size),
+        AugmentConfig(tiny_network.image_size, **resnet18.get_config().augment),
         DECAY,
     )
     return jax.jit(step)
@@ -172,7 +173,7 @@ def linear_step(accumulate_steps, hand_batch):
         loss_terms_fn,
         remembering_descent(),
         Objective({"pose2d": 1.0, "con2d": 2.0}),
-        AugmentConfig(size=32),
+        AugmentConfig(32, **resnet18.get_config().augment),
         0.0,
         accumulate_steps,
     )

@@ -1,4 +1,5 @@
 from m3dhmr_jax.training.tensorboard import TensorBoardWriter
+
 from tests.faults import small_disk
 
 
