@@ -85,8 +85,8 @@ class AugmentConfig:
                 )
         if not 0 <= self.hue <= 0.5:
             raise UserError(
-                f"augment.hue={self.hue} must lie in 0..0.5: half a turn of the color circle is the "
-                "largest change"
+                f"augment.hue={self.hue} must lie in 0..0.5: half a turn of the color circle "
+                "is the largest change"
             )
 
 

@@ -91,8 +91,8 @@ def _count_numbered(folder: Path) -> int:
     absent = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
     if not names or absent is not None:
         raise UserError(
-            f"{folder}: {absent or 0:08d}.jpg is missing (the folder has {len(names)} numbered images); "
-            "it is incomplete: unpack or render it again"
+            f"{folder}: {absent or 0:08d}.jpg is missing ({len(names)} numbered images are there); "
+            "the folder is incomplete: unpack or render it again"
         )
     return len(names)
 
@@ -154,8 +154,8 @@ def _pose(
     needs = "MANO: pass your MANO_RIGHT.pkl with --config.hand (or m3dhmr prepare --hand)"
     if hand is None:
         raise UserError(
-            f"{path}: there is no annotation file of vertices next to it, and its parameters become "
-            f"vertices only through {needs}"
+            f"{path}: without an annotation file of vertices, its parameters become vertices "
+            f"only through {needs}"
         )
     try:
         verts_m = posed_vertices_m(hand, parameters, intrinsics)
@@ -165,8 +165,8 @@ def _pose(
     if distance_m > MAX_JOINT_DISTANCE_M:
         raise UserError(
             f"{path}: posed with the configured hand, its parameters give joints that are "
-            f"{1000 * distance_m:.0f} mm from those of {path.name.replace('mano', 'xyz')}: they belong "
-            f"to another hand model. FreiHAND's need {needs}"
+            f"{1000 * distance_m:.0f} mm from those of {path.name.replace('mano', 'xyz')}: they "
+            f"belong to another hand model. FreiHAND's need {needs}"
         )
     return verts_m
 

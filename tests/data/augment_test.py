@@ -60,6 +60,12 @@ def views(batch):
     )
 
 
+@pytest.fixture(scope="module")
+def draw(batch):
+    """Both views with random colors, by step; compiled once."""
+    return jax.jit(lambda step: two_views(batch, jax.random.key(7), step, CONFIG))
+
+
 @pytest.mark.parity
 def test_crop_from_box_matches_published_code(reference):
     case = np.load(reference / "augmentation.npz")
@@ -184,8 +190,7 @@ def test_eval_view_keeps_its_ratio_in_other_images(batch):
     np.testing.assert_allclose(placed, [[170, 94], [430, 354]], atol=1e-3)
 
 
-def test_two_views_are_a_function_of_key_and_step(batch):
-    draw = jax.jit(lambda step: two_views(batch, jax.random.key(7), step, CONFIG))
+def test_two_views_are_a_function_of_key_and_step(draw):
     first, again, later = draw(4), draw(4), draw(5)
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -193,8 +198,8 @@ def test_two_views_are_a_function_of_key_and_step(batch):
     assert len(np.unique(maps, axis=0)) == 16  # Two steps, two views, four examples.
 
 
-def test_two_views_normalise_the_image(batch):
-    view, _ = jax.jit(lambda: two_views(batch, jax.random.key(2), 0, CONFIG))()
+def test_two_views_normalise_the_image(draw):
+    view, _ = draw(0)
     assert view.image.dtype == jnp.float32
     assert -1 <= view.image.min() < -0.5
     assert 0.5 < view.image.max() <= 1
