@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tqdm import tqdm
 
 from m3dhmr_jax.errors import UserError
@@ -44,7 +45,7 @@ def _download(dl_manager: tfds.download.DownloadManager, url: str) -> Path:
     try:
         return Path(dl_manager.download(url))
     except (
-        tfds.download.download_manager.NonMatchingChecksumError,
+        NonMatchingChecksumError,
         tfds.download.DownloadError,
         requests.RequestException,
     ) as error:

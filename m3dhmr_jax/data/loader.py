@@ -82,9 +82,9 @@ class TrainBatches(Iterator[Batch]):
             self._batches.close()
             self._batches = self._open_at(self._step)
         raise ChildProcessError(
-            f"data.loader: no batch for step {self._step + 1} after {MAX_RESTARTS} restarts. If the "
-            "system kills workers for memory, set fewer data.loader.workers; the same command resumes "
-            "from the last checkpoint"
+            f"data.loader: no batch for step {self._step + 1} after {MAX_RESTARTS} restarts. If "
+            "the system kills workers for memory, set fewer data.loader.workers; the same command "
+            "resumes from the last checkpoint"
         )
 
     def __next__(self) -> Batch:
@@ -220,8 +220,8 @@ class _Loader:
         if len(shapes) != 1:
             names = [self._name(record) for record in records]
             raise UserError(
-                f"a batch has images of the shapes {sorted(shapes)}: at least one must be readable, "
-                f"and all must have one size; they are {', '.join(names)}"
+                f"a batch has images of the shapes {sorted(shapes)}: at least one must be "
+                f"readable, and all must have one size; they are {', '.join(names)}"
             )
         images = np.zeros((len(records), *shapes.pop()), np.uint8)
         readable = np.zeros(len(records), bool)

@@ -64,8 +64,8 @@ def posed_vertices_m(
     if not (scales > 0).all():
         bad = int(np.argmin(scales[:, 0]))
         raise UserError(
-            f"record {bad} has the scale {scales[bad, 0]:g}; it is focal length divided by depth, so "
-            "it must be positive"
+            f"record {bad} has the scale {scales[bad, 0]:g}; it is focal length divided by depth, "
+            "so it must be positive"
         )
     roots = roots_m(landmarks_px, scales[:, 0], intrinsics).astype(np.float32)
 
