@@ -4,7 +4,7 @@
     python -m benchmarks.full_size_freihand --hand=MANO_RIGHT.pkl   # Meshes given as parameters.
 
 Writes 130,240 training photos with 32,560 masks and annotations, and 3,960 evaluation photos, in
-the official layout (files are hard links to a few), then runs tfds_freihand.prepare on them as a
+the official layout (files are hard links to a few), then runs m3dhmr prepare on them as a
 process of its own. That takes 5 GB in --place, which are given back. The peak is the resident
 memory of that process, as `/usr/bin/time -v` has it.
 """
@@ -112,9 +112,8 @@ def write_stand_in(folder: Path) -> None:
 
 
 def prepare(folder: Path, data_dir: Path) -> tuple[float, float, float]:
-    """Minutes, minutes of CPU and gigabytes at most of `python -m tfds_freihand.prepare`."""
-    command = [sys.executable, "-m", "tfds_freihand.prepare"]
-    command += [f"--folder={folder}", f"--data_dir={data_dir}"]
+    """Minutes, minutes of CPU and gigabytes at most of `m3dhmr prepare`."""
+    command = [sys.executable, "-m", "m3dhmr_jax.cli", "prepare", str(folder), f"--out={data_dir}"]
     command += [f"--hand={HAND.value}"] if HAND.value else []
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

@@ -77,17 +77,17 @@ def test_read_takes_safetensors(tmp_path, arrays):
 
 def test_read_gives_views_of_shared_storage(tmp_path):
     value = {
-        "whole": tensor("0", "FloatStorage", 6, 0, (2, 3), (3, 1)),
-        "turned": tensor("0", "FloatStorage", 6, 0, (3, 2), (1, 3)),
+        "full": tensor("0", "FloatStorage", 6, 0, (2, 3), (3, 1)),
+        "transposed": tensor("0", "FloatStorage", 6, 0, (3, 2), (1, 3)),
         "part": tensor("0", "FloatStorage", 6, 1, (2, 2), (3, 1)),
         "last": tensor("0", "FloatStorage", 6, 5, (), ()),
     }
     found = torch_file.read(save_parts(tmp_path / "views.pth", value)).arrays
-    np.testing.assert_array_equal(found["turned"], found["whole"].T)
-    np.testing.assert_array_equal(found["part"], found["whole"][:, 1:])
+    np.testing.assert_array_equal(found["transposed"], found["full"].T)
+    np.testing.assert_array_equal(found["part"], found["full"][:, 1:])
     assert found["last"] == 5
     with pytest.raises(ValueError, match="read-only"):
-        found["whole"][0] = 1
+        found["full"][0] = 1
 
 
 def test_read_takes_parameters_of_either_pytorch(tmp_path):
@@ -128,22 +128,22 @@ def test_read_rejects_torch_jit_program(tmp_path, arrays):
 def test_read_names_file_truncated_anywhere(tmp_path, arrays, save):
     path = tmp_path / "cut.pth"
     save(path, arrays)
-    whole = path.read_bytes()
-    for size in [*range(0, len(whole), 97), len(whole) - 1]:
-        path.write_bytes(whole[:size])
+    content = path.read_bytes()
+    for size in [*range(0, len(content), 97), len(content) - 1]:
+        path.write_bytes(content[:size])
         with pytest.raises(UserError, match=r"cut\.pth: "):
             torch_file.read(path)
 
 
 @FORMATS
 def test_read_rejects_corruption_anywhere_or_ignores_it(tmp_path, arrays, save):
-    path, rng = tmp_path / "damaged.pth", np.random.default_rng(0)
+    path, rng = tmp_path / "corrupted.pth", np.random.default_rng(0)
     save(path, arrays)
-    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    content = np.frombuffer(path.read_bytes(), np.uint8)
     for _ in range(60):
-        damaged = whole.copy()
-        damaged[rng.integers(len(whole))] = rng.integers(256)
-        path.write_bytes(damaged.tobytes())
+        corrupted = content.copy()
+        corrupted[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(corrupted.tobytes())
         with contextlib.suppress(UserError):  # Any other kind would be a traceback to a user.
             torch_file.read(path)
 

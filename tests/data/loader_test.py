@@ -22,8 +22,8 @@ def corrupted_dir(freihand_folder, tmp_path):
     """A dataset in which training image 2 is not a JPEG and image 7 is truncated."""
     folder = shutil.copytree(freihand_folder, tmp_path / "set")
     (folder / "training/rgb/00000002.jpg").write_bytes(b"not an image")
-    cut = folder / "training/rgb/00000007.jpg"
-    cut.write_bytes(cut.read_bytes()[:-300])
+    truncated = folder / "training/rgb/00000007.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:-300])
     return prepare(folder, tmp_path / "tfds")
 
 
@@ -72,18 +72,18 @@ def test_train_batches_shuffle_each_epoch(dataset_dir):
 
 @pytest.mark.parametrize("start_step", [1, 3, 8])
 def test_train_batches_resume_at_start_step(dataset_dir, start_step):
-    whole = take(loader.train_batches(dataset_dir, 4, seed=1), 10)
+    batches = take(loader.train_batches(dataset_dir, 4, seed=1), 10)
     resumed = loader.train_batches(dataset_dir, 4, seed=1, start_step=start_step, threads=5)
-    assert_same(take(resumed, 10 - start_step), whole[start_step:])
+    assert_same(take(resumed, 10 - start_step), batches[start_step:])
 
 
 def test_train_batches_split_rows_among_processes(dataset_dir):
-    whole = take(loader.train_batches(dataset_dir, 6, seed=1), 3)
+    batches = take(loader.train_batches(dataset_dir, 6, seed=1), 3)
     parts = [
         take(loader.train_batches(dataset_dir, 6, 1, process_index=i, process_count=3), 3)
         for i in range(3)
     ]
-    assert_same(joined(parts), whole)
+    assert_same(joined(parts), batches)
 
 
 WITH_WORKERS = """

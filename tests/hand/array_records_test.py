@@ -79,7 +79,7 @@ def test_read_arrays_takes_chumpy_objects_without_chumpy(tmp_path, protocol, pyt
 
 
 class Runs:
-    """Calls something when it is unpickled."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -209,9 +209,9 @@ def test_read_arrays_rejects_inconsistent_sparse_matrix(tmp_path, change):
 
 def test_read_arrays_rejects_file_truncated_anywhere(tmp_path):
     path = dump(tmp_path / "p", {"a": NUMBERS, "b": Ch(x=NUMBERS)})
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 7):
-        path.write_bytes(whole[:length])
+    content = path.read_bytes()
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
         with pytest.raises(UserError, match="p: "):
             read(path)
 
@@ -220,7 +220,7 @@ def test_read_arrays_names_other_files(tmp_path):
     path = tmp_path / "p"
     with pytest.raises(UserError, match=r"p: .*a test's file"):
         read(path)
-    path.write_bytes(b"\xff\xd8\xff\xe0 a photo")
+    path.write_bytes(b"\xff\xd8\xff\xe0 an image")
     with pytest.raises(UserError, match="p: "):
         read(path)
     with path.open("wb") as file:

@@ -8,7 +8,7 @@ from tests.hand.pickles import Ch, Select, csc_matrix, dump
 
 
 def mano_of(hand):
-    """What a MANO file would hold if it were this hand."""
+    """The content of a MANO file of this hand."""
     mano_from_freihand = [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3]
     return {
         "v_template": hand.verts_m.astype(np.float64),
@@ -47,9 +47,9 @@ def test_load_mano_gives_the_arrays_of_the_file(path, content):
     np.testing.assert_array_equal(hand.shape_basis, like.shape_basis)
     np.testing.assert_allclose(hand.rest_joints, like.rest_joints, atol=0.003)
     np.testing.assert_array_equal(hand.pose_mean.reshape(-1), np.float32(content["hands_mean"]))
-    landmarks = hand.joint_regressor @ hand.verts_m
+    joints_m = hand.joint_regressor @ hand.verts_m
     tips = [4, 8, 12, 16, 20]
-    np.testing.assert_array_equal(landmarks[tips], hand.verts_m[[744, 320, 443, 555, 672]])
+    np.testing.assert_array_equal(joints_m[tips], hand.verts_m[[744, 320, 443, 555, 672]])
     joints = np.delete(np.arange(21), tips)
     np.testing.assert_array_equal(hand.joint_regressor[joints], like.joint_regressor[joints])
     assert (hand.regions == like.regions).mean() > 0.9

@@ -110,7 +110,7 @@ def test_load_hashes_nothing_of_a_set():
 
 
 def test_load_sets_state_of_records_only():
-    """Of a Named, a dictionary and a list it is dropped; a Record keeps it as it is."""
+    """Of a Named, a dictionary and a list it is dropped; a Record keeps it unchanged."""
     allowed = {"a.Type": None, "a.Record": lambda *args: safe_pickle.Record("a", args)}
     named = read(b"\x80\x02ca\nType\n}X\x0a\x00\x00\x00stands_forK\x01sb.", **allowed)
     assert named == safe_pickle.Named("a.Type", None)
