@@ -35,7 +35,8 @@ from m3dhmr_jax.data import freihand
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.inference import make_eval_step
+from m3dhmr_jax.inference import hand_errors, make_predict_step
+from m3dhmr_jax.metrics.freihand import SampleMetrics
 from m3dhmr_jax.metrics.reported import REPORTED_METRICS, format_score
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.synthetic import FULL, write_dataset
@@ -135,12 +136,18 @@ def train(
 def score(
     config: Config, network: Network, hand: HandModel, photos: Batch, state: TrainState
 ) -> dict[str, float]:
-    evaluate = make_eval_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
+    predict_step = make_predict_step(
+        network.eval_graphdef, hand.joint_regressor, network.image_size
+    )
     starts = range(0, len(photos.index), config.eval.batch_size)
     parts = (
         jax.tree.map(lambda x, at=at: x[at : at + config.eval.batch_size], photos) for at in starts
     )
-    return score_batches(functools.partial(evaluate, state.eval_params, state.stats), parts)
+
+    def errors(batch: Batch) -> SampleMetrics:
+        return hand_errors(predict_step(state.eval_params, state.stats, batch), batch)
+
+    return score_batches(errors, parts)
 
 
 def compare(

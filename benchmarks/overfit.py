@@ -35,7 +35,7 @@ from m3dhmr_jax.checkpoints.weights import save_weights
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.data.augment import eval_view
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.inference import make_eval_step
+from m3dhmr_jax.inference import hand_errors, make_predict_step
 from m3dhmr_jax.metrics.freihand import scores
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.models.layers import sample_at
@@ -98,13 +98,15 @@ def main(_) -> None:
     hand = load_builtin()
     network = create_network(config, hand)
     loss = make_loss(config, network, hand.faces)
-    score = make_eval_step(network.eval_graphdef, hand.joint_regressor, network.image_size)
+    predict_step = make_predict_step(
+        network.eval_graphdef, hand.joint_regressor, network.image_size
+    )
     batch = photos()
     views = jax.jit(lambda batch: eval_view(batch, network.image_size))(batch)
     start = time.perf_counter()
 
     def look(stage: str, step: int, params: Any, stats: Any, terms: dict[str, Any]) -> float:
-        result = scores(score(params, stats, batch))
+        result = scores(hand_errors(predict_step(params, stats, batch), batch))
         line = {"stage": stage, "step": step}
         line |= {"minutes": round((time.perf_counter() - start) / 60, 1)}
         line |= {name: round(result[name], 2) for name in ("pa_mpvpe_mm", "mpvpe_mm")}

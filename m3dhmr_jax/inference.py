@@ -1,10 +1,10 @@
-"""From crops to hands in front of the camera: what evaluation and prediction do on the device.
+"""From crops to hands in camera space: the device side of evaluation and prediction.
 
-Axes: b batch, s crop side, n landmarks, v vertices.
+Axes: b batch, s crop side, n joints or landmarks, v vertices.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,41 +14,66 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from m3dhmr_jax.camera.pinhole import apply_affine
-from m3dhmr_jax.camera.root_recovery import recover_roots
+from m3dhmr_jax.camera.root_recovery import Silhouette, recover_roots
+from m3dhmr_jax.camera.silhouette import SilhouetteExtent
 from m3dhmr_jax.data.augment import eval_view, normalise
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
-from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Batch, FloatArray, Prediction
+from m3dhmr_jax.types import (
+    MESH_UNIT_M,
+    ROOT,
+    Batch,
+    FloatArray,
+    LandmarkPrediction,
+    Prediction,
+)
 
-# One launch of everything; by default XLA launches convolutions alone, which for one hand takes
-# longer than they do.
-GPU_OPTIONS: dict[str, bool | int | str] = {
+CompilerOptions = Mapping[str, bool | int | str]
+# The whole program as one CUDA graph. By default convolutions stay outside and are launched one by
+# one, which for a single hand takes longer than computing them.
+GPU_OPTIONS: CompilerOptions = {
     "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONVOLUTION",
     "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
     "xla_gpu_graph_min_graph_size": 1,
 }
 
 
-def compiler_options() -> dict[str, bool | int | str] | None:
-    """For programs that answer few hands at a time."""
-    return GPU_OPTIONS if jax.default_backend() == "gpu" else None
+def compiler_options(
+    gpu_options: CompilerOptions = GPU_OPTIONS,
+) -> dict[str, bool | int | str] | None:
+    """Compiler options for small batches; None if this XLA does not know all of them."""
+    if jax.default_backend() != "gpu" or not _is_supported(tuple(gpu_options.items())):
+        return None
+    return dict(gpu_options)
+
+
+@functools.cache
+def _is_supported(options: tuple[tuple[str, bool | int | str], ...]) -> bool:
+    """Whether the compiler accepts the options: their names change between XLA versions."""
+    try:
+        jax.jit(jnp.negative, compiler_options=dict(options)).lower(1.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 class CameraHands(NamedTuple):
-    """Hands in front of the camera."""
+    """Hands in camera space."""
 
-    landmarks_px: Float[
-        FloatArray, "b n 2"
-    ]  # Landmarks as the network sees them, pixels of the photo.
-    joints_m: Float[FloatArray, "b n 3"]  # Landmarks as regressed from the mesh.
+    # Predicted by the network, pixels of the whole image.
+    landmarks_px: Float[FloatArray, "b n 2"]
+    # Regressed from the mesh.
+    joints_m: Float[FloatArray, "b n 3"]
     verts_m: Float[FloatArray, "b v 3"]
-    root_covariance_m2: Float[FloatArray, "b 3 3"]  # Of the place of the whole hand.
-    noise_px: Float[FloatArray, " b"]  # By which landmarks miss the mesh, those aside that mislead.
+    # Covariance of the hand's position.
+    root_covariance_m2: Float[FloatArray, "b 3 3"]
+    # Reprojection noise of the inlier landmarks.
+    noise_px: Float[FloatArray, " b"]
 
 
 def predict(
     eval_graphdef: Any, params: Any, stats: Any, image: Float[FloatArray, "b s s 3"]
 ) -> Any:
-    """The network's answer in use: a pure function of its arguments."""
+    """The network's prediction at inference: a pure function of its arguments."""
     return nnx.merge(eval_graphdef, params, stats)(image)
 
 
@@ -58,14 +83,23 @@ def to_camera(
     intrinsics: Float[FloatArray, "b 3 3"],
     joint_regressor: Float[np.ndarray, "n v"],
     crop_px: int,
+    extents: SilhouetteExtent | None = None,
 ) -> CameraHands:
-    """Puts predicted meshes where their landmarks are seen."""
+    """Places predicted meshes in camera space, where their joints project to their landmarks."""
     verts_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
-    joints_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m)
-    landmarks_px = jax.vmap(apply_affine)(
-        prediction.landmarks_01 * crop_px, jnp.asarray(img_from_crop)
-    )
-    return place(landmarks_px, joints_m, verts_m, intrinsics)
+    # By default accelerators round the factors to 8 or 11 bits: errors of up to 0.6 mm.
+    joints_m = jnp.einsum("nv,bvc->bnc", joint_regressor, verts_m, precision="highest")
+    landmarks_px = _landmarks_px(prediction, img_from_crop, crop_px)
+    return place(landmarks_px, joints_m, verts_m, intrinsics, extents)
+
+
+def _landmarks_px(
+    prediction: Prediction | LandmarkPrediction,
+    img_from_crop: Float[FloatArray, "b 2 3"],
+    crop_px: int,
+) -> Float[Array, "b n 2"]:
+    """Predicted landmarks in pixels of the whole image."""
+    return jax.vmap(apply_affine)(prediction.landmarks_01 * crop_px, jnp.asarray(img_from_crop))
 
 
 def place(
@@ -73,11 +107,13 @@ def place(
     joints_m: Float[FloatArray, "b n 3"],
     verts_m: Float[FloatArray, "b v 3"],
     intrinsics: Float[FloatArray, "b 3 3"],
+    extents: SilhouetteExtent | None = None,
 ) -> CameraHands:
-    """Hands where these cameras see their landmarks, wherever they stood before."""
-    before_m = joints_m[:, ROOT, None]
-    joints_m, verts_m = jnp.asarray(joints_m) - before_m, jnp.asarray(verts_m) - before_m
-    root = recover_roots(joints_m, jnp.asarray(landmarks_px), jnp.asarray(intrinsics))
+    """Moves hands to where these cameras observe their landmarks, and their masks if given."""
+    root_m = jnp.asarray(joints_m)[:, ROOT, None]
+    joints_m, verts_m = joints_m - root_m, verts_m - root_m
+    silhouette = None if extents is None else Silhouette(verts_m, extents)
+    root = recover_roots(joints_m, jnp.asarray(landmarks_px), jnp.asarray(intrinsics), silhouette)
     t_m = root.t_m[:, None]
     return CameraHands(
         jnp.asarray(landmarks_px), joints_m + t_m, verts_m + t_m, root.covariance_m2, root.noise_px
@@ -87,9 +123,10 @@ def place(
 def make_crop_step(
     eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
 ) -> Callable[..., CameraHands]:
-    """A jitted function (params, stats, crops, img_from_crop, K of the photos) to hands.
+    """A jitted function (params, stats, crops, img_from_crop, K of the images[, extents]) to hands.
 
-    For crops that were cut on the host: RGB, uint8, (b, s, s, 3).
+    For crops made on the host: RGB, uint8, (b, s, s, 3). `extents`, if given, are those of the
+    hands' masks in the whole images, NO_EXTENT for a hand without one.
     """
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
@@ -99,10 +136,11 @@ def make_crop_step(
         crops: UInt8[FloatArray, "b s s 3"],
         img_from_crop: Float[FloatArray, "b 2 3"],
         intrinsics: Float[FloatArray, "b 3 3"],
+        extents: SilhouetteExtent | None = None,
     ) -> CameraHands:
         image = jax.vmap(normalise)(crops.astype(jnp.float32) / 255)
         prediction = predict(eval_graphdef, params, stats, image)
-        return to_camera(prediction, img_from_crop, intrinsics, joint_regressor, crop_px)
+        return to_camera(prediction, img_from_crop, intrinsics, joint_regressor, crop_px, extents)
 
     return crop_step
 
@@ -110,9 +148,9 @@ def make_crop_step(
 def make_predict_step(
     eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
 ) -> Callable[[Any, Any, Batch], CameraHands]:
-    """A jitted pure function (params, stats, batch) to the hands that the network sees.
+    """A jitted pure function (params, stats, batch) to the predicted hands.
 
-    It reads photos and K and no label: the hands may be handed in as predictions.
+    It uses images and K but no labels, so its output may be submitted as predictions.
     """
 
     @jax.jit
@@ -125,32 +163,19 @@ def make_predict_step(
 
 
 def hand_errors(hands: CameraHands, batch: Batch) -> SampleMetrics:
-    """What is kept of each hand for its scores."""
+    """Errors of each hand, from which scores are computed."""
     return batch_metrics(hands.joints_m, hands.verts_m, batch.joints_m, batch.verts_m)
-
-
-def make_eval_step(
-    eval_graphdef: Any, joint_regressor: Float[np.ndarray, "n v"], crop_px: int
-) -> Callable[[Any, Any, Batch], SampleMetrics]:
-    """A jitted pure function (params, stats, batch) to the errors of each example."""
-    predict_step = make_predict_step(eval_graphdef, joint_regressor, crop_px)
-
-    @jax.jit
-    def eval_step(params: Any, stats: Any, batch: Batch) -> SampleMetrics:
-        return hand_errors(predict_step(params, stats, batch), batch)
-
-    return eval_step
 
 
 def make_landmark_step(
     eval_graphdef: Any, crop_px: int
 ) -> Callable[[Any, Any, Batch], Float[Array, "b n 2"]]:
-    """`make_predict_step` for a network that finds landmarks only: their pixels in the photo."""
+    """`make_predict_step` for a network that predicts landmarks only: pixels of the image."""
 
     @jax.jit
     def landmark_step(params: Any, stats: Any, batch: Batch) -> Float[Array, "b n 2"]:
         view = eval_view(batch, crop_px)
-        landmarks_01 = predict(eval_graphdef, params, stats, view.image).landmarks_01
-        return jax.vmap(apply_affine)(landmarks_01 * crop_px, view.img_from_crop)
+        prediction = predict(eval_graphdef, params, stats, view.image)
+        return _landmarks_px(prediction, view.img_from_crop, crop_px)
 
     return landmark_step

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from m3dhmr_jax.camera import pinhole
+from m3dhmr_jax.math3d import safe_sqrt, safe_unit
 from m3dhmr_jax.models.gather import take_rows
 from m3dhmr_jax.types import FloatArray, LandmarkPrediction, Prediction, View
 
@@ -37,8 +38,7 @@ def _sides(
 
 
 def _unit(vectors: Float[Array, "*k 3"]) -> Float[Array, "*k 3"]:
-    squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    return vectors / jnp.sqrt(jnp.maximum(squared, SHORTEST_EDGE**2))
+    return safe_unit(vectors, SHORTEST_EDGE)
 
 
 def face_normals(
@@ -64,8 +64,7 @@ def edge_lengths(
     verts: Float[FloatArray, "b v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[Array, "b f 3"]:
     """Lengths of the three edges of each face; an inner edge stands there twice."""
-    squared = jnp.sum(_sides(verts, faces) ** 2, axis=-1)
-    return jnp.sqrt(squared + 1e-12)  # The slope of sqrt is infinite at 0.
+    return safe_sqrt(jnp.sum(_sides(verts, faces) ** 2, axis=-1))
 
 
 def edge_errors(

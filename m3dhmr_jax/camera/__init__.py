@@ -1,1 +1,1 @@
-"""The pinhole camera, and where in front of it a hand is."""
+"""The pinhole camera, and the position of a hand in camera space."""

@@ -3,7 +3,7 @@
 Everything is written for one hand; batch with `jax.vmap`.
 Axes: n points. Camera frame: x right, y down, z forward, metres. Pixels: centres on integers,
 (x, y) order. K is the intrinsic matrix, pixels from camera coordinates, with last row (0, 0, 1).
-The name of a map is its direction: `crop_from_img` takes photo pixels to crop pixels.
+A map is named after its direction: `crop_from_img` maps image pixels to crop pixels.
 """
 
 import jax.numpy as jnp
@@ -17,31 +17,23 @@ def apply_affine(
 ) -> Float[Array, "n 2"]:
     """Maps points by `matrix`: `q = A p + b` with `matrix = [A | b]`."""
     x, y = jnp.asarray(points)[:, 0], jnp.asarray(points)[:, 1]
+    # Products in full precision: a `matmul` would round its factors on accelerators.
     rows = [matrix[i, 0] * x + matrix[i, 1] * y + matrix[i, 2] for i in (0, 1)]
     return jnp.stack(rows, axis=-1)
 
 
 def invert_affine(matrix: Float[FloatArray, "2 3"]) -> Float[Array, "2 3"]:
-    """The opposite direction; not finite if `matrix` flattens the plane."""
+    """The inverse map; not finite if `matrix` is singular."""
     a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
     inverse = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
     shift = inverse[:, 0] * matrix[0, 2] + inverse[:, 1] * matrix[1, 2]
     return jnp.concatenate([inverse, -shift[:, None]], axis=1)
 
 
-def compose_affine(
-    outer: Float[FloatArray, "2 3"], inner: Float[FloatArray, "2 3"]
-) -> Float[Array, "2 3"]:
-    """`inner` first, then `outer`: `c_from_a = compose_affine(c_from_b, b_from_a)`."""
-    linear = jnp.asarray(outer)[:, :2]
-    product = jnp.matmul(linear, inner, precision="highest")
-    return product.at[:, 2].add(outer[:, 2])
-
-
 def rotate_about_optical_axis(
     points: Float[FloatArray, "n 3"], angle_rad: Float[FloatArray, ""]
 ) -> Float[Array, "n 3"]:
-    """Turns points about the optical axis as the picture turns.
+    """Rotates points about the optical axis as the image content rotates.
 
     Positive is counter-clockwise on the screen; as y points down, that is R(-angle) with
     R(t) = [[cos t, -sin t], [sin t, cos t]].
@@ -57,15 +49,3 @@ def project(
     """Pinhole projection to pixels; depth must be positive."""
     points = jnp.asarray(points_m)
     return apply_affine(points[:, :2] / points[:, 2:], intrinsics[:2])
-
-
-def crop_intrinsics(
-    intrinsics: Float[FloatArray, "3 3"], crop_from_img: Float[FloatArray, "2 3"]
-) -> Float[Array, "3 3"]:
-    """K of a crop: `project` with it answers crop pixels.
-
-    Exact for every affine map. The camera axes stay those of the photo, so a turn of the crop
-    stands in the upper left of the new K and points are not to be turned as well.
-    """
-    upper = compose_affine(crop_from_img, intrinsics[:2])
-    return jnp.concatenate([upper, jnp.array([[0.0, 0.0, 1.0]], upper.dtype)])

@@ -1,6 +1,8 @@
-"""Silhouettes as how far they reach in each of DIRECTIONS of the picture, for masks and meshes.
+"""Silhouette extents: the support function of a mask or a projected mesh in fixed directions.
 
-Everything is written for one hand; batch with `jax.vmap`. Axes: h w mask, v vertices, k directions.
+The extent in a direction is the largest `direction . (x, y)` over all points of the silhouette.
+`silhouette_extent` runs on the host, for a mask of any size; `mesh_extent_px` runs on the device.
+Both are written for one hand. Axes: h w mask, v vertices, k directions.
 Pixels: centres on integers, (x, y) order.
 """
 
@@ -17,42 +19,50 @@ _ANGLES = np.arange(24) * (2 * np.pi / 24)
 DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).astype(np.float32)
 
 
-class Reach(NamedTuple):
-    """How far a mask reaches."""
+class SilhouetteExtent(NamedTuple):
+    """The extent of a hand's mask in each of DIRECTIONS, pixels of the whole image."""
 
-    px: Float[FloatArray, "*b k"]  # The largest `direction . (x, y)` of its pixels; 0 if not seen.
-    is_seen: Bool[FloatArray, "*b k"]  # Not where the mask meets the border there, or is empty.
+    # 0 where not visible.
+    px: Float[FloatArray, "*b k"]
+    # False where the mask touches the image border there, and everywhere for an empty mask.
+    is_visible: Bool[FloatArray, "*b k"]
 
 
-def mask_reach(mask: Bool[FloatArray, "h w"]) -> Reach:
-    """How far the pixels of a mask reach; a hand that goes on outside the picture is not seen."""
-    mask = jnp.asarray(mask)
+# For a hand without a mask.
+NO_EXTENT = SilhouetteExtent(
+    np.zeros(len(DIRECTIONS), np.float32), np.zeros(len(DIRECTIONS), np.bool_)
+)
+
+
+def silhouette_extent(mask: Bool[np.ndarray, "h w"]) -> SilhouetteExtent:
+    """The extent of a mask of the whole image; a hand may continue beyond the image border."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return NO_EXTENT
+    # Only the ends of each row of pixels can be extreme, so large masks cost little.
     h, w = mask.shape
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    along = DIRECTIONS[:, :1, None] * x + DIRECTIONS[:, 1:, None] * y
-    is_border = (x == 0) | (x == w - 1) | (y == 0) | (y == h - 1)
-
-    def farthest(where: Bool[Array, "h w"]) -> Float[Array, " k"]:
-        return jnp.max(jnp.asarray(along), axis=(1, 2), where=where[None], initial=-jnp.inf)
-
-    px = farthest(mask)
-    is_seen = px > farthest(mask & is_border)
-    return Reach(jnp.where(is_seen, px, 0), is_seen)
+    first, last = mask[rows].argmax(axis=1), w - 1 - mask[rows, ::-1].argmax(axis=1)
+    x, y = np.concatenate([first, last]), np.concatenate([rows, rows])
+    along = DIRECTIONS[:, :1] * x.astype(np.float32) + DIRECTIONS[:, 1:] * y.astype(np.float32)
+    on_border = (x == 0) | (x == w - 1) | (y == 0) | (y == h - 1)
+    px = along.max(axis=1)
+    is_visible = px > np.where(on_border, along, -np.inf).max(axis=1)
+    return SilhouetteExtent(np.where(is_visible, px, np.float32(0)), is_visible)
 
 
-def mesh_reach_px(
+def mesh_extent_px(
     verts_rel_m: Float[FloatArray, "v 3"],
     t_m: Float[Array, "3"],
     intrinsics: Float[FloatArray, "3 3"],
 ) -> Float[Array, " k"]:
-    """How far the vertices of a mesh reach when its root is at `t_m`.
+    """The extent of the projected vertices with the root at `t_m`.
 
-    Differentiable in `t_m`: the vertex that reaches farthest moves the reach.
+    Differentiable in `t_m` through the extreme vertex of each direction.
     """
     verts = jnp.asarray(verts_rel_m)
-    landmarks_px = project(verts + t_m[None], intrinsics)
-    columns = (
-        DIRECTIONS[:, :1] * landmarks_px[None, :, 0] + DIRECTIONS[:, 1:] * landmarks_px[None, :, 1]
+    projected_px = project(verts + t_m[None], intrinsics)
+    along = (
+        DIRECTIONS[:, :1] * projected_px[None, :, 0] + DIRECTIONS[:, 1:] * projected_px[None, :, 1]
     )
-    farthest = verts[jnp.argmax(columns, axis=1)]
-    return jnp.sum(DIRECTIONS * project(farthest + t_m[None], intrinsics), axis=1)
+    extreme = verts[jnp.argmax(along, axis=1)]
+    return jnp.sum(DIRECTIONS * project(extreme + t_m[None], intrinsics), axis=1)

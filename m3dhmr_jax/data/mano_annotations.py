@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from m3dhmr_jax.data.json_stream import read_records
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand import HandModel, articulation, pose_hand
+from m3dhmr_jax.hand import HandModel, pose_hand, rotations_from_pose
 
 N_POSE, N_SHAPE = 48, 10
 N_PARAMETERS = N_POSE + N_SHAPE + 3
@@ -74,8 +74,10 @@ def posed_vertices_m(
     def posed(
         pose: Float[Array, "48"], shape: Float[Array, "10"], root_m: Float[Array, "3"]
     ) -> Float[Array, "v 3"]:
-        vertices, _, landmarks = pose_hand(hand, articulation(hand, pose.reshape(-1, 3)), shape)
-        return vertices + (root_m - landmarks[MANO_ROOT_JOINT])[None]
+        verts_m, _, joints_m = pose_hand(
+            hand, rotations_from_pose(hand, pose.reshape(-1, 3)), shape
+        )
+        return verts_m + (root_m - joints_m[MANO_ROOT_JOINT])[None]
 
     verts_m = np.empty((len(parameters), *hand.verts_m.shape), np.float32)
     for start in range(0, len(parameters), CHUNK):

@@ -1,7 +1,7 @@
-"""The one description of a hand that the rest of the program knows.
+"""The hand model: all that the rest of the package knows about a hand.
 
 Axes: v vertices, f faces, j = 16 skeleton joints in MANO order (wrist; index, middle, little, ring,
-thumb, three each), n = 21 landmarks in FreiHAND order, p shape directions.
+thumb, three each), n = 21 joints in FreiHAND order, p shape directions.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ class CoarseLevel:
     Fine values are `sum_k up_weights[:, k] * coarse[up_indices[:, k]]`.
     """
 
-    kept: Int[np.ndarray, " v_coarse"]  # Index in the finer level of each surviving vertex.
+    # Index in the finer level of each remaining vertex.
+    kept: Int[np.ndarray, " v_coarse"]
     faces: Int[np.ndarray, "f_coarse 3"]
     up_indices: Int[np.ndarray, "v_fine 3"]
     up_weights: Float[np.ndarray, "v_fine 3"]
@@ -30,17 +31,18 @@ class CoarseLevel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HandModel:
-    """A right hand at rest, in metres; every array is checked when the model is made.
+    """A right hand at rest, in metres; all arrays are checked on construction.
 
     Attributes:
-        verts_m: rest surface, faces counter-clockwise seen from outside, wrist open.
-        rest_joints, joint_shape_basis: skeleton joints and their motion with shape.
-        skin_weights: each row sums to 1. parents: -1 for the wrist, else a smaller joint index.
-        joint_regressor: landmarks from posed vertices.
+        verts_m: rest surface, faces counter-clockwise from outside, open at the wrist.
+        rest_joints, joint_shape_basis: skeleton joints and their displacement with shape.
+        parents: -1 for the wrist, else a smaller joint index.
+        skin_weights: each row sums to 1.
+        joint_regressor: joints in FreiHAND order from posed vertices.
         regions: index into REGIONS for each vertex.
         pose_basis: vertex corrections by the entries of (R - I) of joints 1..15, or None.
-        pose_mean: axis-angle added to every articulation, radians.
-        levels: the coarser surfaces that ship with the hand, finest first; empty if none do.
+        pose_mean: axis-angle added to the pose parameters, radians.
+        levels: coarser surfaces that ship with the hand, finest first; may be empty.
 
     Raises:
         ValueError: if shapes disagree, an index is out of range or weights do not sum to 1.
@@ -64,24 +66,24 @@ class HandModel:
         v, j = len(self.verts_m), len(self.rest_joints)
         if self.faces.min() < 0 or self.faces.max() >= v:
             raise ValueError(
-                f"HandModel.faces name vertices {self.faces.min()}..{self.faces.max()}, "
-                f"but the surface has vertices 0..{v - 1}"
+                f"HandModel.faces contains vertices {self.faces.min()}..{self.faces.max()}, "
+                f"expected 0..{v - 1}"
             )
         if self.parents[0] != -1 or any(self.parents[i] not in range(i) for i in range(1, j)):
             raise ValueError(
-                f"HandModel.parents={self.parents.tolist()} must start with -1 and then name "
-                "an earlier joint each: skinning walks the tree in this order"
+                f"HandModel.parents={self.parents.tolist()} must start with -1 and then "
+                "refer to earlier joints: skinning traverses the tree in this order"
             )
         worst = float(np.abs(self.skin_weights.sum(1) - 1).max())
-        if not worst <= 1e-3:  # Also refuses NaN.
+        if not worst <= 1e-3:  # Also rejects NaN.
             raise ValueError(
-                f"HandModel.skin_weights rows must sum to 1, one is off by {worst:.3g}: "
+                f"HandModel.skin_weights rows must sum to 1, the largest error is {worst:.3g}: "
                 "a posed surface would shrink towards the origin or grow away from it"
             )
         if not set(np.unique(self.regions)) <= set(range(len(REGIONS))):
             raise ValueError(
-                f"HandModel.regions holds {np.unique(self.regions).tolist()}, "
-                f"expected 0..{len(REGIONS) - 1}, the places in {REGIONS}"
+                f"HandModel.regions contains {np.unique(self.regions).tolist()}, "
+                f"expected 0..{len(REGIONS) - 1}, indices into {REGIONS}"
             )
 
     def _check_shapes(self) -> None:
@@ -110,7 +112,7 @@ class HandModel:
 
 
 def hand_id(hand: HandModel) -> str:
-    """Names a surface by its faces and rest shape."""
+    """A hash of the faces and the rest surface."""
     content = np.ascontiguousarray(hand.faces, np.int32).tobytes()
     content += np.ascontiguousarray(hand.verts_m, np.float32).tobytes()
     return hashlib.sha256(content).hexdigest()[:16]

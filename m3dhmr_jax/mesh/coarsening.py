@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from m3dhmr_jax.hand.model import CoarseLevel
+from m3dhmr_jax.math3d import unit
 from m3dhmr_jax.mesh.geometry import area_vectors, closest_barycentric, qualities
 from m3dhmr_jax.mesh.spirals import neighbour_fans
 
@@ -187,13 +188,12 @@ def _quadrics(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     masses = np.zeros(len(points))
     normals = area_vectors(points[faces])
     areas = np.linalg.norm(normals, axis=1, keepdims=True)
-    normals = normals / np.maximum(areas, np.finfo(float).tiny)
+    normals = unit(normals)
     np.add.at(masses, faces, areas / areas.mean() / 3)
     np.add.at(quadrics, faces, _plane_forms(normals, points[faces[:, 0]])[:, None])
     start, end, face = _border(faces)
     along = points[end] - points[start]
-    upright = np.cross(along, normals[face])
-    upright /= np.maximum(np.linalg.norm(upright, axis=1, keepdims=True), np.finfo(float).tiny)
+    upright = unit(np.cross(along, normals[face]))
     forms = _plane_forms(upright, points[start])
     np.add.at(quadrics, start, forms)
     np.add.at(quadrics, end, forms)

@@ -119,8 +119,8 @@ def soft_argmax(maps: Float[Array, "b h w n"]) -> Float[Array, "b n 2"]:
     """
     _, h, w, _ = maps.shape
     share = jax.nn.softmax(maps.astype(jnp.float32), axis=(1, 2))
-    x = jnp.einsum("bhwn,w->bn", share, (jnp.arange(w) + 0.5) / w)
-    y = jnp.einsum("bhwn,h->bn", share, (jnp.arange(h) + 0.5) / h)
+    x = jnp.einsum("bhwn,w->bn", share, (jnp.arange(w) + 0.5) / w, precision="highest")
+    y = jnp.einsum("bhwn,h->bn", share, (jnp.arange(h) + 0.5) / h, precision="highest")
     return jnp.stack([x, y], axis=-1)
 
 

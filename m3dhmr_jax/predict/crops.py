@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from m3dhmr_jax.data.augment import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.types import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX
 
 BOX_SCALE = 1.3  # Side of the crop over the longer side of the hand's box, as in training.
 MIN_BOX_PX = 1.0

@@ -4,9 +4,8 @@ Axes: k hands, n = 21 landmarks or joints, v vertices, f faces, h w image, s cro
 Camera frame: x right, y down, z forward, metres. Pixels: centres on integers, (x, y) order.
 """
 
-import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +77,8 @@ class PredictedHands(NamedTuple):
 class HandMeshPredictor:
     """Recovers the meshes of hands whose boxes in an image are known.
 
-    The network is compiled once for each of 1, 2, 4 and 8 hands, whatever the image's size.
+    The network is compiled once for each of 1, 2, 4 and 8 hands, whatever the image's size, and
+    once more for hands with masks.
 
     Attributes:
         weights_sha256: identifies the weights, to tell predictions of different ones apart.
@@ -87,20 +87,11 @@ class HandMeshPredictor:
     def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
         self.hand = hand
         self._size = network.image_size
-        self._graphdef, folded = fold(network.eval_graphdef, params, stats)
+        graphdef, folded = fold(network.eval_graphdef, params, stats)
         self._arrays = folded, {}
         # Of the trained arrays: folded ones differ from backend to backend.
         self.weights_sha256 = digest({"params": params, "stats": stats})
-
-    @functools.cached_property
-    def _step(self) -> Callable[..., Any]:
-        return make_crop_step(self._graphdef, self.hand.joint_regressor, self._size)
-
-    @functools.cached_property
-    def _masked_step(self) -> Callable[..., Any]:
-        return make_crop_step(
-            self._graphdef, self.hand.joint_regressor, self._size, with_masks=True
-        )
+        self._step = make_crop_step(graphdef, hand.joint_regressor, network.image_size)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "HandMeshPredictor":
@@ -252,13 +243,11 @@ class HandMeshPredictor:
             stop = min(start + BUCKETS[-1], n)
             size = next(size for size in BUCKETS if size >= stop - start)
             rows = [*range(start, stop)] + [start] * (size - (stop - start))
-            batch = [np.stack([column[i] for i in rows]) for column in inputs]
-            if extents is None:
-                hands = self._step(*self._arrays, *batch)
-            else:
+            batch: list[Any] = [np.stack([column[i] for i in rows]) for column in inputs]
+            if extents is not None:
                 columns = zip(*(extents[i] for i in rows), strict=True)
-                extent = SilhouetteExtent(*map(np.stack, columns))
-                hands = self._masked_step(*self._arrays, *batch, extent)
+                batch.append(SilhouetteExtent(*map(np.stack, columns)))
+            hands = self._step(*self._arrays, *batch)
             results.append(
                 {name: x[: stop - start] for name, x in jax.device_get(hands)._asdict().items()}
             )

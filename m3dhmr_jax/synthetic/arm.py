@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from m3dhmr_jax.synthetic.kinematics import rotation
+from m3dhmr_jax.math3d import axis_rotation
 from m3dhmr_jax.synthetic.surface import RING_DISTANCE_M
 
 FOREARM_GROWTH = 1.5  # Girth at the thickest point relative to the wrist.
@@ -49,9 +49,9 @@ def bend_arm(
     midway_m = 0.5 * (before_m + distance_m)
     wrist, elbow = smooth_step(*WRIST_BEND_M, midway_m), smooth_step(*ELBOW_M, midway_m)
     frames = (
-        rotation(np.array([0.0, 0.0, 1.0]), flexion_rad * wrist)
-        @ rotation(np.array([0.0, 1.0, 0.0]), deviation_rad * wrist)
-        @ rotation(elbow_axis, elbow_rad * elbow)
+        axis_rotation(np.array([0.0, 0.0, 1.0]), flexion_rad * wrist)
+        @ axis_rotation(np.array([0.0, 1.0, 0.0]), deviation_rad * wrist)
+        @ axis_rotation(elbow_axis, elbow_rad * elbow)
     )
     steps_m = frames[:, :, 0] * (outward * (distance_m - before_m))[:, None]
     growth = smooth_step(0.01, 0.17, distance_m)

@@ -6,7 +6,7 @@ Axes: n points. Camera frame and pixels as in `m3dhmr_jax.types`.
 import numpy as np
 from jaxtyping import Float
 
-from m3dhmr_jax.synthetic.kinematics import random_rotation, rotation
+from m3dhmr_jax.math3d import axis_rotation, random_rotation
 from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe
 
 # Camera axes of a hand (fingers -x, palm -y, thumb +z) seen from the palm with its fingers up.
@@ -20,12 +20,12 @@ def sample_view(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "
         return random_rotation(rng)
     view = PALM_VIEW
     if rng.random() < 0.5:  # The back of the hand: half a turn about the fingers.
-        view = rotation(np.array([0.0, 1.0, 0.0]), np.pi) @ view
+        view = axis_rotation(np.array([0.0, 1.0, 0.0]), np.pi) @ view
     direction = rng.uniform(0, 2 * np.pi)
     lean_axis = np.array([np.cos(direction), np.sin(direction), 0.0])
-    lean = rotation(lean_axis, np.radians(recipe.tilt_deg) * np.sqrt(rng.random()))
+    lean = axis_rotation(lean_axis, np.radians(recipe.tilt_deg) * np.sqrt(rng.random()))
     in_plane = np.radians(rng.uniform(-recipe.in_plane_deg, recipe.in_plane_deg))
-    return rotation(np.array([0.0, 0.0, 1.0]), in_plane) @ lean @ view
+    return axis_rotation(np.array([0.0, 0.0, 1.0]), in_plane) @ lean @ view
 
 
 def sample_intrinsics(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "3 3"]:

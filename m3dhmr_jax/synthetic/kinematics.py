@@ -22,34 +22,11 @@ class Posed(NamedTuple):
     rotations: Float[np.ndarray, "j 3 3"]
 
 
-def rotation(
-    axis: Float[np.ndarray, "3"], angle_rad: float | Float[np.ndarray, "*k"]
-) -> Float[np.ndarray, "*k 3 3"]:
-    """Rodrigues' formula for a unit axis and one angle or many."""
-    x, y, z = axis.tolist()
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.asarray(angle_rad)[..., None, None]
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
-
-
-def random_rotation(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
-    """A rotation uniform over SO(3) (a uniform unit quaternion)."""
-    w, x, y, z = (q := rng.normal(size=4)) / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
 @numba.njit(cache=True)
 @no_type_check
 def chain(local_rotations, joints, parents):
     """Global rotation and position of every bone from each joint's own rotation."""
-    rotations, positions = np.empty_like(local_rotations), np.empty_like(joints)
-    rotations[0], positions[0] = local_rotations[0], joints[0]
+    rotations, positions = local_rotations.copy(), joints.copy()
     for j in range(1, len(parents)):
         up = parents[j]
         for a in range(3):

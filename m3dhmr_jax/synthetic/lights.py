@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from m3dhmr_jax.math3d import unit
 from m3dhmr_jax.visualize.raster import FAR_M, fill_depth
 
 SHADOW_SIDE = 192  # Samples of the shadow map per side.
@@ -37,8 +38,7 @@ class Shadow(NamedTuple):
 def sample_lights(rng: np.random.Generator) -> Lights:
     """Random lights, mostly above and on the camera's side, of different warmth."""
     count = rng.integers(1, 4)
-    directions = rng.normal(size=(count, 3)) + np.array([0, -0.7, -0.9])
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = unit(rng.normal(size=(count, 3)) + np.array([0, -0.7, -0.9]))
     warmth = rng.normal(0, 0.12, (count, 1))
     strength = np.array([1.0, 0.4, 0.28])[:count, None] * rng.uniform(0.6, 1.15, (count, 1))
     colours = strength * (1 + warmth * np.array([[1.0, 0.1, -1.0]]))
@@ -58,8 +58,7 @@ def render_shadow_map(
     """Shadow map of the first light; it covers the region around `around_m`, the hand, only."""
     forward = -light_direction
     helper = np.array([0.0, 1.0, 0.3]) if abs(forward[1]) < 0.9 else np.array([1.0, 0.0, 0.0])
-    right = np.cross(helper, forward)
-    right /= np.linalg.norm(right)
+    right = unit(np.cross(helper, forward))
     axes = np.stack([right, np.cross(forward, right), forward]).astype(np.float32)
     points_light, around_light = points_m @ axes.T, around_m @ axes.T
     origin = around_light[:, :2].min(0) - 0.01

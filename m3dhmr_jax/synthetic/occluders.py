@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from m3dhmr_jax.math3d import random_rotation, unit
 from m3dhmr_jax.synthetic.color import linear_rgb
-from m3dhmr_jax.synthetic.kinematics import random_rotation
 
 ROWS, COLUMNS = 26, 32
 # Half sizes in metres (x, y, z ranges) and roundness along and around z.
@@ -100,8 +100,7 @@ def sample_occluder(
     rotation = random_rotation(rng)
     if rng.random() < 0.6:
         palm = joints_m[[0, 5, 9, 13, 17]].mean(0)
-        across = joints_m[5] - joints_m[17]
-        across /= np.linalg.norm(across)
+        across = unit(joints_m[5] - joints_m[17])
         if rng.random() < 0.8:  # A hand closes around objects that lie across it.
             side = np.cross(palm_normal, across)
             rotation = np.stack([side, palm_normal, across], -1)

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from m3dhmr_jax.hand import HandDetails, HandModel
-from m3dhmr_jax.synthetic.kinematics import chain, rest_joints, rotation
+from m3dhmr_jax.math3d import axis_rotation
+from m3dhmr_jax.synthetic.kinematics import chain, rest_joints
 from m3dhmr_jax.synthetic.recipe import Recipe
 
 MODES = ("free", "coupled", "open", "fist", "point", "grasp")
@@ -154,8 +155,8 @@ def finger_rotations(
     axes: Float[np.ndarray, "3 3 3"], flexion_rad: Float[np.ndarray, "3"], abduction_rad: float
 ) -> list[Float[np.ndarray, "3 3"]]:
     """Rotations of one finger's three joints; only the first abducts."""
-    rotations = [rotation(axes[i, 0], flexion_rad[i]) for i in range(3)]
-    rotations[0] = rotation(axes[0, 1], abduction_rad) @ rotations[0]
+    rotations = [axis_rotation(axes[i, 0], flexion_rad[i]) for i in range(3)]
+    rotations[0] = axis_rotation(axes[0, 1], abduction_rad) @ rotations[0]
     return rotations
 
 
@@ -170,11 +171,11 @@ def thumb_rotations(
     last = np.clip(-12 + 77 * rng.beta(1, 1.4), -12, 65)
     flexion, abduction, twist, middle, last = np.radians([flexion, abduction, twist, middle, last])
     base = (
-        rotation(axes[0, 1], abduction)
-        @ rotation(axes[0, 0], flexion)
-        @ rotation(axes[0, 2], twist)
+        axis_rotation(axes[0, 1], abduction)
+        @ axis_rotation(axes[0, 0], flexion)
+        @ axis_rotation(axes[0, 2], twist)
     )
-    return [base, rotation(axes[1, 0], middle), rotation(axes[2, 0], last)]
+    return [base, axis_rotation(axes[1, 0], middle), axis_rotation(axes[2, 0], last)]
 
 
 def _sample_rotations(rng, details: HandDetails, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:

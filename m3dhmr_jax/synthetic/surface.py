@@ -92,11 +92,9 @@ def split_edges(
 
 @numba.njit(cache=True)
 @no_type_check
-def append_curved_midpoints(vertices, normals, edges):
-    """The vertices followed by the midpoint of each edge's cubic."""
-    n = len(vertices)
-    out = np.empty((n + len(edges), 3), np.float32)
-    out[:n] = vertices
+def curved_midpoints(vertices, normals, edges):
+    """The midpoint of each edge's cubic."""
+    out = np.empty((len(edges), 3), np.float32)
     for e in range(len(edges)):
         a, b = edges[e]
         rise_a = rise_b = np.float32(0)
@@ -107,14 +105,14 @@ def append_curved_midpoints(vertices, normals, edges):
         for i in range(3):
             straight = (vertices[a, i] + vertices[b, i]) * np.float32(0.5)
             bulge = (rise_a * normals[a, i] + rise_b * normals[b, i]) * np.float32(0.125)
-            out[n + e, i] = straight - bulge
+            out[e, i] = straight - bulge
     return out
 
 
 def refine(coarse_m: Float[np.ndarray, "k 3"], surface: Surface) -> Float[np.ndarray, "m 3"]:
     """Rendered vertices from posed hand and arm vertices."""
     normals = vertex_normals(coarse_m, surface.coarse_faces)
-    return append_curved_midpoints(coarse_m, normals, surface.edges)
+    return np.concatenate([coarse_m, curved_midpoints(coarse_m, normals, surface.edges)])
 
 
 def _on_arm(values, rim, rings: int, fade: float):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 
 from m3dhmr_jax.hand import HandDetails, HandModel
+from m3dhmr_jax.math3d import shortest_rotation, unit
 
 INDEX, MIDDLE, LITTLE = 1, 4, 7
 TIP_LANDMARKS = {3: 8, 6: 12, 9: 20, 12: 16, 15: 4}  # By the last joint of each finger.
@@ -25,7 +26,7 @@ def transfer_details(hand: HandModel, like: HandModel, known: HandDetails) -> Ha
     rotations = np.stack(
         [aligned]
         + [
-            _shortest_rotation(aligned @ before, after) @ aligned
+            shortest_rotation(aligned @ before, after) @ aligned
             for before, after in zip(theirs[1:], ours[1:], strict=True)
         ]
     )
@@ -59,21 +60,9 @@ def _bones(hand: HandModel) -> Float[np.ndarray, "j 3"]:
 def _palm_frame(hand: HandModel) -> Float[np.ndarray, "3 3"]:
     """Columns: along the palm to the fingers, across it to the index, and out of its back."""
     joints = hand.rest_joints.astype(np.float64)
-    along = joints[MIDDLE] - joints[0]
-    along /= np.linalg.norm(along)
-    back = np.cross(joints[INDEX] - joints[LITTLE], along)
-    back /= np.linalg.norm(back)
+    along = unit(joints[MIDDLE] - joints[0])
+    back = unit(np.cross(joints[INDEX] - joints[LITTLE], along))
     return np.stack([along, np.cross(along, back), back], axis=1)
-
-
-def _shortest_rotation(
-    before: Float[np.ndarray, "3"], after: Float[np.ndarray, "3"]
-) -> Float[np.ndarray, "3 3"]:
-    """The smallest rotation of one direction onto another; they must not be opposite."""
-    before, after = before / np.linalg.norm(before), after / np.linalg.norm(after)
-    x, y, z = np.cross(before, after)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + before @ after)
 
 
 def _move_skin(

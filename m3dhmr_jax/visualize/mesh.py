@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from m3dhmr_jax.math3d import unit
 from m3dhmr_jax.visualize.raster import rasterise, vertex_normals
 
 MESH_COLOUR = (0.74, 0.81, 0.95)  # Pale blue: unlike any skin.
@@ -51,14 +52,14 @@ def _interpolate(
 
 
 def _unit(*direction: float) -> Float[np.ndarray, "3"]:
-    return (np.array(direction) / np.linalg.norm(direction)).astype(np.float32)
+    return unit(np.array(direction)).astype(np.float32)
 
 
 def shade(
     normals: Float[np.ndarray, "q 3"], colours: Float[np.ndarray, "q 3"]
 ) -> Float[np.ndarray, "q 3"]:
     """Studio light: key light from the upper left, fill light from the right, sky, dark rim."""
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    normals = unit(normals)
     inside = normals[:, 2] > 0.15  # At the silhouette, interpolated normals point slightly away.
     key = np.maximum((normals @ _unit(-0.55, -0.75, -0.85) + 0.25) / 1.25, 0)
     fill = np.maximum(normals @ _unit(0.9, 0.1, -0.5), 0)

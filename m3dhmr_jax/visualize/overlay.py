@@ -21,7 +21,7 @@ BONE_PER_HAND, MAX_BONE_PER_IMAGE = 1 / 55, 1 / 90
 
 
 def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.ndarray:
-    """K of the image scaled by `factor`; pixel centres have integer coordinates, edges -0.5."""
+    """K of the image scaled by `factor`; pixel centres are integers, so the outer edge is -0.5."""
     offset = 0.5 * (factor - 1)
     return np.array([[factor, 0, offset], [0, factor, offset], [0, 0, 1]]) @ intrinsics
 
@@ -29,17 +29,14 @@ def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.
 def _scaled(
     image: Image, hands: Sequence[HandDrawing], intrinsics: Float[np.ndarray, "3 3"], factor: float
 ) -> tuple[UInt8[np.ndarray, "a b 3"], list[HandDrawing], Float[np.ndarray, "3 3"]]:
-    """Image, landmarks and camera, all enlarged alike."""
+    """Image, landmarks and K, scaled by the same factor."""
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    resized = cv2.resize(image, size, interpolation=interpolation)
     scaled = [
         hand._replace(landmarks_px=(hand.landmarks_px + 0.5) * factor - 0.5) for hand in hands
     ]
-    return (
-        cv2.resize(image, size, interpolation=interpolation),
-        scaled,
-        scale_intrinsics(intrinsics, factor),
-    )
+    return resized, scaled, scale_intrinsics(intrinsics, factor)
 
 
 def draw_meshes(

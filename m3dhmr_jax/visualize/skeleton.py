@@ -39,15 +39,15 @@ def draw_skeleton(
                     canvas, points[a], points[b], colour, thickness, cv2.LINE_AA, FRACTION_BITS
                 )
 
-    def dot(joint: int, colour: tuple[int, int, int], radius_px: float) -> None:
+    def dot(landmark: int, colour: tuple[int, int, int], radius_px: float) -> None:
         radius = round(radius_px * 2**FRACTION_BITS)
-        cv2.circle(canvas, points[joint], radius, colour, -1, cv2.LINE_AA, FRACTION_BITS)
+        cv2.circle(canvas, points[landmark], radius, colour, -1, cv2.LINE_AA, FRACTION_BITS)
 
     bones([(40, 40, 40)] * 5, round(width_px) + 2 * outline_px)
     bones(list(FINGER_COLOURS), max(1, round(width_px)))
-    for joint in range(N_JOINTS):
-        colour = WRIST_COLOUR if joint == 0 else FINGER_COLOURS[(joint - 1) // 4]
-        dot(joint, (40, 40, 40), 1.25 * width_px + outline_px)
-        dot(joint, (255, 255, 255), 1.25 * width_px)
-        dot(joint, colour, 0.85 * width_px)
+    for landmark in range(N_JOINTS):
+        colour = WRIST_COLOUR if landmark == 0 else FINGER_COLOURS[(landmark - 1) // 4]
+        dot(landmark, (40, 40, 40), 1.25 * width_px + outline_px)
+        dot(landmark, (255, 255, 255), 1.25 * width_px)
+        dot(landmark, colour, 0.85 * width_px)
     return canvas

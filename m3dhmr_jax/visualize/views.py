@@ -42,11 +42,11 @@ class Strip(NamedTuple):
 
 def _extent_m(hands: Sequence[HandDrawing], row: Float[np.ndarray, "3"]) -> tuple[float, float]:
     """Minimum and maximum of the camera and all hands along an axis."""
-    ends = [0.0] + [end for hand in hands for end in min_max(hand.verts_cam_m @ row)]
+    ends = [0.0] + [end for hand in hands for end in _min_max(hand.verts_cam_m @ row)]
     return min(ends), max(ends)
 
 
-def min_max(values: Float[np.ndarray, " v"]) -> tuple[float, float]:
+def _min_max(values: Float[np.ndarray, " v"]) -> tuple[float, float]:
     """Smallest and largest value."""
     return float(values.min()), float(values.max())
 
@@ -117,7 +117,7 @@ def _ruler(
         draw_text(canvas, f"{cm}", x - text_width(f"{cm}", 12) / 2, top + 17, 12, INK)
     left = MARGIN_PX
     for hand in hands:
-        near, far = min_max(hand.verts_cam_m[:, 2])
+        near, far = _min_max(hand.verts_cam_m[:, 2])
         colour = tuple(round(0.75 * 255 * c) for c in hand.colour)
         ends = (round(MARGIN_PX + px_per_m * near), top), (round(MARGIN_PX + px_per_m * far), top)
         cv2.line(canvas, *ends, colour, 4)

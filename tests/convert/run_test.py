@@ -117,7 +117,7 @@ def test_convert_rejects_other_networks_and_paths(folder, tmp_path, capsys):
     assert "layer1.0.conv1.weight (64, 64, 3, 2) for backbone/stack1/stages/0/layers/0/" in printed
     assert "absent.pth" in error_of(capsys, tmp_path / "absent.pth", "--out", out)
     assert "out.npz" in error_of(capsys, path, "--out", tmp_path / "out.npz")
-    assert "absent.npz" in refused(
+    assert "absent.npz" in error_of(
         capsys, folder / "mobrecon.pt", "--out", out, "--hierarchy", tmp_path / "absent.npz"
     )
     assert not out.exists()

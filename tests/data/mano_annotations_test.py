@@ -8,7 +8,7 @@ import pytest
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.data.mano_annotations import CHUNK, posed_vertices_m, roots_m
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand import articulation, load_builtin, load_mano, pose_hand
+from m3dhmr_jax.hand import load_builtin, load_mano, pose_hand, rotations_from_pose
 
 N = 5  # As freihand_folder has hands to train on.
 
@@ -21,7 +21,7 @@ def hand(request):
 
 
 def posed(hand, pose, shape):
-    rotations = articulation(hand, jnp.asarray(pose, jnp.float32))
+    rotations = rotations_from_pose(hand, jnp.asarray(pose, jnp.float32))
     return pose_hand(hand, rotations, jnp.asarray(shape, jnp.float32))
 
 

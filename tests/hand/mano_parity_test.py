@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.hand import articulation, load_mano, pose_hand
+from m3dhmr_jax.hand import load_mano, pose_hand, rotations_from_pose
 
 pytestmark = pytest.mark.parity
 
@@ -20,7 +20,7 @@ def test_pose_hand_matches_published_mano_layer(mano, reference):
     poses = jnp.asarray(published["pose"]).reshape(len(published["pose"]), -1, 3)
 
     def posed(pose, shape):
-        return pose_hand(mano, articulation(mano, pose), shape)
+        return pose_hand(mano, rotations_from_pose(mano, pose), shape)
 
     got = jax.jit(jax.vmap(posed))(poses, jnp.asarray(published["betas"]))
     np.testing.assert_allclose(got.verts_m, published["vertices"], atol=1e-5)

@@ -16,16 +16,16 @@ def changed(array, index, value):
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("faces", lambda a: changed(a, (5, 1), 778), r"name vertices 0\.\.778.*0\.\.777"),
-        ("faces", lambda a: changed(a, (5, 1), -1), r"name vertices -1\.\.777"),
-        ("parents", lambda a: changed(a, 0, 0), "must start with -1"),
-        ("parents", lambda a: changed(a, 3, 4), "an earlier joint"),
-        ("skin_weights", lambda a: a * np.float32(0.9), "must sum to 1, one is off by 0.1"),
-        ("skin_weights", lambda a: changed(a, (0, 0), np.nan), "must sum to 1"),
-        ("regions", lambda a: changed(a, 9, 6), r"expected 0\.\.5"),
+        ("faces", lambda a: changed(a, (5, 1), 778), r"0\.\.778"),
+        ("faces", lambda a: changed(a, (5, 1), -1), r"-1\.\.777"),
+        ("parents", lambda a: changed(a, 0, 0), r"parents=\[0, 0"),
+        ("parents", lambda a: changed(a, 3, 4), r"parents=\[-1, 0, 1, 4"),
+        ("skin_weights", lambda a: a * np.float32(0.9), "skin_weights.*0.1"),
+        ("skin_weights", lambda a: changed(a, (0, 0), np.nan), "skin_weights.*nan"),
+        ("regions", lambda a: changed(a, 9, 6), "regions.*6"),
     ],
 )
-def test_inconsistent_hand_is_refused(field, change, message):
+def test_hand_model_rejects_inconsistent_values(field, change, message):
     hand = load_builtin()
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(hand, **{field: change(getattr(hand, field))})
@@ -33,7 +33,7 @@ def test_inconsistent_hand_is_refused(field, change, message):
 
 @pytest.fixture
 def no_shape_checker(monkeypatch):
-    """Users run without the checker of the tests, which would speak before the hand itself does."""
+    """Without the tests' shape checker, which would raise before the hand model does."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -41,17 +41,17 @@ def no_shape_checker(monkeypatch):
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("skin_weights", lambda a: a[:-1], r"shape \(777, 16\), expected \(778, 16\)"),
-        ("joint_regressor", lambda a: a[:16], r"shape \(16, 778\), expected \(21, 778\)"),
-        ("pose_mean", lambda a: a[1:], r"shape \(14, 3\), expected \(15, 3\)"),
+        ("skin_weights", lambda a: a[:-1], r"skin_weights.*\(777, 16\)"),
+        ("joint_regressor", lambda a: a[:16], r"joint_regressor.*\(16, 778\)"),
+        ("pose_mean", lambda a: a[1:], r"pose_mean.*\(14, 3\)"),
         (
             "pose_basis",
             lambda _: np.zeros((45, 778, 3)),
-            r"\(45, 778, 3\), expected \(135, 778, 3\)",
+            r"pose_basis.*\(45, 778, 3\)",
         ),
     ],
 )
-def test_shape_that_disagrees_is_refused(field, change, message):
+def test_hand_model_rejects_inconsistent_shapes(field, change, message):
     hand = load_builtin()
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(hand, **{field: change(getattr(hand, field))})

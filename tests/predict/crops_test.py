@@ -40,8 +40,9 @@ def test_freihand_crop_is_that_of_evaluation(rng, hand_batch, side):
     np.testing.assert_allclose(
         invert_affine(matrix.astype(np.float32)), view.img_from_crop[0], atol=0.01
     )
-    got = crop(image, matrix, 128) / 255
-    np.testing.assert_allclose(2 * got - 1, view.image[0], atol=0.025)
+    if side == 224:  # Larger images are antialiased here only.
+        got = crop(image, matrix, 128) / 255
+        np.testing.assert_allclose(2 * got - 1, view.image[0], atol=0.025)
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 60), (60, 100), (225, 225), (90, 90)])

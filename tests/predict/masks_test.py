@@ -62,7 +62,7 @@ def test_boxes_of_masks_cover_their_pixels(labels):
 
 def test_check_masks_takes_one_mask_for_one_hand(labels):
     np.testing.assert_array_equal(check_masks(labels, 40, 50), [labels > 0])
-    with pytest.raises(UserError, match="50 x 40 px .* 40 x 50 px"):
+    with pytest.raises(UserError, match=r"50 x 40 px .* 40 x 50 px"):
         check_masks(labels, 50, 40)
 
 

@@ -139,7 +139,7 @@ def test_left_hand_equals_the_mirrored_right_hand(predictor, image, box):
 
 
 def in_crop(hands):
-    """The network's own outputs: landmarks as a fraction of the crop, and vertices from the root."""
+    """The network's outputs: landmarks as a fraction of the crop, and vertices from the root."""
     corner, side = hands.crop_px[:, None, :2], hands.crop_px[:, None, 2:]
     return (hands.landmarks_px - corner) / side, hands.verts_m - hands.root_m[:, None]
 

@@ -160,7 +160,7 @@ def test_predict_files_reads_a_camera_until_it_stops(load, video, tmp_path, monk
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: opened({0: str(video)}[number]))
     predict_files(load, PredictOptions(camera=0, frames=3, smooth=True), tmp_path / "enough")
     assert [line["frame"] for line in lines_of(tmp_path / "enough")] == [0, 1, 2]
-    with pytest.raises(IncompleteError, match="camera 0 .* 12"):
+    with pytest.raises(IncompleteError, match=r"camera 0 .* 12"):
         predict_files(load, PredictOptions(camera=0), tmp_path / "stopped")
     lines = lines_of(tmp_path / "stopped")
     assert [(line["image"], len(line["hands"])) for line in lines] == [("camera 0", 1)] * 12
@@ -189,7 +189,7 @@ def test_predict_files_rejects_boxes_of_other_files_before_loading(images, tmp_p
     (tmp_path / "boxes.csv").write_text("image,x,y,width,height\nother.png,5,5,3,3\n")
     options = PredictOptions([str(images)], boxes=tmp_path / "boxes.csv")
     with pytest.raises(UserError, match=r"other\.png"):
-        predict_files(lambda: pytest.fail("loaded"), wishes, tmp_path / "out")
+        predict_files(lambda: pytest.fail("loaded"), options, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.math3d import random_rotation
 from m3dhmr_jax.synthetic.camera import (
     PALM_VIEW,
     place_hand,
@@ -10,7 +11,6 @@ from m3dhmr_jax.synthetic.camera import (
     sample_intrinsics,
     sample_view,
 )
-from m3dhmr_jax.synthetic.kinematics import random_rotation
 from m3dhmr_jax.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe
 
 

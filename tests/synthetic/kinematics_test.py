@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin, pose_hand
-from m3dhmr_jax.synthetic.kinematics import pose, random_rotation, rotation
+from m3dhmr_jax.math3d import random_rotation
+from m3dhmr_jax.synthetic.kinematics import pose
 
 
 @jax.jit
@@ -22,15 +23,3 @@ def test_pose_matches_pose_hand(seed):
     got = pose(hand, rotations, shape)
     np.testing.assert_allclose(got.verts_m, want.verts_m, atol=2e-6)
     np.testing.assert_allclose(got.skeleton_m, want.skeleton_m, atol=2e-6)
-
-
-def test_rotation_about_z_takes_x_to_y():
-    rotated = rotation(np.array([0.0, 0.0, 1.0]), np.pi / 2) @ np.array([1.0, 0.0, 0.0])
-    np.testing.assert_allclose(rotated, [0, 1, 0], atol=1e-12)
-
-
-def test_random_rotation_is_uniform():
-    rng = np.random.default_rng(0)
-    rotations = np.stack([random_rotation(rng) for _ in range(2000)])
-    np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-9)
-    np.testing.assert_allclose(rotations.mean(0), 0, atol=0.06)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin, load_details
-from m3dhmr_jax.synthetic.kinematics import pose, rotation
+from m3dhmr_jax.math3d import axis_rotation
+from m3dhmr_jax.synthetic.kinematics import pose
 from m3dhmr_jax.synthetic.poses import (
     MODES,
     PENETRATION_LIMIT_M,
@@ -39,14 +40,14 @@ def test_penetration_is_zero_at_rest(capsules):
 
 def test_penetration_detects_crossed_fingers(capsules):
     rotations = REST.copy()
-    rotations[1] = rotation(load_details().axes[1, 1], np.radians(-25))
+    rotations[1] = axis_rotation(load_details().axes[1, 1], np.radians(-25))
     assert penetration_m(load_builtin(), capsules, rotations, NO_SHAPE) > PENETRATION_LIMIT_M
 
 
 def test_flexion_bends_towards_palm():
     rotations = REST.copy()
     for joint in range(1, 13):
-        rotations[joint] = rotation(load_details().axes[joint, 0], np.radians(40))
+        rotations[joint] = axis_rotation(load_details().axes[joint, 0], np.radians(40))
     bent = pose(load_builtin(), rotations, NO_SHAPE).verts_m
     tips = [11, 83, 167, 237]  # Index to little.
     assert (bent[tips, 1] < load_builtin().verts_m[tips, 1] - 0.015).all()

@@ -27,6 +27,10 @@ def scenes(request, assets):
     return [sample_scene(np.random.default_rng([7, i]), assets, recipe) for i in range(12)]
 
 
+def mask_of(scene, assets):
+    return visible_hand_mask(rasterise_scene(scene, assets.surface), assets.surface) > 0
+
+
 def test_scene_joints_are_regressed_from_vertices(scenes):
     for scene in scenes:
         want = load_builtin().joint_regressor @ scene.verts_m
@@ -40,7 +44,7 @@ def test_scene_body_starts_with_label_vertices(scenes):
 
 def test_visible_hand_mask_lies_within_projection(scenes, assets):
     for scene in scenes:
-        mask = visible_hand_mask(rasterise_scene(scene, assets.surface), assets.surface)
+        mask = mask_of(scene, assets)
         uv = project(scene.verts_m.astype(np.float64), scene.intrinsics)
         rows, columns = np.nonzero(mask)
         assert rows.min() >= uv[:, 1].min() - 1
@@ -52,12 +56,7 @@ def test_visible_hand_mask_lies_within_projection(scenes, assets):
 def test_sample_scene_leaves_hand_visible(scenes, assets):
     for scene in scenes:
         alone = scene._replace(sleeve=None, occluders=())
-        visible = (
-            visible_hand_mask(rasterise_scene(scene, assets.surface), assets.surface) > 0
-        ).sum()
-        without = (
-            visible_hand_mask(rasterise_scene(alone, assets.surface), assets.surface) > 0
-        ).sum()
+        visible, without = (mask_of(each, assets).sum() for each in (scene, alone))
         assert visible > 0.9 * OCCLUDERS_MIN_VISIBLE * without
         assert without > 600
 
@@ -89,12 +88,13 @@ def test_render_image_is_deterministic(assets):
 def test_render_image_exposes_hand(scenes, assets):
     rng = np.random.default_rng(0)
     image, _ = render_image(rng, scenes[0], assets, rasterise_scene(scenes[0], assets.surface))
-    mask = visible_hand_mask(rasterise_scene(scenes[0], assets.surface), assets.surface) > 0
+    mask = mask_of(scenes[0], assets)
     assert image.shape == (SIDE_PX, SIDE_PX, 3)
     assert 20 < image[mask].mean() < 250
 
 
-def test_sample_scene_rejects_impossible_recipe(assets):
+def test_sample_scene_rejects_impossible_recipe(assets, monkeypatch):
+    monkeypatch.setattr("m3dhmr_jax.synthetic.scene.SCENE_TRIES", 5)
     tiny = Recipe(hand_box_px=(4.0, 5.0), root_depth_m=(0.4, 0.41))
     with pytest.raises(UserError, match=r"\(4.0, 5.0\)"):
         sample_scene(np.random.default_rng(0), assets, tiny)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin, load_details, load_mano
-from m3dhmr_jax.synthetic.kinematics import pose, random_rotation, rotation
+from m3dhmr_jax.math3d import axis_rotation, random_rotation
+from m3dhmr_jax.synthetic.kinematics import pose
 from m3dhmr_jax.synthetic.transfer import TIP_LANDMARKS, transfer_details
 
 MASKS = ("palmar", "nail", "knuckle", "crease", "tip")
@@ -37,7 +38,7 @@ def test_transfer_details_accounts_for_rest_pose(known):
     hand = load_builtin()
     rotations = np.tile(np.eye(3), (16, 1, 1))
     for joint in range(1, 16):
-        rotations[joint] = rotation(known.axes[joint, 0], np.radians(8.0))
+        rotations[joint] = axis_rotation(known.axes[joint, 0], np.radians(8.0))
     bent = pose(hand, rotations, NO_SHAPE)
     other = dataclasses.replace(hand, verts_m=bent.verts_m, rest_joints=bent.skeleton_m)
     details = transfer_details(other, hand, known)
@@ -62,7 +63,7 @@ def test_transfer_details_flexes_mano_towards_palm(mano, known):
     for joint, landmark in TIP_LANDMARKS.items():
         rotations = details.relaxed.copy()
         for bone in range(joint - 2, joint + 1):
-            rotations[bone] = rotations[bone] @ rotation(details.axes[bone, 0], np.radians(25))
+            rotations[bone] = rotations[bone] @ axis_rotation(details.axes[bone, 0], np.radians(25))
         bent = pose(mano, rotations, NO_SHAPE)
         palm = relaxed.verts_m[mano.regions == 0].mean(axis=0) + np.array([0, -0.03, 0])
         before, after = (
