@@ -59,7 +59,7 @@ def read(folder: Path, split: str) -> Batch:
     labels = freihand.read_annotations(folder, split)
     n = len(labels.joints_m)
     images = np.stack([_read_image(folder / freihand.image_name(split, i)) for i in range(n)])
-    masks = [folder / freihand.PARTS[split] / "mask" / f"{i:08d}.jpg" for i in range(n)]
+    masks = [folder / freihand.FOLDERS[split] / "mask" / f"{i:08d}.jpg" for i in range(n)]
     return Batch(
         image=images,
         intrinsics=labels.intrinsics,

@@ -115,8 +115,7 @@ def write_stand_in(folder: Path) -> None:
 
 def prepare(folder: Path, data_dir: Path) -> tuple[float, float, float]:
     """Minutes, CPU-minutes and peak gigabytes of `m3dhmr prepare`."""
-    command = [sys.executable, "-m", "m3dhmr_jax.cli", "prepare"]
-    command += [f"--folder={folder}", f"--data-dir={data_dir}"]
+    command = [sys.executable, "-m", "m3dhmr_jax.cli", "prepare", str(folder), f"--out={data_dir}"]
     command += [f"--hand={HAND.value}"] if HAND.value else []
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

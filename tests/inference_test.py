@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import resnet18
 from m3dhmr_jax import losses
 from m3dhmr_jax.camera.silhouette import NO_EXTENT, SilhouetteExtent, silhouette_extent
 from m3dhmr_jax.data.augment import AugmentConfig, augmented_view, eval_view
@@ -91,7 +92,7 @@ def test_to_camera_inverts_eval_view(hand_batch, regressor, size):
 
 
 def test_to_camera_inverts_unrotated_augmented_view(hand_batch, regressor):
-    config = AugmentConfig(size=96, rotation_probability=0.0)
+    config = AugmentConfig(96, **{**resnet18.get_config().augment, "rotation_probability": 0.0})
     keys = jax.random.split(jax.random.key(0), 4)
     view = jax.jit(functools.partial(augmented_view, config=config))(hand_batch, keys)
     truth = Prediction(view.verts, view.landmarks_01)

@@ -7,8 +7,12 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tqdm import tqdm
+
+from m3dhmr_jax.errors import UserError
 
 URLS = (
     "https://lmb.informatik.uni-freiburg.de/data/freihand/FreiHAND_pub_v2.zip",
@@ -17,14 +21,15 @@ URLS = (
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, known: Mapping[str, object]) -> Path:
-    """Downloads, checks and unpacks FreiHAND; answers with its folder.
+    """Downloads, checks and unpacks FreiHAND; returns its folder.
 
     Raises:
-        ValueError: if `known` lacks the checksum of an archive; nothing is downloaded then.
+        UserError: if `known` lacks the checksum of an archive (nothing is downloaded then), or a
+            download fails or has another checksum.
     """
     unknown = [url for url in URLS if url not in known]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"no checksum is recorded for {', '.join(unknown)}, so nothing was downloaded. Either "
             "unpack FreiHAND_pub_v2.zip and FreiHAND_pub_v2_eval.zip into one folder and pass that "
             "folder, or record the size and sha256 of archives that you trust in "
@@ -32,18 +37,32 @@ def fetch(dl_manager: tfds.download.DownloadManager, known: Mapping[str, object]
         )
     folder = Path(dl_manager.download_dir) / "freihand_unpacked"
     if not folder.is_dir():
-        unpack([Path(dl_manager.download(url)) for url in URLS], folder)
+        unpack([_download(dl_manager, url) for url in URLS], folder)
     return folder
 
 
-def unpack(archives: list[Path], folder: Path) -> None:
-    """Unpacks archives over each other; `folder` appears only when all is there.
+def _download(dl_manager: tfds.download.DownloadManager, url: str) -> Path:
+    try:
+        return Path(dl_manager.download(url))
+    except (
+        NonMatchingChecksumError,
+        tfds.download.DownloadError,
+        requests.RequestException,
+    ) as error:
+        raise UserError(
+            f"{url}: the download failed ({str(error).splitlines()[0]}); try again, or unpack the "
+            "archives yourself and pass their folder"
+        ) from error
 
-    The annotation lists decide where an archive's layout starts: some have a folder around it.
+
+def unpack(archives: list[Path], folder: Path) -> None:
+    """Unpacks archives into one folder, which appears only when it is complete.
+
+    The annotation files decide where an archive's layout starts: some have a folder around it.
 
     Raises:
-        ValueError: if a member would be written outside `folder` or is a link, or if an archive
-            is no FreiHAND archive or damaged.
+        UserError: if a member would be written outside `folder` or is a link, or if an archive
+            is not FreiHAND's or is corrupted.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     incomplete = Path(tempfile.mkdtemp(prefix=f"incomplete_{folder.name}_", dir=folder.parent))
@@ -60,7 +79,7 @@ def _unpack_one(archive: Path, target: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             for member in members:
-                _refuse_outside(member, archive)
+                _check_member(member, archive)
             start = _layout_start(members, archive)
             for member in tqdm(members, archive.name, leave=False, disable=None):
                 name = PurePosixPath(member.filename)
@@ -71,26 +90,26 @@ def _unpack_one(archive: Path, target: Path) -> None:
                 with opened.open(member) as source, path.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive}: damaged archive ({error}); get it again") from error
+        raise UserError(f"{archive}: corrupted archive ({error}); get it again") from error
 
 
-def _refuse_outside(member: zipfile.ZipInfo, archive: Path) -> None:
+def _check_member(member: zipfile.ZipInfo, archive: Path) -> None:
     name = PurePosixPath(member.filename)
     is_link = stat.S_ISLNK(member.external_attr >> 16)
     if name.is_absolute() or ".." in name.parts or "\\" in member.filename or is_link:
-        raise ValueError(
+        raise UserError(
             f"{archive}: member {member.filename!r} is a link or points outside the folder; "
-            "this is no official archive, so nothing was unpacked"
+            "this is not an official archive, so nothing was unpacked"
         )
 
 
 def _layout_start(members: list[zipfile.ZipInfo], archive: Path) -> PurePosixPath:
-    lists = {"training_xyz.json", "evaluation_xyz.json"}
+    annotations = {"training_xyz.json", "evaluation_xyz.json"}
     for member in members:
         name = PurePosixPath(member.filename)
-        if name.name in lists:
+        if name.name in annotations:
             return name.parent
-    raise ValueError(
-        f"{archive}: holds neither of {sorted(lists)}; expected FreiHAND_pub_v2.zip or "
+    raise UserError(
+        f"{archive}: contains neither of {sorted(annotations)}; expected FreiHAND_pub_v2.zip or "
         "FreiHAND_pub_v2_eval.zip"
     )

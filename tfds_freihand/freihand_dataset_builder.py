@@ -12,6 +12,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel
 from tfds_freihand import download
 
@@ -22,8 +23,8 @@ KeyedExample = tuple[int, dict[str, Any]]
 class Builder(tfds.core.ShardBasedBuilder):
     """FreiHAND, records in the official order.
 
-    Shards are written one by one in that order: the shuffling of TFDS's other builders needs
-    TensorFlow for more than 1 GB, and readers shuffle anyway.
+    Shards are written one by one in that order: for more than 1 GB, the shuffling of TFDS's other
+    builders needs TensorFlow, and readers shuffle anyway.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -34,7 +35,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     )
 
     def __init__(self, hand: HandModel | None = None, **kwargs: Any):
-        """`hand` is what parameter lists are posed with; see `freihand.read_annotations`."""
+        """`hand` turns MANO parameters into meshes; see `freihand.read_annotations`."""
         super().__init__(**kwargs)
         self._hand = hand
 
@@ -64,7 +65,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         folder = self._folder(dl_manager)
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)  # As _info made it.
         metadata["fingerprint"] = freihand.fingerprint(folder)
-        return {split: _shards(folder, split, self._hand) for split in freihand.PARTS}
+        return {split: _shards(folder, split, self._hand) for split in freihand.FOLDERS}
 
     def _folder(self, dl_manager: tfds.download.DownloadManager) -> Path:
         try:
@@ -76,7 +77,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 def _shards(
     folder: Path, split: str, hand: HandModel | None
 ) -> list[Callable[[], Iterator[KeyedExample]]]:
-    """One generator of examples for each shard; the lists are read here, before any is written."""
+    """One generator of examples per shard; annotations are read here, before any is written."""
     annotations = freihand.read_annotations(folder, split, hand)
     n_images = freihand.count_images(folder, split)
     boxes_px = _boxes_px(folder, split)
@@ -109,7 +110,7 @@ def _examples(
 
 
 def _boxes_px(folder: Path, split: str) -> Float[np.ndarray, "a 4"]:
-    """The box of each annotation: around its mask, or the fixed one of the evaluation photos."""
+    """The box of each annotation: around its mask, or the fixed one of the evaluation images."""
     n = freihand.count_annotations(folder, split)
     if split == "train":
         masks = [folder / "training" / "mask" / f"{i:08d}.jpg" for i in range(n)]
@@ -123,5 +124,5 @@ def _evaluation_box_px(path: Path) -> Float[np.ndarray, "4"]:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: not a readable JPEG ({error}); get the file again") from error
+        raise UserError(f"{path}: not a readable JPEG ({error}); get the file again") from error
     return freihand.centred_box_px(int(height), int(width))

@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from m3dhmr_jax.convert.plain_pickle import Named, fill
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.hand.safe_pickle import Named, fill
 
 TYPES = {
     "DoubleStorage": np.dtype(np.float64),

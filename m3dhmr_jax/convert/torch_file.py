@@ -1,7 +1,7 @@
 """Reads the tensors of files that torch.save or safetensors wrote, without PyTorch.
 
-Nothing of a file is ever run and nothing is unpacked: arrays are read-only views of the file, which
-is mapped into memory, and none can hold more numbers than the file has for it.
+Nothing in a file is ever run or decompressed: arrays are read-only views of the file, which is
+mapped into memory, and none can hold more numbers than the file has for it.
 """
 
 import functools
@@ -18,29 +18,33 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from m3dhmr_jax.convert import plain_pickle, tensors
+from m3dhmr_jax.convert import tensors
 from m3dhmr_jax.convert.tensors import Storage, Tensor
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.hand import safe_pickle
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-AGAIN = "it is damaged or was cut short on its way; download it again"
+CORRUPTED = "it is truncated or corrupted; download it again"
 
 
 class TorchFile(NamedTuple):
-    """What a file holds, named by the keys that lead there, joined by dots."""
+    """The content of a file, named by its path of keys, joined by dots."""
 
     arrays: dict[str, np.ndarray]
-    others: dict[str, str]  # Numbers, strings and the like, as text.
+    # Numbers, strings and the like, as text.
+    others: dict[str, str]
 
 
 def read(path: str | Path) -> TorchFile:
-    """The tensors of a .pth, .pt or .safetensors file; its bytes tell which of these it is.
+    """The tensors of a .pth, .pt or .safetensors file; its bytes decide which of these it is.
 
     Raises:
-        OSError: if there is no such file.
-        ValueError: if it is none of these, damaged or cut short, or contains anything but tensors,
-            numbers, strings and plain containers.
+        UserError: if there is no such file, it is none of these, truncated or corrupted, or
+            contains anything but tensors, numbers, strings and plain containers.
     """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; expected a .pth, .pt or .safetensors file")
     with Path(path).open("rb") as file:
         start = file.read(len(LEGACY_START))
         try:
@@ -48,11 +52,11 @@ def read(path: str | Path) -> TorchFile:
                 return _read_zip(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             if start == LEGACY_START:
                 return _read_legacy(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            if start[8:9] == b"{":  # Behind the length of this header.
+            if start[8:9] == b"{":  # After the length of this header.
                 return _read_safetensors(path)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    raise ValueError(
+        except ValueError as error:  # Also of libraries that meet a corrupted number.
+            raise UserError(f"{path}: {error}") from error
+    raise UserError(
         f"{path}: starts with the bytes {start!r}, so it is neither a file of torch.save (since "
         "PyTorch 0.1.10) nor a safetensors file"
     )
@@ -62,7 +66,7 @@ def _read_safetensors(path: str | Path) -> TorchFile:
     try:
         return TorchFile(safetensors.numpy.load_file(path), {})
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{AGAIN} ({error})") from error
+        raise UserError(f"{CORRUPTED} ({error})") from error
 
 
 def _read_zip(content: mmap.mmap) -> TorchFile:
@@ -70,44 +74,44 @@ def _read_zip(content: mmap.mmap) -> TorchFile:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
-        raise ValueError(f"{AGAIN} ({error})") from error
+        raise UserError(f"{CORRUPTED} ({error})") from error
     entries = {entry.filename: entry for entry in archive.infolist()}
     root = next((name[:-8] for name in entries if name.endswith("/data.pkl")), None)
     if root is None:
-        raise ValueError("a zip archive, but not one of torch.save: it has no data.pkl")
+        raise UserError("a zip archive, but not one of torch.save: it has no data.pkl")
     if f"{root}constants.pkl" in entries:
-        raise ValueError("refused: a program of torch.jit.save, not the state_dict() of a model")
+        raise UserError("rejected: a program of torch.jit.save, not the state_dict() of a model")
 
     @functools.cache
     def part(name: str) -> memoryview:
         if root + name not in entries:
-            raise ValueError(f"its part {name} is missing: {AGAIN}")
+            raise UserError(f"its part {name} is missing: {CORRUPTED}")
         return _stored(content, entries[root + name])
 
-    order = "little"  # Only files since PyTorch 2.1 say it.
+    order = "little"  # Written since PyTorch 2.1 only.
     if f"{root}byteorder" in entries:
         order = bytes(part("byteorder")).decode(errors="replace")
     if order not in ("little", "big"):
-        raise ValueError(f"its byte order is {order!r:.40}, neither 'little' nor 'big'")
-    value = plain_pickle.load(io.BytesIO(part("data.pkl")), tensors.ADMITTED, tensors.storage)
+        raise UserError(f"its byte order is {order!r:.40}, neither 'little' nor 'big'")
+    value = safe_pickle.load(io.BytesIO(part("data.pkl")), tensors.ADMITTED, tensors.storage)
     return _collect(value, lambda storage: part(f"data/{storage.key}"), order)
 
 
 def _stored(content: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an entry, where they lie in the archive."""
+    """The bytes of an entry, at their position in the archive."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-        raise ValueError(
-            f"refused: its part {entry.filename} is compressed or encrypted, "
+        raise UserError(
+            f"rejected: its part {entry.filename} is compressed or encrypted, "
             "which torch.save never does"
         )
-    # First comes a header: 30 bytes, the last of which tell how long two strings behind it are.
+    # A header of 30 bytes precedes them; its last four are the lengths of two strings after it.
     header = content[entry.header_offset : entry.header_offset + 30]
     if len(header) < 30 or not header.startswith(ZIP_START):
-        raise ValueError(f"its part {entry.filename} is not in its place: {AGAIN}")
+        raise UserError(f"its part {entry.filename} is not at its position: {CORRUPTED}")
     first = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
     found = memoryview(content)[first : first + entry.file_size]
     if len(found) != entry.file_size or zlib.crc32(found) != entry.CRC:
-        raise ValueError(f"its part {entry.filename} has not the bytes that were written: {AGAIN}")
+        raise UserError(f"its part {entry.filename} fails its checksum: {CORRUPTED}")
     return found
 
 
@@ -115,26 +119,29 @@ def _read_legacy(content: mmap.mmap) -> TorchFile:
     """The format before PyTorch 1.6: pickles one after the other, then the storages."""
     stream = io.BytesIO(content)
     for _ in range(3):  # The magic number, a version that never changed, the sizes of C's types.
-        plain_pickle.load(stream, {})
+        safe_pickle.load(stream, {})
     storages: dict[str, Storage] = {}
 
     def storage(reference: Any) -> Storage:
         found = tensors.storage(reference)
         return storages.setdefault(found.key, found)
 
-    value = plain_pickle.load(stream, tensors.ADMITTED, storage)
+    value = safe_pickle.load(stream, tensors.ADMITTED, storage)
     bytes_of = {}
-    for key in plain_pickle.load(stream, {}):
-        if key not in storages:
-            raise ValueError(f"no tensor is in its storage {key!r:.40}: {AGAIN}")
+    keys = safe_pickle.load(stream, {})
+    if not isinstance(keys, list):
+        raise UserError(f"its storages are listed as a {type(keys).__name__}: {CORRUPTED}")
+    for key in keys:
+        if not isinstance(key, str) or key not in storages:
+            raise UserError(f"no tensor is in its storage {key!r:.40}: {CORRUPTED}")
         size = storages[key].count * storages[key].dtype.itemsize
-        first = stream.tell() + 8  # Behind the count of its numbers.
+        first = stream.tell() + 8  # After the count of its numbers.
         if first + size > len(content):
-            raise ValueError(f"it ends after {len(content)} bytes, inside of a tensor: {AGAIN}")
+            raise UserError(f"it ends after {len(content)} bytes, within a tensor: {CORRUPTED}")
         bytes_of[key] = memoryview(content)[first : first + size]
         stream.seek(first + size)
     if bytes_of.keys() != storages.keys():
-        raise ValueError(f"it has {len(bytes_of)} of {len(storages)} storages: {AGAIN}")
+        raise UserError(f"it has {len(bytes_of)} of {len(storages)} storages: {CORRUPTED}")
     return _collect(value, lambda storage: bytes_of[storage.key], "little")
 
 
@@ -142,12 +149,12 @@ def _collect(value: Any, bytes_of: Callable[[Storage], memoryview], byte_order: 
     arrays, others = {}, {}
     for name, leaf in tensors.leaves(value):
         if name in arrays or name in others:
-            raise ValueError(f"refused: two things in it are called {name}")
+            raise UserError(f"rejected: two entries are named {name}")
         if not isinstance(leaf, Tensor):
             others[name] = f"{leaf!r:.60}"
             continue
         try:
             arrays[name] = tensors.view(leaf, bytes_of(leaf.storage), byte_order)
         except ValueError as error:
-            raise ValueError(f"tensor {name}: {error}") from error
+            raise UserError(f"tensor {name}: {error}") from error
     return TorchFile(arrays, others)

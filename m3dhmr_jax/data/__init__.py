@@ -1,1 +1,1 @@
-"""The synthetic set, the loader, and what happens to an example on the device."""
+"""FreiHAND's files, the loader, and the augmentation on the device."""

@@ -1,8 +1,8 @@
-"""Loading: batches of decoded photos with their labels, out of a prepared dataset.
+"""Batches of decoded images with their labels, from a prepared dataset.
 
-The host reads records and decodes JPEG; all that is random, but the order, happens later on the
-device. The order is a function of seed and step alone: not of the numbers of threads, workers or
-processes, nor of where a run was interrupted.
+The host reads records and decodes JPEG; all randomness but the order comes later, on the device.
+The order is a function of seed and step alone: not of the numbers of threads, workers or processes,
+nor of where a run was interrupted.
 Axes: b batch, h w image.
 """
 
@@ -20,11 +20,12 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import workers as worker_processes
 from m3dhmr_jax.types import Batch
 
 PREFETCHED_BATCHES = 4
-STARTS = 3  # Of worker processes that die before they bring one batch.
+MAX_RESTARTS = 3  # Of worker processes that die before they deliver one batch.
 
 
 @functools.cache
@@ -32,20 +33,17 @@ def open_split(dataset_dir: Path, split: str) -> Sequence[dict[str, Any]]:
     """The records of a split in official order, with images left as JPEG bytes.
 
     Raises:
-        FileNotFoundError: if there is no prepared dataset.
-        ValueError: if its files do not have the sizes that were recorded.
+        UserError: if there is no prepared dataset, or its files do not have the recorded sizes.
     """
     if not (dataset_dir / "dataset_info.json").is_file():
-        raise FileNotFoundError(
-            f"{dataset_dir}: no prepared dataset here; python -m tfds_freihand.prepare makes one"
-        )
+        raise UserError(f"{dataset_dir}: not a prepared dataset; create one with m3dhmr prepare")
     builder = tfds.builder_from_directory(dataset_dir)
     info = builder.info.splits[split]
     n_bytes = sum(Path(path).stat().st_size for path in info.filepaths if path.exists())
     if n_bytes != info.num_bytes:
-        raise ValueError(
+        raise UserError(
             f"{dataset_dir}: the record files of {split} have {n_bytes} bytes, but "
-            f"{info.num_bytes} were written; the dataset is damaged: delete it and prepare it again"
+            f"{info.num_bytes} were written: it is corrupted; delete it and prepare it again"
         )
     decoders = {"image": tfds.decode.SkipDecoding()}
     # TFDS's logging decorator hides the parameters from the type checker.
@@ -53,15 +51,15 @@ def open_split(dataset_dir: Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def size(dataset_dir: Path, split: str) -> int:
-    """The number of photos of a split; raises as `open_split`."""
+    """The number of images of a split; raises as `open_split`."""
     return len(open_split(dataset_dir, split))
 
 
 class TrainBatches(Iterator[Batch]):
-    """An endless stream of batches, which outlives a worker process of its own.
+    """An endless stream of batches; restarts its worker processes if one dies.
 
     Attributes:
-        skipped: the photos that could not be read so far, by index; their examples are in the
+        skipped: indices of the images that could not be read so far; their examples are in the
             batches with a black image and `valid` False.
     """
 
@@ -76,24 +74,24 @@ class TrainBatches(Iterator[Batch]):
         self._batches.close()
 
     def _next(self) -> Batch:
-        for _ in range(STARTS):
+        for _ in range(MAX_RESTARTS):
             try:
                 return next(self._batches)
             except RuntimeError as error:  # Grain's, for a worker that died.
-                logging.error("Loading starts anew at step %d: %s", self._step + 1, error)
+                logging.error("Restarting the loader at step %d: %s", self._step + 1, error)
             self._batches.close()
             self._batches = self._open_at(self._step)
         raise ChildProcessError(
-            f"data.loader: no batch for step {self._step + 1} after {STARTS} starts. If the system "
-            "kills workers for memory, set fewer data.loader.workers; the same command goes on "
-            "from the last checkpoint"
+            f"data.loader: no batch for step {self._step + 1} after {MAX_RESTARTS} restarts. If "
+            "the system kills workers for memory, set fewer data.loader.workers; the same command "
+            "resumes from the last checkpoint"
         )
 
     def __next__(self) -> Batch:
         batch = self._next()
         self._step += 1
         for index in set(batch.index[~batch.valid].tolist()) - self.skipped:
-            logging.warning("Skipped unreadable photo %s", freihand.image_name("train", index))
+            logging.warning("Skipped unreadable image %s", freihand.image_name("train", index))
             self.skipped.add(index)
         return batch
 
@@ -110,27 +108,27 @@ def train_batches(
     workers: int = 0,
     skip_unreadable: bool = False,
 ) -> TrainBatches:
-    """Endless batches in random order, each photo once per epoch, from `start_step` on.
+    """Endless batches in random order, each image once per epoch, starting at `start_step`.
 
     Args:
-        batch_size: of all processes together; each gets its part of the rows, in their order.
-        threads: that decode at the same time, in each worker.
-        workers: processes that load; 0 loads in this one.
-        skip_unreadable: go on past a photo that cannot be decoded, else stop.
+        batch_size: global batch size; each process gets its slice of the rows, in their order.
+        threads: number of decoding threads in each worker.
+        workers: number of loading processes; 0 loads in this one.
+        skip_unreadable: continue past an image that cannot be decoded, else stop.
 
     Raises:
-        FileNotFoundError, ValueError: as `open_split`; for a batch that is larger than the split
-            or cannot be shared out evenly; for an unreadable photo when its batch is drawn.
-        ChildProcessError: if workers die again and again, when a batch is drawn.
+        UserError: as `open_split`; if the batch is larger than the split or cannot be divided
+            evenly; for an unreadable image, when its batch is loaded.
+        ChildProcessError: if workers die repeatedly, when a batch is loaded.
     """
     n = size(dataset_dir, "train")
     if not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size={batch_size} must be 1 to {n}, the number of training photos")
+        raise UserError(f"batch_size={batch_size} must be 1 to {n}, the number of training images")
     rows = _rows_of_process(batch_size, process_index, process_count)
     load = _Loader(dataset_dir, "train", rows, skip_unreadable)
     order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
     batches = order.batch(batch_size, drop_remainder=True)
-    if workers and not flags.FLAGS.is_parsed():  # Grain hands the flags on to its workers.
+    if workers and not flags.FLAGS.is_parsed():  # Grain passes the flags to its workers.
         flags.FLAGS.mark_as_parsed()
 
     def open_at(step: int) -> grain.DatasetIterator[Batch]:
@@ -148,7 +146,7 @@ def train_batches(
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Workers load until the run ends: clusters send SIGTERM to all, and the run still saves."""
+    """Workers ignore SIGTERM: clusters send it to all processes, and the run still has to save."""
     del index, count
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     worker_processes.end_with_parent()
@@ -163,10 +161,10 @@ def eval_batches(
     process_count: int = 1,
     threads: int = 2,
 ) -> Iterator[Batch]:
-    """A split once, in official order; the last batch is filled up with rows of `valid` False.
+    """A split once, in official order; the last batch is padded with rows of `valid` False.
 
     Raises:
-        FileNotFoundError, ValueError: as `train_batches`.
+        UserError: as `train_batches`.
     """
     n = size(dataset_dir, split)
     rows = _rows_of_process(batch_size, process_index, process_count)
@@ -182,18 +180,18 @@ def eval_batches(
 
 
 def _rows_of_process(batch_size: int, process_index: int, process_count: int) -> slice:
-    share, rest = divmod(batch_size, process_count)
-    if rest or share < 1 or not 0 <= process_index < process_count:
-        raise ValueError(
+    n_rows, rest = divmod(batch_size, process_count)
+    if rest or n_rows < 1 or not 0 <= process_index < process_count:
+        raise UserError(
             f"batch_size={batch_size} must be a positive multiple of process_count={process_count}"
-            f" and process_index={process_index} below it, so that every process has as many rows"
+            f" and process_index={process_index} below it, so that all have equally many rows"
         )
-    return slice(process_index * share, (process_index + 1) * share)
+    return slice(process_index * n_rows, (process_index + 1) * n_rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """Makes the rows of one process out of the indices of a whole batch; -1 stands for filler."""
+    """Loads the rows of one process from the indices of a global batch; -1 stands for padding."""
 
     dataset_dir: Path
     split: str
@@ -216,14 +214,14 @@ class _Loader:
         )
 
     def _decode(self, records: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-        """The photos (b, h, w, 3), black where unreadable, and which are readable (b)."""
+        """The images (b, h, w, 3), black where unreadable, and whether each is readable (b)."""
         sizes = [self._try(simplejpeg.decode_jpeg_header, record) for record in records]
         shapes = {(size[0], size[1], 3) for size in sizes if size is not None}
         if len(shapes) != 1:
             names = [self._name(record) for record in records]
-            raise ValueError(
-                f"a batch has photos of shapes {sorted(shapes)}, but needs at least one that is "
-                f"readable and all of one size; they are {', '.join(names)}"
+            raise UserError(
+                f"a batch has images of the shapes {sorted(shapes)}: at least one must be "
+                f"readable, and all must have one size; they are {', '.join(names)}"
             )
         images = np.zeros((len(records), *shapes.pop()), np.uint8)
         readable = np.zeros(len(records), bool)
@@ -234,16 +232,16 @@ class _Loader:
         return images, readable
 
     def _try(self, decode: Callable[[bytes], Any], record: dict[str, Any]) -> Any:
-        """None for an unreadable photo where these may be skipped."""
+        """None for an unreadable image if these may be skipped."""
         try:
             return decode(record["image"])
         except ValueError as error:
             if self.skip_unreadable:
                 return None
-            raise ValueError(
+            raise UserError(
                 f"{self._name(record)} (index {record['index']}) of {self.dataset_dir} is not a "
-                f"readable JPEG ({error}): get the photo again and prepare the dataset anew, or "
-                "allow unreadable photos to be skipped"
+                f"readable JPEG ({error}): get the image again and prepare the dataset again, "
+                "or set data.loader.skip_unreadable"
             ) from error
 
     def _name(self, record: dict[str, Any]) -> str:

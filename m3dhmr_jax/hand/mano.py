@@ -1,7 +1,7 @@
 """MANO: the user's own MANO_RIGHT.pkl as a HandModel.
 
 MANO (Romero et al. 2017) has its own licence: register at https://mano.is.tue.mpg.de, download
-"Models & Code" and take `models/MANO_RIGHT.pkl` out of it. FreiHAND's meshes are numbered as it is.
+"Models & Code" and take `models/MANO_RIGHT.pkl` out of it. FreiHAND's meshes have its vertex order.
 Axes as in `model.py`; q = 135 pose directions.
 """
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.hand.array_records import read_arrays
 from m3dhmr_jax.hand.model import HandModel
-from m3dhmr_jax.hand.pickled_arrays import read_arrays
 
-EXPECTED = "MANO_RIGHT.pkl as it comes from https://mano.is.tue.mpg.de (models/MANO_RIGHT.pkl)"
+EXPECTED = "the official MANO_RIGHT.pkl of https://mano.is.tue.mpg.de (models/MANO_RIGHT.pkl)"
 SHAPES = {
     "v_template": (778, 3),
     "f": (1538, 3),
@@ -25,40 +26,39 @@ SHAPES = {
     "hands_mean": (45,),
 }
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
-TIP_VERTICES = (744, 320, 443, 555, 672)  # Thumb to little, as FreiHAND's toolbox has them.
-# From MANO's joints followed by the five tips.
+TIP_VERTICES = (744, 320, 443, 555, 672)  # Thumb to little, as in FreiHAND's toolbox.
+# Indices into MANO's joints followed by the five tips.
 FREIHAND_ORDER = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
 REGION_OF_JOINT = np.repeat([0, 2, 3, 5, 4, 1], [1, 3, 3, 3, 3, 3]).astype(np.int32)
 INDEX, MIDDLE, LITTLE, LAST_OF_THUMB = 1, 4, 7, 15  # Joints.
 
 
 def load_mano(path: str | Path) -> HandModel:
-    """MANO's right hand from the official pickle, or one saved anew with plain arrays.
+    """MANO's right hand from the official pickle, or from one saved again with plain arrays.
 
-    FreiHAND's landmarks are 16 joints regressed from the posed mesh and five of its vertices.
+    FreiHAND's joints are MANO's 16 joints regressed from the posed mesh and five of its vertices.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no pickle of arrays (nothing of it is run then), another model, or the
-            left hand.
+        UserError: if there is no such file, it is not a pickle of arrays (nothing in it is run
+            then), or it is another model or the left hand.
     """
     path = Path(path)
     arrays = read_arrays(path, tuple(SHAPES), EXPECTED)
     for name, shape in SHAPES.items():
         if arrays[name].shape != shape:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {name!r} has shape {arrays[name].shape}, expected {shape}: it is another "
                 f"model; expected {EXPECTED}"
             )
         if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{path}: {name!r} holds numbers that are not finite; get it again")
+            raise UserError(f"{path}: {name!r} holds numbers that are not finite; get it again")
     regressor = arrays["J_regressor"].astype(np.float64)
     rest = arrays["v_template"].astype(np.float64)
     parents = arrays["kintree_table"][0].astype(np.int64)
     parents[0] = -1  # The file has the largest unsigned number there.
     if tuple(parents.tolist()) != PARENTS:
-        raise ValueError(
-            f"{path}: 'kintree_table' names the parents {parents.tolist()}, expected "
+        raise UserError(
+            f"{path}: 'kintree_table' has the parents {parents.tolist()}, expected "
             f"{list(PARENTS)}: the joints are another model's; expected {EXPECTED}"
         )
     tips = np.eye(len(rest))[list(TIP_VERTICES)]
@@ -79,7 +79,7 @@ def load_mano(path: str | Path) -> HandModel:
             pose_mean=_float32(arrays["hands_mean"].reshape(15, 3)),
         )
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected {EXPECTED}") from error
+        raise UserError(f"{path}: {error}; expected {EXPECTED}") from error
     _check_side(path, hand)
     return hand
 
@@ -89,7 +89,7 @@ def _float32(array: np.ndarray) -> Float[np.ndarray, "..."]:
 
 
 def _check_side(path: Path, hand: HandModel) -> None:
-    """Refuses a left hand and a surface turned inside out, in whatever frame they are given.
+    """Rejects a left hand and a surface turned inside out, in any frame.
 
     Seen along the fingers of a right hand held palm down, the thumb is below and on the left; the
     mirror image gives the triple product of these directions the other sign.
@@ -99,14 +99,13 @@ def _check_side(path: Path, hand: HandModel) -> None:
     across = joints[LITTLE] - joints[INDEX]
     down = joints[LAST_OF_THUMB] - joints[INDEX]
     if np.linalg.det(np.stack([along, across, down])) < 0:
-        raise ValueError(
-            f"{path}: this is a left hand, but only right hands are modelled (photos of left ones "
+        raise UserError(
+            f"{path}: this is a left hand, but only right hands are modelled (images of left ones "
             f"are mirrored); expected {EXPECTED}"
         )
     middle = hand.verts_m.mean(axis=0)
     corners = (hand.verts_m - middle)[hand.faces].astype(np.float64)
     if np.linalg.det(corners).sum() < 0:
-        raise ValueError(
-            f"{path}: the faces of 'f' look inwards, as those of a mirrored hand; expected "
-            f"{EXPECTED}"
+        raise UserError(
+            f"{path}: the faces of 'f' point inwards, as in a mirrored hand; expected {EXPECTED}"
         )

@@ -87,7 +87,7 @@ def tensor(key: str, storage: str, count: Any, offset: Any, shape: Any, strides:
 
 
 def pickled(value: Any) -> bytes:
-    """A whole pickle, protocol 2."""
+    """A complete pickle, protocol 2."""
     return b"\x80\x02" + b"".join(_program(value)) + b"."
 
 

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.errors import UserError
 
 
 @pytest.fixture
 def folder(freihand_folder, tmp_path):
-    """A copy that a test may damage."""
+    """A copy that a test may corrupt."""
     return shutil.copytree(freihand_folder, tmp_path / "set")
 
 
-def test_annotations_equal_the_lists(freihand_folder):
-    for split, part in freihand.PARTS.items():
+def test_read_annotations_equals_the_files(freihand_folder):
+    for split, part in freihand.FOLDERS.items():
         labels = freihand.read_annotations(freihand_folder, split)
         for name, read in zip(
             ("K", "xyz", "verts", "scale"),
@@ -26,13 +27,13 @@ def test_annotations_equal_the_lists(freihand_folder):
             np.testing.assert_array_equal(read, np.array(wanted, np.float32))
 
 
-def test_counts(freihand_folder):
+def test_count_images_and_annotations(freihand_folder):
     assert freihand.count_images(freihand_folder, "train") == 10
     assert freihand.count_annotations(freihand_folder, "train") == 5
     assert freihand.count_annotations(freihand_folder, "test") == 7
 
 
-def test_mask_box_holds_the_hand_and_not_the_specks(tmp_path):
+def test_mask_box_covers_the_hand_without_specks(tmp_path):
     mask = np.zeros((100, 120), np.uint8)
     mask[20:61, 30:50] = 255
     mask[70:90, 35:45] = 255  # A part of the hand behind an object.
@@ -41,7 +42,7 @@ def test_mask_box_holds_the_hand_and_not_the_specks(tmp_path):
     np.testing.assert_array_equal(freihand.mask_box_px(tmp_path / "mask.png"), [30, 20, 20, 70])
 
 
-def test_mask_box_forgives_jpeg(freihand_folder):
+def test_mask_box_tolerates_jpeg_noise(freihand_folder):
     box = freihand.mask_box_px(freihand_folder / "training" / "mask" / "00000003.jpg")
     np.testing.assert_allclose(box, [60, 43, 90, 97], atol=1)
 
@@ -53,76 +54,69 @@ def test_centred_box_is_centred():
     assert y + height / 2 == 112
 
 
-def test_an_empty_mask_and_a_file_that_is_no_image_are_named(tmp_path):
+def test_mask_box_names_empty_and_unreadable_mask(tmp_path):
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((9, 9), np.uint8))
-    with pytest.raises(ValueError, match=r"empty\.png: the mask is empty"):
+    with pytest.raises(UserError, match=r"empty\.png"):
         freihand.mask_box_px(tmp_path / "empty.png")
-    (tmp_path / "text.jpg").write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.jpg: not a readable image"):
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(UserError, match=r"text\.jpg"):
         freihand.mask_box_px(tmp_path / "text.jpg")
 
 
-def test_fingerprint_follows_the_content_and_not_the_place(freihand_folder, folder):
+def test_fingerprint_depends_on_content_only(freihand_folder, folder):
     before = freihand.fingerprint(freihand_folder)
     assert freihand.fingerprint(folder) == before
     path = folder / "training_xyz.json"
     path.write_text(path.read_text().replace("1", "2", 1))
-    changed_list = freihand.fingerprint(folder)
+    changed_file = freihand.fingerprint(folder)
     shutil.copy(folder / "training/rgb/00000000.jpg", folder / "training/rgb/00000001.jpg")
-    assert len({before, changed_list, freihand.fingerprint(folder)}) == 3
+    assert len({before, changed_file, freihand.fingerprint(folder)}) == 3
 
 
 @pytest.mark.parametrize(
-    ("damage", "error", "message"),
+    ("damage", "message"),
     [
-        (lambda f: shutil.rmtree(f), FileNotFoundError, r"rgb: no such folder; expected FreiHAND"),
-        (lambda f: shutil.rmtree(f / "training/mask"), FileNotFoundError, "mask: no such folder"),
+        (lambda f: shutil.rmtree(f), "training/rgb"),
+        (lambda f: shutil.rmtree(f / "training/mask"), "training/mask"),
         (
             lambda f: (f / "training/rgb/00000003.jpg").unlink(),
-            FileNotFoundError,
-            r"rgb: 00000003\.jpg is missing",
+            r"00000003\.jpg",
         ),
         (
             lambda f: (f / "training/rgb/00000009.jpg").unlink(),
-            ValueError,
-            "training/rgb has 9 photos and training/mask has 5 masks",
+            "9 .* 5 ",
         ),
         (
             lambda f: [(f / f"training/mask/0000000{i}.jpg").unlink() for i in (1, 2, 3, 4)],
-            ValueError,
-            "10 photos and training/mask has 1 masks; there must be 1 to 4",
+            "10 .* 1 .*1 to 4",
         ),
         (
             lambda f: (f / "training_scale.json").unlink(),
-            FileNotFoundError,
-            r"training_scale\.json: no such annotation list",
+            r"training_scale\.json",
         ),
         (
             lambda f: (f / "training_K.json").write_text("[]"),
-            ValueError,
-            r"training_K\.json: 0 records, expected 5, as many as there are masks",
+            r"training_K\.json: 0 .*5",
         ),
         (
             lambda f: (f / "training_xyz.json").write_text(
                 (f / "training_xyz.json").read_text()[:-700]
             ),
-            ValueError,
-            r"training_xyz\.json: .* 4 whole records .* 5 records were expected",
+            r"training_xyz\.json: record 4 .*5 records",
         ),
         (
             lambda f: (f / "training_verts.json").unlink(),
-            FileNotFoundError,
-            r"training_verts\.json: no such annotation list",
+            r"training_verts\.json",
         ),
     ],
 )
-def test_damage_is_named(folder, damage, error, message):
+def test_read_annotations_names_what_is_wrong(folder, damage, message):
     damage(folder)
-    with pytest.raises(error, match=message):
+    with pytest.raises(UserError, match=message):
         freihand.read_annotations(folder, "train")
 
 
-def test_missing_evaluation_lists_tell_where_they_are(folder):
+def test_missing_evaluation_annotations_name_their_archive(folder):
     (folder / "evaluation_xyz.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"FreiHAND_pub_v2_eval\.zip has it"):
+    with pytest.raises(UserError, match=r"evaluation_xyz\.json.*FreiHAND_pub_v2_eval\.zip"):
         freihand.read_annotations(folder, "test")

@@ -3,16 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from m3dhmr_jax.data import json_stream
-from m3dhmr_jax.data.json_stream import read_records
+from m3dhmr_jax.data.json_stream import read_lists, read_records
+from m3dhmr_jax.errors import UserError
 
 SHAPES = [(), (4,), (1, 3), (2, 3)]
-
-
-@pytest.fixture(params=[7, 64, 1 << 20])
-def block_bytes(request, monkeypatch):
-    """From blocks shorter than a number to one block for the whole file."""
-    monkeypatch.setattr(json_stream, "BLOCK_BYTES", request.param)
 
 
 def write(path, values, **style):
@@ -20,10 +14,9 @@ def write(path, values, **style):
     return path
 
 
-@pytest.mark.usefixtures("block_bytes")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("style", [{}, {"separators": (",", ":")}, {"indent": 1}])
-def test_equals_the_json_module(tmp_path, shape, style):
+def test_read_records_equals_json_module(tmp_path, shape, style):
     values = np.random.default_rng(0).normal(size=(11, *shape)) * 10.0 ** np.arange(-5, 6).reshape(
         -1, *[1] * len(shape)
     )
@@ -31,62 +24,100 @@ def test_equals_the_json_module(tmp_path, shape, style):
     read = read_records(path, shape)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, values.astype(np.float32))
+    np.testing.assert_array_equal(read_records(path, shape, np.float64), values)
 
 
-@pytest.mark.usefixtures("block_bytes")
-def test_an_empty_list_has_no_records(tmp_path):
+def test_read_records_takes_integers_and_more_than_one_buffer(tmp_path):
+    values = np.arange(60_000).reshape(-1, 2, 3)
+    read = read_records(write(tmp_path / "a.json", values.tolist()), (2, 3))
+    np.testing.assert_array_equal(read, values)
+
+
+def test_read_records_of_empty_list_is_empty(tmp_path):
     assert read_records(write(tmp_path / "a.json", []), (5, 3)).shape == (0, 5, 3)
 
 
-@pytest.mark.usefixtures("block_bytes")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_file_cut_anywhere_is_refused_and_its_whole_records_counted(tmp_path, shape):
+def test_read_records_counts_complete_records_of_truncated_file(tmp_path, shape):
     values = np.arange(4 * int(np.prod(shape, dtype=int))).reshape(4, *shape).tolist()
     text = json.dumps(values)
+    path = tmp_path / "cut.json"
     for end in range(1, len(text)):
-        path = tmp_path / "cut.json"
         path.write_text(text[:end])
-        # A record counts when what follows it shows that it is complete.
-        whole = text[:end].count("]") // max(1, json.dumps(values[0]).count("]"))
+        complete = text[:end].count("]") // max(1, json.dumps(values[0]).count("]"))
         if not shape:
-            whole = text[:end].count(",")
-        with pytest.raises(ValueError, match=r"cut\.json: the list ends in the middle") as error:
+            complete = len(text[:end].replace(",", " ").strip("[ ").split())
+        with pytest.raises(UserError, match=rf"cut\.json: record {complete} "):
             read_records(path, shape)
-        reported = int(str(error.value).split("middle: ")[1].split()[0])
-        # A closing bracket at the very end is taken for the list's own.
-        assert whole - reported in ((0, 1) if text[end - 1] == "]" else (0,))
-
-
-@pytest.mark.usefixtures("block_bytes")
-@pytest.mark.parametrize(
-    "bad", [[[1, 2], [3, 4]], [[1, 2, 3]], [1, 2, 3, 4, 5, 6], [[1, 2, 3], 4], [[[1, 2, 3]] * 2]]
-)
-def test_a_record_of_another_shape_is_named(tmp_path, bad):
-    good = [[1, 2, 3], [4, 5, 6]]
-    path = write(tmp_path / "a.json", [good, good, bad, good])
-    with pytest.raises(ValueError, match=r"a\.json: record 2 is not a list of shape \(2, 3\)"):
-        read_records(path, (2, 3))
 
 
 @pytest.mark.parametrize(
     "bad",
-    ["NaN", "Infinity", "null", '"4"', "[4]", "", "1 2", "1-2", "1e999", "1e39", ".5", "1.2.3"],
+    [
+        [[1, 2], [3, 4]],
+        [[1, 2, 3]],
+        [1, 2, 3, 4, 5, 6],
+        [[1, 2, 3], 4],
+        [[1, 2, 3], 4, 5, 6],
+        [1, 2, 3, [4, 5, 6]],
+        [[1, 2, 3, 4], [5, 6]],
+        [[[1, 2, 3]] * 2],
+        [],
+        7,
+    ],
 )
-def test_what_is_no_finite_number_is_named(tmp_path, bad):
+def test_read_records_names_record_of_another_shape(tmp_path, bad):
+    good = [[1, 2, 3], [4, 5, 6]]
+    for values in ([good, good, bad, good], [good, good, bad]):
+        path = write(tmp_path / "a.json", values)
+        with pytest.raises(UserError, match=r"a\.json: record 2 .*\(2, 3\)"):
+            read_records(path, (2, 3))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("NaN", "Infinity", "null", "true", '"4"', "[4]", "{}", "", "1 2", "1-2"),
+        *("1e999", "1e39", ".5", "1.2.3", "1" * 400),
+    ],
+)
+def test_read_records_names_what_is_not_a_finite_number(tmp_path, bad):
     path = tmp_path / "a.json"
     path.write_text(f"[[1, 2], [3, 4], [5, {bad}], [6, 7]]")
-    with pytest.raises(ValueError, match=r"record 2 (is not a list of|holds something)"):
+    with pytest.raises(UserError, match=r"a\.json: record 2 "):
         read_records(path, (2,))
 
 
-@pytest.mark.parametrize("text", ["", "]", "{}", "1, 2]"])
-def test_what_is_no_list_is_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["", "]", "{}", "1, 2]", "[[1, 2]] 3", "[[1, 2]]]", "null", '"x"'])
+def test_read_records_rejects_what_is_not_a_list(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="expected a JSON list"):
+    with pytest.raises(UserError, match=r"a\.json: "):
         read_records(path, (2,))
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+def test_read_records_names_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.json"):
         read_records(tmp_path / "absent.json", (2,))
+
+
+def test_read_lists_equals_json_module(tmp_path):
+    first, second = np.random.default_rng(0).normal(size=(3, 2)), np.arange(4.0)
+    path = write(tmp_path / "a.json", [first.tolist(), second.tolist()])
+    got = read_lists(path, {"xyz": (2,), "scale": ()}, np.float64)
+    np.testing.assert_array_equal(got[0], first)
+    np.testing.assert_array_equal(got[1], second)
+
+
+@pytest.mark.parametrize("text", ["[]", "[[[1, 2]]]", "[[[1, 2]], [3], [4]]", "[[[1, 2]], [3], 4]"])
+def test_read_lists_rejects_fewer_and_more_lists(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"a\.json.*2 lists"):
+        read_lists(path, {"xyz": (2,), "scale": ()})
+
+
+def test_read_lists_names_list_and_record(tmp_path):
+    path = write(tmp_path / "a.json", [[[1, 2], [3, 4]], [5, [6]]])
+    with pytest.raises(UserError, match=r"a\.json, list of scale: sample 1 "):
+        read_lists(path, {"xyz": (2,), "scale": ()}, record="sample")

@@ -15,28 +15,28 @@ def mano(reference):
     return load_mano(reference / "mano" / "MANO_RIGHT.pkl")
 
 
-def test_posed_mano_matches_the_peer(mano, reference):
-    peer = np.load(reference / "mano_layer.npz")
-    poses = jnp.asarray(peer["pose"]).reshape(len(peer["pose"]), -1, 3)
+def test_pose_hand_matches_published_mano_layer(mano, reference):
+    published = np.load(reference / "mano_layer.npz")
+    poses = jnp.asarray(published["pose"]).reshape(len(published["pose"]), -1, 3)
 
     def posed(pose, shape):
         return pose_hand(mano, rotations_from_pose(mano, pose), shape)
 
-    got = jax.jit(jax.vmap(posed))(poses, jnp.asarray(peer["betas"]))
-    np.testing.assert_allclose(got.verts_m, peer["vertices"], atol=1e-5)
-    np.testing.assert_allclose(got.skeleton_m, peer["joints16"], atol=1e-5)
-    np.testing.assert_allclose(got.joints_m, peer["joints21_freihand"], atol=1e-5)
+    got = jax.jit(jax.vmap(posed))(poses, jnp.asarray(published["betas"]))
+    np.testing.assert_allclose(got.verts_m, published["vertices"], atol=1e-5)
+    np.testing.assert_allclose(got.skeleton_m, published["joints16"], atol=1e-5)
+    np.testing.assert_allclose(got.joints_m, published["joints21_freihand"], atol=1e-5)
     regressed = np.asarray(got.joints_m)[
         :, [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3]
     ]
-    np.testing.assert_allclose(regressed, peer["joints16_regressed"], atol=1e-5)
+    np.testing.assert_allclose(regressed, published["joints16_regressed"], atol=1e-5)
 
 
-def test_faces_are_the_peers(mano, reference):
+def test_load_mano_faces_match_published_ones(mano, reference):
     np.testing.assert_array_equal(mano.faces, np.load(reference / "mano" / "right_faces.npy"))
 
 
-def test_landmarks_of_official_labels(mano, reference):
+def test_joint_regressor_gives_official_joints(mano, reference):
     folder = reference / "freihand_eval_8" / "ref"
     xyz, verts = (
         np.array(json.loads((folder / f"evaluation_{name}.json").read_text()))
@@ -45,7 +45,7 @@ def test_landmarks_of_official_labels(mano, reference):
     np.testing.assert_allclose(mano.joint_regressor @ verts, xyz, atol=3e-6)  # Rounded to 1e-6.
 
 
-def test_every_region_is_one_piece_with_its_own_fingertip(mano):
+def test_regions_are_connected_and_hold_their_fingertip(mano):
     tips = np.asarray(mano.joint_regressor)[[4, 8, 12, 16, 20]].argmax(1)
     assert mano.regions[tips].tolist() == [1, 2, 3, 4, 5]
     for region in range(6):

@@ -10,10 +10,10 @@ import numpy as np
 
 
 class Ch:
-    """Stands for chumpy's objects: all they have is in their `__dict__`."""
+    """Stands for chumpy's objects, whose whole state is their `__dict__`."""
 
     def __init__(self, **state):
-        # What chumpy keeps beside the numbers.
+        # What chumpy stores next to the numbers.
         self.__dict__ = {"_dirty_vars": {"x"}, "_itr": None, "_depends_on_deps": {}} | state
 
 
@@ -41,7 +41,7 @@ class csc_matrix(Ch):
         )
 
 
-PLACES = {
+MODULES = {
     Ch: "chumpy.ch",
     Select: "chumpy.reordering",
     Reshape: "chumpy.reordering",
@@ -52,12 +52,12 @@ PLACES = {
 
 @contextlib.contextmanager
 def _modules():
-    """The classes where pickle looks for them, for as long as something is written."""
-    before = {name: sys.modules.get(name) for name in ("chumpy", *PLACES.values())}
-    own = {cls: cls.__module__ for cls in PLACES}
+    """Puts the classes where pickle looks for them while something is written."""
+    before = {name: sys.modules.get(name) for name in ("chumpy", *MODULES.values())}
+    own = {cls: cls.__module__ for cls in MODULES}
     for name in before:
         sys.modules[name] = types.ModuleType(name)
-    for cls, name in PLACES.items():
+    for cls, name in MODULES.items():
         cls.__module__ = name
         setattr(sys.modules[name], cls.__name__, cls)
     try:

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import resnet18
 from m3dhmr_jax import losses
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.errors import UserError
@@ -45,7 +46,7 @@ def make_step(network, accumulate_steps=1):
         functools.partial(losses.two_view_terms, faces=load_builtin().faces, crop_px=CROP_PX),
         gradient_descent(),
         Objective(WEIGHTS, dict.fromkeys(CONSISTENCY, 1)),
-        AugmentConfig(size=CROP_PX),
+        AugmentConfig(CROP_PX, **resnet18.get_config().augment),
         EMA_DECAY,
         accumulate_steps,
     )

@@ -68,7 +68,7 @@ def test_system_takes_a_step_and_is_evaluated(name, hand_batch, to_hands):
         task.loss_terms_fn,
         optimizer,
         Objective(dict(config.loss.weights)),
-        AugmentConfig(size=task.network.image_size),
+        AugmentConfig(task.network.image_size, **config.augment),
         ema_decay=0.0,
     )
 

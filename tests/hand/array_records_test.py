@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from m3dhmr_jax.hand.pickled_arrays import MAX_BYTES, read_arrays
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.hand.array_records import MAX_BYTES, read_arrays
 from tests.hand.pickles import Ch, Reshape, Select, csc_matrix, dump, transpose
 
 NUMBERS = np.arange(24.0).reshape(4, 3, 2)
@@ -35,14 +36,14 @@ def read(path, name="a"):
         7,
     ],
 )
-def test_arrays_of_every_kind_and_protocol_come_back(tmp_path, array, protocol):
+def test_read_arrays_takes_every_kind_and_protocol(tmp_path, array, protocol):
     got = read(dump(tmp_path / "p", {"a": array}, protocol))
     assert got.shape == np.shape(array)
     np.testing.assert_array_equal(got, array)
 
 
 @pytest.mark.parametrize("protocol", [0, 2])
-def test_arrays_of_python_2_come_back(tmp_path, protocol):
+def test_read_arrays_takes_python_2(tmp_path, protocol):
     path = dump(tmp_path / "p", {"a": NUMBERS, "b": csc_matrix(SPARSE)}, protocol, python2=True)
     assert b"numpy.core" in path.read_bytes()
     np.testing.assert_array_equal(read(path), NUMBERS)
@@ -50,7 +51,7 @@ def test_arrays_of_python_2_come_back(tmp_path, protocol):
 
 
 @pytest.mark.parametrize("kind", [scipy.sparse.csc_matrix, scipy.sparse.csr_matrix])
-def test_sparse_matrices_are_written_out(tmp_path, kind):
+def test_read_arrays_makes_sparse_matrices_dense(tmp_path, kind):
     path = dump(tmp_path / "p", {"a": kind(SPARSE), "b": kind((3, 40))})
     np.testing.assert_array_equal(read(path), SPARSE)
     np.testing.assert_array_equal(read(path, "b"), np.zeros((3, 40)))
@@ -58,7 +59,7 @@ def test_sparse_matrices_are_written_out(tmp_path, kind):
 
 @pytest.mark.parametrize("python2", [False, True])
 @pytest.mark.parametrize("protocol", [0, 2])
-def test_chumpy_objects_are_read_without_chumpy(tmp_path, protocol, python2):
+def test_read_arrays_takes_chumpy_objects_without_chumpy(tmp_path, protocol, python2):
     x = Ch(x=NUMBERS)
     picked = np.arange(24).reshape(4, 3, 2)[:, 1:, 0]
     content = {
@@ -78,7 +79,7 @@ def test_chumpy_objects_are_read_without_chumpy(tmp_path, protocol, python2):
 
 
 class Runs:
-    """Calls something when it is unpickled."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -91,18 +92,18 @@ class Runs:
 @pytest.mark.parametrize(
     ("function", "args", "named"),
     [
-        (os.system, ("touch ran",), r"'system' of module '(posix|nt)'"),
-        (eval, ("open('ran', 'w')",), "'eval' of module"),
-        (subprocess.Popen, (["touch", "ran"],), "'Popen' of module '(subprocess|commands)'"),
-        (np.load, ("ran",), "'load' of module 'numpy"),
-        (np.frombuffer, (b"1",), "'frombuffer' of module 'numpy"),
-        (getattr, ("a", "upper"), "'getattr' of module"),
-        (bytearray, (10**12,), "'bytearray' of module"),
+        (os.system, ("touch ran",), r"(posix|nt)\.system"),
+        (eval, ("open('ran', 'w')",), r"builtin(__|s)\.eval"),
+        (subprocess.Popen, (["touch", "ran"],), r"(subprocess|commands)\.Popen"),
+        (np.load, ("ran",), r"numpy.*\.load"),
+        (np.frombuffer, (b"1",), r"numpy.*\.frombuffer"),
+        (getattr, ("a", "upper"), r"\.getattr"),
+        (bytearray, (10**12,), r"\.bytearray"),
     ],
 )
-@pytest.mark.parametrize("place", ["first", "last", "inside"])
-def test_whatever_is_no_array_is_refused_by_name_and_not_run(
-    tmp_path, monkeypatch, function, args, named, place, protocol
+@pytest.mark.parametrize("position", ["first", "last", "inside"])
+def test_read_arrays_rejects_other_names_before_running_anything(
+    tmp_path, monkeypatch, function, args, named, position, protocol
 ):
     monkeypatch.chdir(tmp_path)
     bad = Runs(function, *args)
@@ -110,9 +111,9 @@ def test_whatever_is_no_array_is_refused_by_name_and_not_run(
         "first": {"bad": bad, "a": NUMBERS},
         "last": {"a": NUMBERS, "bad": bad},
         "inside": {"a": Ch(x=[bad])},
-    }[place]
+    }[position]
     path = dump(tmp_path / "p", content, protocol)
-    with pytest.raises(ValueError, match=rf"{path}: refused, .*{named}.*a test's file"):
+    with pytest.raises(UserError, match=rf"{path}: .*{named}"):
         read(path)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -130,13 +131,13 @@ def test_whatever_is_no_array_is_refused_by_name_and_not_run(
         b"(cnumpy\nload\no.",
     ],
 )
-def test_by_ways_nothing_is_reached(tmp_path, program):
+def test_read_arrays_rejects_indirect_ways_to_other_names(tmp_path, program):
     (tmp_path / "p").write_bytes(program)
-    with pytest.raises(ValueError, match=r"p: (no pickle|refused)"):
+    with pytest.raises(UserError, match=r"p: "):
         read(tmp_path / "p")
 
 
-def test_a_file_changes_nothing_for_the_next(tmp_path):
+def test_read_arrays_keeps_no_state_between_files(tmp_path):
     first = dump(tmp_path / "first", {"a": Ch(x=NUMBERS, kind="array", args=(), state=0)})
     for path in (first, dump(tmp_path / "second", {"a": Ch(x=NUMBERS)})):
         np.testing.assert_array_equal(read(path), NUMBERS)
@@ -155,34 +156,35 @@ def state_of(data, dtype="f8", shape=(2,)):
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        (state_of(b"I100000000000\n"), "'a' is not an array of numbers .*content is a int"),
-        (state_of(b"C\x08" + bytes(8), shape=(10**9, 10**9)), "'a' is not an array"),
-        (state_of(b"C\x08" + bytes(8), shape=(2**70,)), "'a' is not an array"),
-        (state_of(b"]", dtype="O8"), "'a' is not an array.*"),
-        (state_of(b"C\x10" + bytes(16), dtype="O8"), "type 'O8', which is no number"),
-        (state_of(b"C\x10" + bytes(16), dtype="f8,O"), "type 'f8,O', which is no number"),
-        (b"}Va\nr" + struct.pack("<I", 2**32 - 1) + b"VN\ns.", "object number 4294967295"),
-        (b"}Va\nNp4294967295\ns.", "object number 4294967295"),
-        (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.", "no pickle, or cut short"),
-        (b"}Va\nVtext\ns.", "it is a str"),
-        (b"}Va\n]s.", "it is a list"),
-        (b"]r\x00\x00\x00\x00.", "holds a list, not a dict"),
+        (state_of(b"I100000000000\n"), "'a'"),
+        (state_of(b"C\x08" + bytes(8), shape=(10**9, 10**9)), "'a'"),
+        (state_of(b"C\x08" + bytes(8), shape=(2**70,)), "'a'"),
+        (state_of(b"]", dtype="O8"), "'a'"),
+        (state_of(b"C\x10" + bytes(16), dtype="O8"), "'O8'"),
+        (state_of(b"C\x10" + bytes(16), dtype="f8,O"), "'f8,O'"),
+        (b"}Va\nr" + struct.pack("<I", 2**32 - 1) + b"VN\ns.", "'a'"),
+        (b"}Va\nNp4294967295\ns.", "'a'"),
+        (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.", ""),
+        (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x.", ""),
+        (b"}Va\nVtext\ns.", "str"),
+        (b"}Va\n]s.", "list"),
+        (b"]r\x00\x00\x00\x00.", "list"),
     ],
 )
-def test_what_asks_for_much_memory_or_is_malformed_is_refused(tmp_path, program, reason):
+def test_read_arrays_rejects_memory_bombs_and_malformed_arrays(tmp_path, program, reason):
     (tmp_path / "p").write_bytes(program)
     tracemalloc.start()
-    with pytest.raises(ValueError, match=f"p: .*{reason}"):
+    with pytest.raises(UserError, match=f"p: .*{reason}"):
         read(tmp_path / "p")
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 10 << 20
 
 
-def test_objects_inside_themselves_are_refused(tmp_path):
+def test_read_arrays_rejects_objects_inside_themselves(tmp_path):
     inside = Ch()
     inside.x = inside
-    with pytest.raises(ValueError, match="more than 8 objects inside each other"):
+    with pytest.raises(UserError, match="'a'"):
         read(dump(tmp_path / "p", {"a": inside}))
 
 
@@ -198,32 +200,32 @@ def test_objects_inside_themselves_are_refused(tmp_path):
         {"data": np.zeros(2)},
     ],
 )
-def test_a_sparse_matrix_whose_parts_disagree_is_refused(tmp_path, change):
+def test_read_arrays_rejects_inconsistent_sparse_matrix(tmp_path, change):
     matrix = csc_matrix(SPARSE)
     matrix.__dict__ |= change
-    with pytest.raises(ValueError, match=r"the parts of its sparse matrix .* disagree"):
+    with pytest.raises(UserError, match=r"'a'.* sparse"):
         read(dump(tmp_path / "p", {"a": matrix}))
 
 
-def test_a_cut_pickle_is_refused_wherever_it_is_cut(tmp_path):
+def test_read_arrays_rejects_file_truncated_anywhere(tmp_path):
     path = dump(tmp_path / "p", {"a": NUMBERS, "b": Ch(x=NUMBERS)})
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 7):
-        path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="p: no pickle, or cut short or damaged"):
+    content = path.read_bytes()
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match="p: "):
             read(path)
 
 
-def test_other_files_are_named(tmp_path):
+def test_read_arrays_names_other_files(tmp_path):
     path = tmp_path / "p"
-    with pytest.raises(FileNotFoundError, match="p: no such file; expected a test's file"):
+    with pytest.raises(UserError, match=r"p: .*a test's file"):
         read(path)
-    path.write_bytes(b"\xff\xd8\xff\xe0 a photo")
-    with pytest.raises(ValueError, match="p: no pickle"):
+    path.write_bytes(b"\xff\xd8\xff\xe0 an image")
+    with pytest.raises(UserError, match="p: "):
         read(path)
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(ValueError, match="256 MB, more than"):
+    with pytest.raises(UserError, match="p: 256 MB"):
         read(path)
-    with pytest.raises(ValueError, match="has no 'b', 'c'; expected a test's file"):
+    with pytest.raises(UserError, match=r"'b', 'c'.*a test's file"):
         read_arrays(dump(path, {"a": NUMBERS}), ["a", "b", "c"], "a test's file")
