@@ -206,7 +206,7 @@ def breadth_and_length_m(shape):
 
 
 def test_mean_hand_has_the_breadth_of_people():
-    # Hands of 181 to 193 mm are 78 to 88 mm broad (women's and men's means, US Army 2012).
+    # About 78 mm of 181 for women and 88 mm of 193 for men (tools/hand/README.md).
     breadth_m, length_m = breadth_and_length_m(np.zeros(10))
     assert length_m == pytest.approx(0.1896, abs=0.001)
     assert 0.43 < breadth_m / length_m < 0.47
