@@ -64,17 +64,6 @@ def open_dataset(
     return dataset_dir
 
 
-def prepare_folder(folder: Path | None, data_dir: Path, mano: Path | None = None) -> Path:
-    """Prepares a folder in FreiHAND's layout, or the official archives; the dataset's directory.
-
-    `mano`, a MANO_RIGHT.pkl, is for releases without annotation files of vertices.
-
-    Raises:
-        UserError, DiskFullError: as `prepare`.
-    """
-    return prepare(folder, data_dir, load_mano(mano) if mano else None)
-
-
 def _render_once(
     folder: Path, n_train: int, n_test: int, *, seed: int, recipe: str, hand: HandModel
 ) -> None:

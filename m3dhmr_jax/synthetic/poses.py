@@ -164,9 +164,9 @@ def thumb_rotations(
     rng: np.random.Generator, axes: Float[np.ndarray, "3 3 3"], curl: float
 ) -> list[Float[np.ndarray, "3 3"]]:
     """Rotations of the thumb's joints: the base flexes, abducts and twists together."""
-    flexion = np.clip(-25 + 63 * curl + rng.normal(0, 8), -25, 38)
-    abduction = rng.uniform(-22, 28)
-    twist = 0.35 * flexion + rng.normal(0, 4)
+    flexion = np.clip(-25 + 70 * curl + rng.normal(0, 8), -25, 45)
+    abduction = rng.uniform(-28, 28)
+    twist = -0.2 * flexion + rng.normal(0, 4)
     middle = np.clip(-8 + 58 * rng.beta(1, 1.6) * (0.4 + 0.8 * curl), -8, 50)
     last = np.clip(-12 + 77 * rng.beta(1, 1.4), -12, 65)
     flexion, abduction, twist, middle, last = np.radians([flexion, abduction, twist, middle, last])
