@@ -100,7 +100,7 @@ def versions() -> dict[str, str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table: numbers with four digits, None as an empty cell, the first column is text."""
+    """A Markdown table: numbers with four digits, None as an empty cell."""
     lines = [list(heads), *([_format(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width for width in widths]

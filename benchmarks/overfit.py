@@ -58,7 +58,7 @@ DECODER_STEPS = flags.DEFINE_integer("decoder_steps", 4000, "Steps of stage 2.")
 
 def overfit_config() -> Config:
     """configs/resnet18.py without randomness; both views of an image are then the same crop."""
-    config = resnet18.get_config()
+    config: Config = resnet18.get_config()
     config.batch_size = BATCH
     for name in config.augment:
         if name != "scale":
