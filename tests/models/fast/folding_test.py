@@ -82,9 +82,11 @@ def test_fold_preserves_predictions_at_full_width(tiny_config):
 
 
 def test_fold_supports_bfloat16(tiny_config):
+    """Folding may not cost more precision than bfloat16 itself does."""
+    exact, _, _ = predictions(as_trained(create_network(tiny_config(), load_builtin())), b=2)
     config = tiny_config(**{"model.compute_dtype": "bfloat16"})
     plain, fast, _ = predictions(as_trained(create_network(config, load_builtin())), b=2)
-    assert max_error_mm(plain, fast) < 10  # Eight bits per factor.
+    assert max_error_mm(exact, fast) < 3 * max_error_mm(exact, plain)
     assert fast.verts.dtype == jnp.float32
 
 
