@@ -35,7 +35,8 @@ def save_run(workdir, network, *steps):
         params = jax.tree.map(lambda x, step=step: x + step, network.params)
         state = init_state(params, network.stats, optax.adam(1e-3), EMA_DECAY)
         raw = jax.tree.map(lambda x: x + 100.0, params)
-        checkpoints.save(step, state._replace(step=jnp.array(step), params=raw), {}, error=step)
+        state = state._replace(step=jnp.array(step), params=raw)
+        checkpoints.save(step, state, {}, error=float(step))
     checkpoints.close()
 
 
