@@ -106,8 +106,8 @@ def test_load_mano_rejects_body_model(path, content):
     ("change", "reason"),
     [
         ({"weights": np.full((778, 16), np.nan)}, "'weights'"),
-        ({"weights": np.full((778, 16), 0.1)}, "must sum to 1"),
-        ({"f": np.full((1538, 3), 778)}, r"name vertices 778\.\.778"),
+        ({"weights": np.full((778, 16), 0.1)}, "sum to 1"),
+        ({"f": np.full((1538, 3), 778)}, r"778\.\.778"),
         ({"kintree_table": np.array([[-1, *range(15)], range(16)])}, "kintree_table"),
         ({"v_template": "text"}, "'v_template'"),
         ({"v_template": np.full((778, 3), None)}, "'v_template'"),
