@@ -15,6 +15,7 @@ from benchmarks.measure import interleaved, record, table
 from configs import resnet18
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
 from m3dhmr_jax.data.fake import fake_batch
+from m3dhmr_jax.types import Config
 
 N_IMAGES = 32
 
@@ -38,7 +39,8 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
 
 
 def main(*, rounds: int = 15) -> None:
-    config = AugmentConfig(size=128, **resnet18.get_config().augment)
+    run_config: Config = resnet18.get_config()
+    config = AugmentConfig(run_config.model.image_size, **run_config.augment)
     batch, rng = fake_batch(N_IMAGES), np.random.default_rng(1)
     augment = jax.jit(lambda batch, key, step: two_views(batch, key, step, config))
     on_device, key = jax.tree.map(jnp.asarray, batch), jax.random.key(0)

@@ -23,7 +23,7 @@ from m3dhmr_jax.inference import (
 )
 from m3dhmr_jax.metrics.freihand import batch_metrics
 from m3dhmr_jax.metrics.landmarks import landmark_errors_px, project_joints
-from m3dhmr_jax.models.network import soft_argmax
+from m3dhmr_jax.models.heads import soft_argmax
 from m3dhmr_jax.types import LandmarkPrediction, Prediction
 
 

@@ -109,8 +109,8 @@ def report(conversion: Conversion, others: dict[str, str]) -> Iterator[str]:
     if conversion.initialised:
         modules = _complete_modules(conversion.initialised, [*conversion.params, *conversion.stats])
         yield (
-            f"random: {len(conversion.initialised)} of the network's, which such files do not contain: "
-            f"{', '.join(modules)}"
+            f"random: {len(conversion.initialised)} of the network's, which such files do not "
+            f"contain: {', '.join(modules)}"
         )
 
 
