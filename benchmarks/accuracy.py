@@ -37,8 +37,8 @@ from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.synthetic import FULL, write_dataset
 from m3dhmr_jax.tasks import Task, create_task
 from m3dhmr_jax.training.optim import create_optimizer
-from m3dhmr_jax.training.step import TrainState, init_state
-from m3dhmr_jax.training.train import Schedule, create_step
+from m3dhmr_jax.training.schedule import Schedule
+from m3dhmr_jax.training.step import TrainState, create_step, init_state
 from m3dhmr_jax.types import Batch, Config
 
 MOBRECON = "configs/mobrecon.py:backbone=resnet18"

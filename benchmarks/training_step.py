@@ -23,8 +23,8 @@ from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.training.optim import create_optimizer
-from m3dhmr_jax.training.step import init_state
-from m3dhmr_jax.training.train import Schedule, create_step
+from m3dhmr_jax.training.schedule import Schedule
+from m3dhmr_jax.training.step import create_step, init_state
 from m3dhmr_jax.types import Config
 
 STEPS_PER_EPOCH = 1000  # Only the learning rate's schedule depends on it.

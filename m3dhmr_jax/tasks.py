@@ -5,7 +5,6 @@ Training and evaluation are the same for every task; what differs is here.
 
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
@@ -27,8 +26,10 @@ class Baseline(NamedTuple):
     """What the network is compared with."""
 
     name: str
-    # From a prepared dataset to a function from a batch to per-example errors.
-    make_error_fn: Callable[[Path], Callable[[Batch], Any]]
+    # Features of the training set that it is computed from.
+    labels: tuple[str, ...]
+    # From these labels to a function from a batch to per-example errors.
+    make_error_fn: Callable[..., Callable[[Batch], Any]]
 
 
 class Task(NamedTuple):
@@ -82,7 +83,9 @@ def _mesh(config: Config, hand: HandModel, abstract: bool) -> Task:
         scores=scores,
         reported_metrics=REPORTED_METRICS,
         best_metric="pa_mpvpe_mm",
-        baseline=Baseline("mean_hand", functools.partial(mean_hand_error_fn, hand=hand)),
+        baseline=Baseline(
+            "mean_hand", ("verts",), functools.partial(mean_hand_error_fn, hand=hand)
+        ),
         predicts_meshes=True,
     )
 
@@ -99,6 +102,6 @@ def _landmarks(config: Config, abstract: bool) -> Task:
         scores=landmark_scores,
         reported_metrics=REPORTED_LANDMARK_METRICS,
         best_metric="landmark_error_px",
-        baseline=Baseline("mean_landmarks", mean_landmark_error_fn),
+        baseline=Baseline("mean_landmarks", ("xyz", "K"), mean_landmark_error_fn),
         predicts_meshes=False,
     )

@@ -18,6 +18,8 @@ CONFIG_READERS = {
     "m3dhmr_jax/builders.py",
     "m3dhmr_jax/tasks.py",
     "m3dhmr_jax/training/optim.py",
+    "m3dhmr_jax/training/schedule.py",
+    "m3dhmr_jax/training/step.py",
     "m3dhmr_jax/training/train.py",
     "m3dhmr_jax/evaluate/run.py",
     "m3dhmr_jax/evaluate/reporting.py",

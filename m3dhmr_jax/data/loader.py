@@ -55,6 +55,18 @@ def size(dataset_dir: Path, split: str) -> int:
     return len(open_split(dataset_dir, split))
 
 
+def sample_labels(dataset_dir: Path, names: Sequence[str], most: int) -> list[np.ndarray]:
+    """Labels of at most `most` training examples, evenly spaced; one array for each name.
+
+    Raises:
+        UserError: as `open_split`.
+    """
+    source = open_split(dataset_dir, "train")
+    rows = np.linspace(0, len(source) - 1, min(len(source), most)).astype(int)
+    records = [source[int(row)] for row in rows]
+    return [np.stack([record[name] for record in records]) for name in names]
+
+
 class TrainBatches(Iterator[Batch]):
     """An endless stream of batches; restarts its worker processes if one dies.
 

@@ -6,39 +6,31 @@ Axes: b batch, n landmarks, v vertices.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.data import loader
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
 from m3dhmr_jax.metrics.landmarks import landmark_errors_px, project_joints
 from m3dhmr_jax.types import ROOT, Batch
 
-N_HANDS = 10_000  # More do not move the mean mesh by a hundredth of a millimetre.
 PROCRUSTES_ROUNDS = 100  # A dozen are enough for hands.
 
 
-def mean_hand_error_fn(data: Path, hand: HandModel) -> Callable[[Batch], SampleMetrics]:
-    """Errors of the training set's mean hand."""
-    (verts_m,) = training_labels(data, "verts")
+def mean_hand_error_fn(
+    verts_m: Float[np.ndarray, "b v 3"], hand: HandModel
+) -> Callable[[Batch], SampleMetrics]:
+    """Errors of the mean of these hands, those of a training set."""
     return constant_error_fn(mean_hand(verts_m, hand), hand)
 
 
-def mean_landmark_error_fn(data: Path) -> Callable[[Batch], Float[Array, "b n"]]:
-    """Errors of the training landmarks' mean positions in the image."""
-    mean_px = np.mean(project_joints(*training_labels(data, "xyz", "K")), axis=0)
+def mean_landmark_error_fn(
+    joints_m: Float[np.ndarray, "b n 3"], intrinsics: Float[np.ndarray, "b 3 3"]
+) -> Callable[[Batch], Float[Array, "b n"]]:
+    """Errors of the mean positions in the image of these landmarks, those of a training set."""
+    mean_px = np.mean(project_joints(joints_m, intrinsics), axis=0)
     return lambda batch: landmark_errors_px(np.stack([mean_px] * len(batch.image)), batch)
-
-
-def training_labels(data: Path, *names: str) -> list[np.ndarray]:
-    """Labels of at most N_HANDS hands of the training set, evenly spaced."""
-    source = loader.open_split(data, "train")
-    rows = np.linspace(0, len(source) - 1, min(len(source), N_HANDS)).astype(int)
-    records = [source[int(row)] for row in rows]
-    return [np.stack([record[name] for record in records]) for name in names]
 
 
 def constant_error_fn(

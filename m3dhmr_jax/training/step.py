@@ -17,8 +17,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from m3dhmr_jax import losses
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.runtime import sharding
+from m3dhmr_jax.tasks import Task
 from m3dhmr_jax.training import optim
-from m3dhmr_jax.types import Batch, View
+from m3dhmr_jax.training.schedule import Schedule
+from m3dhmr_jax.types import Batch, Config, View
 
 Terms = dict[str, Float[Array, ""]]
 TrainStep = Callable[["TrainState", Batch, Key[Array, ""]], tuple["TrainState", Terms]]
@@ -190,3 +193,28 @@ def skipping_nonfinite(train_step: TrainStep) -> TrainStep:
         return kept._replace(step=following.step), terms | {"skipped": 1.0 - finite}
 
     return step
+
+
+def create_step(
+    config: Config,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    mesh: jax.sharding.Mesh,
+) -> Callable[..., tuple[TrainState, Terms]]:
+    """The jitted step; its first argument is donated."""
+    start_step = {
+        name: round(epoch * schedule.steps_per_epoch) for name, epoch in task.start_epoch.items()
+    }
+    step = make_train_step(
+        task.network.graphdef,
+        task.loss_terms_fn,
+        optimizer,
+        Objective(dict(config.loss.weights), start_step),
+        AugmentConfig(size=task.network.image_size, **config.augment),
+        config.optim.ema_decay,
+        config.optim.accumulate_steps,
+    )
+    if config.optim.skip_nonfinite:
+        step = skipping_nonfinite(step)
+    return sharding.jit_step(step, mesh)

@@ -1,7 +1,6 @@
 """A training run, from its start or from its newest checkpoint."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from m3dhmr_jax.checkpoints.manager import Checkpoints
 from m3dhmr_jax.checkpoints.restore import initialize_from, open_checkpoints
 from m3dhmr_jax.checkpoints.run_config import save_config
 from m3dhmr_jax.data import loader
-from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.datasets import open_dataset
-from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.evaluate.run import test_set_batches
 from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.models.functional import Network
@@ -27,14 +24,8 @@ from m3dhmr_jax.runtime.preemption import Preempted, PreemptionGuard
 from m3dhmr_jax.tasks import Task, create_task
 from m3dhmr_jax.training.logger import TrainLogger
 from m3dhmr_jax.training.optim import create_optimizer
-from m3dhmr_jax.training.step import (
-    Objective,
-    Terms,
-    TrainState,
-    init_state,
-    make_train_step,
-    skipping_nonfinite,
-)
+from m3dhmr_jax.training.schedule import Schedule
+from m3dhmr_jax.training.step import TrainState, create_step, init_state
 from m3dhmr_jax.types import Batch, Config
 
 
@@ -106,41 +97,6 @@ def train(config: Config, workdir: Path) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """When to save, evaluate and stop, in steps."""
-
-    steps: int
-    steps_per_epoch: int
-    save_every: int
-    evaluate_every: int
-
-    @classmethod
-    def of(cls, config: Config, n_examples: int) -> "Schedule":
-        """Raises UserError if there is less than one batch, or an interval is not positive."""
-        steps_per_epoch = n_examples // config.batch_size
-        if not steps_per_epoch:
-            raise UserError(
-                f"batch_size={config.batch_size} is larger than the training set of {n_examples}"
-            )
-        intervals = {
-            "epochs": config.epochs,
-            "checkpoint_every_epochs": config.checkpoint_every_epochs,
-            "eval.every_epochs": config.eval.every_epochs,
-        }
-        for name, epochs in intervals.items():
-            if not epochs > 0:
-                raise UserError(f"{name}={epochs} must be positive: it is a number of epochs")
-        steps, *every = (max(round(e * steps_per_epoch), 1) for e in intervals.values())
-        return cls(steps, steps_per_epoch, *every)
-
-    def saves(self, step: int) -> bool:
-        return step == self.steps or step % self.save_every == 0
-
-    def evaluates(self, step: int) -> bool:
-        return step == self.steps or step % self.evaluate_every == 0
-
-
 def create_state(
     config: Config,
     network: Network,
@@ -164,31 +120,6 @@ def create_state(
     step, state, _ = found
     print(f"Resuming from step {step} of {checkpoints.directory}")
     return state
-
-
-def create_step(
-    config: Config,
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    schedule: Schedule,
-    mesh: jax.sharding.Mesh,
-) -> Callable[..., tuple[TrainState, Terms]]:
-    """The jitted step; its first argument is donated."""
-    start_step = {
-        name: round(epoch * schedule.steps_per_epoch) for name, epoch in task.start_epoch.items()
-    }
-    step = make_train_step(
-        task.network.graphdef,
-        task.loss_terms_fn,
-        optimizer,
-        Objective(dict(config.loss.weights), start_step),
-        AugmentConfig(size=task.network.image_size, **config.augment),
-        config.optim.ema_decay,
-        config.optim.accumulate_steps,
-    )
-    if config.optim.skip_nonfinite:
-        step = skipping_nonfinite(step)
-    return sharding.jit_step(step, mesh)
 
 
 def create_evaluator(

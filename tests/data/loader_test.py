@@ -170,3 +170,11 @@ def test_size_rejects_missing_and_corrupted_dataset(dataset_dir, tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=str(copy)):
         loader.size(copy, "train")
+
+
+def test_sample_labels_are_evenly_spaced(monkeypatch, tmp_path):
+    hands = [{"verts": np.full((778, 3), i), "K": np.full((3, 3), -i)} for i in range(100)]
+    monkeypatch.setattr(loader, "open_split", lambda data, split: hands)
+    verts, intrinsics = loader.sample_labels(tmp_path, ("verts", "K"), 5)
+    np.testing.assert_array_equal(verts[:, 0, 0], [0, 24, 49, 74, 99])
+    np.testing.assert_array_equal(intrinsics[:, 0, 0], [0, -24, -49, -74, -99])

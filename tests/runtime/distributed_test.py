@@ -32,7 +32,8 @@ from m3dhmr_jax.data import loader
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.training.step import init_state
-from m3dhmr_jax.training.train import Schedule, create_step
+from m3dhmr_jax.training.schedule import Schedule
+from m3dhmr_jax.training.step import create_step
 from tests.conftest import TINY
 from configs import quickstart
 

@@ -7,7 +7,8 @@ import pytest
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.training import train as train_module
-from m3dhmr_jax.training.train import Schedule, train
+from m3dhmr_jax.training.schedule import Schedule
+from m3dhmr_jax.training.train import train
 from tests.toy import N_EXAMPLES, use_toy
 
 
