@@ -74,6 +74,7 @@ def test_latency_ratios_are_those_of_its_medians(line_of):
         assert line["ratios"][name] == pytest.approx(ratio, rel=0.01)
 
 
+@pytest.mark.long
 def test_parts_walk_equals_the_network(tiny_network):
     network = tiny_network
     model = nnx.merge(network.eval_graphdef, network.params, network.stats)
@@ -102,6 +103,7 @@ def test_parts_walk_uses_each_parameter_once(tiny_network):
     assert sorted(seen) == sorted(leaf.shape for leaf in jax.tree.leaves(network.params))
 
 
+@pytest.mark.long
 def test_parts_times_every_part(line_of):
     line = line_of(parts.main, "tiny", rounds=1)
     named = ["stem", "stack1", "merge", "stack2", "landmarks", "sample_and_lift", "head", "network"]
@@ -111,6 +113,7 @@ def test_parts_times_every_part(line_of):
     assert line["parts_together_ms"] > 0
 
 
+@pytest.mark.long
 def test_throughput_is_the_inverse_of_the_time(line_of):
     line = line_of(throughput.main, "tiny", batches=(1, 3), rounds=1)
     assert line["config"] == "tiny"
@@ -121,6 +124,7 @@ def test_throughput_is_the_inverse_of_the_time(line_of):
         )
 
 
+@pytest.mark.long
 def test_evaluation_sums_its_parts(line_of):
     line = line_of(evaluation.main, "tiny", n=6)
     assert (line["samples"], line["batch"]) == (6, 4)
@@ -128,6 +132,7 @@ def test_evaluation_sums_its_parts(line_of):
     assert line["seconds"] == pytest.approx(sum(times_ms) / 1000, abs=1e-3)
 
 
+@pytest.mark.long
 def test_startup_program_reaches_all_stages(
     tiny_config, tiny_network, monkeypatch, capsys, tmp_path
 ):
@@ -173,12 +178,14 @@ def test_startup_compares_caches(line_of, monkeypatch):
     assert empty == full != caches[4]  # Each round starts with an empty one.
 
 
+@pytest.mark.long
 def test_augmentation_times_both(line_of, monkeypatch):
     monkeypatch.setattr(augmentation, "N_IMAGES", 2)
     line = line_of(augmentation.main, rounds=1)
     assert min(line["jitted_ms"], line["opencv_ms"]) > 0
 
 
+@pytest.mark.long
 def test_root_recovery_solves_both(line_of, monkeypatch):
     monkeypatch.setattr(root_recovery, "N_PROBLEMS", 4)
     monkeypatch.setattr(root_recovery, "BATCH", 8)

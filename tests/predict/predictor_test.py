@@ -326,6 +326,7 @@ def test_masks_improve_the_position_of_noisy_landmarks(oracle, hand_m, image, si
     assert np.linalg.norm(with_mask) < 0.7 * np.linalg.norm(without)
 
 
+@pytest.mark.long
 def test_masks_give_boxes(predictor, image):
     masks = np.zeros((2, 480, 640), bool)
     masks[0, 100:200, 50:120] = True
