@@ -25,7 +25,7 @@ from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 
-MAX_NAMES_SHOWN = 4  # Of each kind in the report; the others are counted.
+MAX_NAMES_SHOWN = 4  # Per kind in the report; the others are counted.
 
 
 def convert_file(

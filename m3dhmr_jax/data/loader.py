@@ -25,7 +25,7 @@ from m3dhmr_jax.runtime import workers as worker_processes
 from m3dhmr_jax.types import Batch
 
 PREFETCHED_BATCHES = 4
-MAX_RESTARTS = 3  # Of worker processes that die before they deliver one batch.
+MAX_RESTARTS = 3  # In a row, without a batch in between.
 
 
 @functools.cache

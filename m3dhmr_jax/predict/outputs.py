@@ -107,7 +107,7 @@ class ResultWriter:
 
     Args:
         out: the folder; created if missing.
-        mesh_kinds: of MESH_KINDS; None: .obj for images, and none for videos.
+        mesh_kinds: any of MESH_KINDS; None: .obj for images, nothing for videos.
 
     Raises:
         UserError: if the folder cannot be created.

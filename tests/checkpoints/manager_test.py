@@ -225,10 +225,10 @@ def test_restore_skips_corrupted(open_checkpoints, tmp_path, caplog, kind):
         step, state, _ = open_checkpoints().restore(state_at(0))
     assert step == 1
     assert_same_bits(state, state_at(1))
-    said = [each.getMessage() for each in caplog.records if each.name == "absl"]
-    assert len(said) == 2, said
-    assert said[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is corrupted (")
-    assert said[1] == "Resuming from step 1; 2 steps are lost"
+    messages = [each.getMessage() for each in caplog.records if each.name == "absl"]
+    assert len(messages) == 2, messages
+    assert messages[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is corrupted (")
+    assert messages[1] == "Resuming from step 1; 2 steps are lost"
     assert open_checkpoints().restore_anything()[0] == 1
 
 

@@ -1,4 +1,4 @@
-"""The shipped hand is what tools/hand/adjust.py makes of the file first published."""
+"""The shipped hand is what tools/hand/adjust.py creates from the file first published."""
 
 import importlib.resources
 import importlib.util
@@ -61,7 +61,7 @@ def test_recipe_reproduces_the_shipped_file(adjust, shipped, first, tmp_path):
             np.testing.assert_array_equal(made[name], array, err_msg=name)
 
 
-def test_another_file_is_refused(adjust, tmp_path, capsys):
+def test_adjust_rejects_another_file(adjust, tmp_path, capsys):
     other = tmp_path / "other.npz"
     np.savez(other, J=np.zeros((16, 3)))
     assert adjust.main([str(other), str(tmp_path / "out.npz")]) == 2
