@@ -494,7 +494,7 @@ def _make_top_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 2 for a user's mistake or skipped inputs, 1 for a failed run, else 0."""
+    """Runs a command; returns 0, 2 for a user's mistake or skipped inputs, 1 for a failed run."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         _make_top_parser().print_help(sys.stderr)

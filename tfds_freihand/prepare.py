@@ -54,5 +54,5 @@ def _check_content(builder: Builder, folder: Path) -> None:
     if found != recorded:
         raise UserError(
             f"{builder.data_dir} was prepared from other content (fingerprint {recorded[:12]}) "
-            f"than {folder} has now ({found[:12]}): delete the former or choose another data directory"
+            f"than {folder} has now ({found[:12]}): delete the former or choose another folder"
         )

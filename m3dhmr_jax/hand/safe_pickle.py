@@ -1,8 +1,8 @@
 """A restricted unpickler: plain data and inert records, nothing that a file names is ever called.
 
 A pickle is a program for a stack machine that can import and call anything. Here it may only name
-what is on an allow-list, and each name stands for one of our constructors. No real class is imported
-or instantiated, and no state is set on anything but a `Record`.
+what is on an allow-list, and each name stands for one of our constructors. No real class is
+imported or instantiated, and no state is set on anything but a `Record`.
 """
 
 import dataclasses
