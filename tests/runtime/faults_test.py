@@ -1,12 +1,12 @@
 """Runs of main.py with real faults: what is kept, what is logged, and the resulting bits."""
 
-import json
 import os
 import signal
 
 import pytest
 
 from tests.faults import ignores_sigterm, small_disk, wait_for_end, wait_until, workers_of
+from tests.workdirs import meta, steps_in
 
 pytestmark = pytest.mark.long
 
@@ -14,19 +14,10 @@ STEPS, SAVED_EVERY = 24, 6
 SLOW = "--config.eval.every_epochs=0.34"  # Evaluates after each step: no race with the test.
 
 
-def steps_in(workdir):
-    return sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
-
-
 def space_of(folder):
     """Disk space in use, in complete pages."""
     files = (p for p in folder.rglob("*") if p.is_file())
     return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
-
-
-def digest_of(workdir):
-    meta = workdir / "checkpoints" / str(STEPS) / "meta" / "metadata"
-    return json.loads(meta.read_text())["sha256"]
 
 
 @pytest.fixture
@@ -54,7 +45,7 @@ def test_run_survives_killed_worker_and_sigterm(run_main, trained, workdir):
     assert "Traceback" not in output
     result = run_main(workdir, "--mode=train")
     assert f"Resuming from step {step}" in result.stdout
-    assert digest_of(workdir) == digest_of(trained[0])
+    assert meta(workdir, STEPS)["sha256"] == meta(trained[0], STEPS)["sha256"]
 
 
 def test_sigterm_while_rendering_ends_all_processes(run_main, tmp_path, workdir):
@@ -98,4 +89,4 @@ def test_run_resumes_after_full_disk(run_main, trained, workdir):
         result = run_main(workdir, "--mode=train")
         assert result.returncode == 0, result.stderr
         assert f"Resuming from step {newest}" in result.stdout
-        assert digest_of(workdir) == digest_of(trained[0])
+        assert meta(workdir, STEPS)["sha256"] == meta(trained[0], STEPS)["sha256"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.faults import is_stopped, wait_until
+from tests.workdirs import meta, steps_in
 
 pytestmark = pytest.mark.long
 
@@ -29,14 +30,6 @@ def step(self, step, terms):
 TrainLogger.step = step
 runpy.run_path("main.py", run_name="__main__")
 """
-
-
-def meta(workdir, step):
-    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
-
-
-def steps_in(workdir):
-    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
 
 
 def failed(result, code, *words):

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import jax
@@ -9,6 +8,7 @@ from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.training import train as train_module
 from m3dhmr_jax.training.train import Schedule, train
 from tests.toy import N_EXAMPLES, use_toy
+from tests.workdirs import meta
 
 
 @pytest.fixture
@@ -22,10 +22,6 @@ def run(monkeypatch, tiny_config):
         train(tiny_config(epochs=epochs, **fields), workdir)
 
     return run
-
-
-def meta(workdir, step):
-    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
 
 
 @pytest.fixture
