@@ -84,7 +84,7 @@ class TrainBatches(Iterator[Batch]):
         raise ChildProcessError(
             f"data.loader: no batch for step {self._step + 1} after {MAX_RESTARTS} restarts. If "
             "the system kills workers for memory, set fewer data.loader.workers; the same command "
-            "resumes from the last checkpoint"
+            "resumes from the newest checkpoint"
         )
 
     def __next__(self) -> Batch:

@@ -39,7 +39,7 @@ class Tracker:
         return self._boxes_px, self._sides
 
     def update(self, hands: PredictedHands, width: int, height: int) -> None:
-        """Moves the boxes to the hands that were found in those of `boxes_for`."""
+        """Moves the boxes to the hands that were found in the boxes from `boxes_for`."""
         if not self._track or not hands.handedness:
             return
         boxes_px = np.stack([box_of_mesh(verts_m, hands.intrinsics) for verts_m in hands.verts_m])

@@ -43,8 +43,8 @@ def test_evaluate_writes_a_report(trained, scored):
     assert "Trained on <strong>12 synthetic images</strong>" in page
     assert "tested on <strong>6 synthetic images</strong>" in page
     for row in ("model", "mean_hand"):
-        assert f"<td>{scores[row]['pa_mpjpe_mm']:.1f}</td>" in page
-    assert f"<td>{1000 * scores['model_with_perturbed_focal']['xyz_mean3d']:.1f}</td>" in page
+        assert f"<td>{scores[row]['pa_mpjpe_mm']:.2f}</td>" in page
+    assert f"<td>{1000 * scores['model_with_perturbed_focal']['xyz_mean3d']:.2f}</td>" in page
     assert page.count("data:image/jpeg;base64,") == 6  # All six hands.
     assert "<th>data.source.recipe</th><td>quickstart</td>" in page
 
