@@ -493,34 +493,20 @@ def _make_top_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, 2 for a user's mistake or skipped inputs, 1 for a failed run."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command; exit codes as in `m3dhmr_jax.runtime.command_line`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         _make_top_parser().print_help(sys.stderr)
-        return 2
+        sys.exit(2)
     name = _make_top_parser().parse_args(arguments[:1]).command
     # Positional arguments may stand between options, which subparsers of argparse do not support.
     options = make_parser(name).parse_intermixed_args(arguments[1:])
-    try:
+    from m3dhmr_jax.runtime.command_line import one_line_errors
+
+    with one_line_errors():
         COMMANDS[name].run(options)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not _is_explained(error):
-            raise
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _is_explained(error: OSError) -> bool:
-    """Whether the message names what failed: a file, a full disk's folder, or a process."""
-    from m3dhmr_jax.runtime.files import DiskFullError
-
-    return error.filename is not None or isinstance(error, DiskFullError | ChildProcessError)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,7 +16,7 @@ from m3dhmr_jax.predict import outputs
 from m3dhmr_jax.predict.predictor import SIDES, HandMeshPredictor
 from m3dhmr_jax.runtime.files import DiskFullError
 from m3dhmr_jax.synthetic import RECIPES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, exit_code
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -37,7 +37,7 @@ def test_examples_are_accepted(name):
 
 
 def test_top_help_lists_all_commands(capsys):
-    assert cli.main([]) == 2
+    assert exit_code(cli.main, []) == 2
     assert set(cli.COMMANDS) <= set(capsys.readouterr().err.split())
 
 
@@ -65,7 +65,7 @@ def failing(monkeypatch):
 
         command = cli.Command("fails", ("m3dhmr fail",), lambda _: None, fail)
         monkeypatch.setitem(cli.COMMANDS, "fail", command)
-        return cli.main(["fail"])
+        return exit_code(cli.main, ["fail"])
 
     return run
 
@@ -108,7 +108,9 @@ def predict(tiny_network, monkeypatch, tmp_path):
     predictor = HandMeshPredictor(net, load_builtin(), net.params, net.stats)
     monkeypatch.setattr(HandMeshPredictor, "from_checkpoint", lambda _: predictor)
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: cli.main(["predict", "--checkpoint=run", *map(str, arguments)])
+    return lambda *arguments: exit_code(
+        cli.main, ["predict", "--checkpoint=run", *map(str, arguments)]
+    )
 
 
 def test_predict_applies_its_options(predict, image, tmp_path):
@@ -167,24 +169,30 @@ def test_score_prints_a_table_and_writes_on_request(tmp_path, capsys):
         (tmp_path / f"evaluation_{name}.json").write_text(json.dumps(part))
     (tmp_path / "pred.json").write_text(json.dumps(parts))
     arguments = ["score", "--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path)]
-    assert cli.main(arguments) == 0
+    assert exit_code(cli.main, arguments) == 0
     assert "pred" in capsys.readouterr().out
-    assert cli.main([*arguments, "--out", str(tmp_path / "scores.json")]) == 0
+    assert exit_code(cli.main, [*arguments, "--out", str(tmp_path / "scores.json")]) == 0
     assert (tmp_path / "scores.txt").is_file()
-    assert cli.main([*arguments, "--out", str(tmp_path / "scores.csv")]) == 2
+    assert exit_code(cli.main, [*arguments, "--out", str(tmp_path / "scores.csv")]) == 2
     assert "scores.csv" in capsys.readouterr().err
-    assert cli.main(["score", "--pred", str(tmp_path / "none.json"), "--gt", str(tmp_path)]) == 2
+    assert (
+        exit_code(cli.main, ["score", "--pred", str(tmp_path / "none.json"), "--gt", str(tmp_path)])
+        == 2
+    )
     assert "none.json" in capsys.readouterr().err
 
 
 def test_synthesize_rejects_bad_numbers(tmp_path, capsys):
     arguments = ["synthesize", "--out", str(tmp_path / "set"), "--train=-4"]
-    assert cli.main(arguments) == 2
+    assert exit_code(cli.main, arguments) == 2
     assert "-4" in capsys.readouterr().err
 
 
 def test_prepare_names_a_missing_folder(tmp_path, capsys):
-    assert cli.main(["prepare", str(tmp_path / "none"), "--out", str(tmp_path / "tfds")]) == 2
+    assert (
+        exit_code(cli.main, ["prepare", str(tmp_path / "none"), "--out", str(tmp_path / "tfds")])
+        == 2
+    )
     assert "none" in capsys.readouterr().err
 
 

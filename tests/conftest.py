@@ -30,6 +30,15 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def exit_code(command, *args):
+    """The exit code of a command: 0 if it returns."""
+    try:
+        command(*args)
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder of published implementations' outputs; tests that need it skip without it."""

@@ -9,6 +9,7 @@ from m3dhmr_jax.convert.run import abstract_network
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import build_hierarchy
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
+from tests.conftest import exit_code
 from tests.convert.pytorch_files import BLOCKS, mobrecon, torchvision_resnet
 from tests.convert.torch_writer import Call, Name, save_legacy, save_zip
 
@@ -38,7 +39,7 @@ def write_hierarchy(path, hierarchy, coarsest):
 
 
 def convert(*arguments):
-    return cli.main(["convert", *map(str, arguments)])
+    return exit_code(cli.main, ["convert", *map(str, arguments)])
 
 
 def error_of(capsys, *arguments):

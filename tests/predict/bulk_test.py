@@ -18,6 +18,7 @@ from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions
 from m3dhmr_jax.predict.shards import HAND_COLUMNS, Job, ShardWriter, shard_name
 from m3dhmr_jax.predict.storage import find_images, open_location
+from tests.conftest import exit_code
 
 pytestmark = pytest.mark.long
 
@@ -184,7 +185,7 @@ def test_bulk_applies_boxes_and_camera(trained, predictor, images, tmp_path, in_
     boxes.write_text(rows)
     options = ["--boxes", str(boxes), "--fov", "40", "--out", str(tmp_path / "out")]
     options += ["--checkpoint", str(trained[0]), f"{images}/*.png"]
-    assert cli.main(["bulk", *options]) == 0
+    assert exit_code(cli.main, ["bulk", *options]) == 0
     rows = {(Path(row["image"]).name, row["hand"]): row for row in rows_of(tmp_path / "out")}
     assert set(rows) == {("0.png", 0), ("0.png", 1)} | {(f"{i}.png", None) for i in range(1, 10)}
     k = np.reshape(rows["1.png", None]["K"], (3, 3))
@@ -216,7 +217,7 @@ def test_bulk_reports_a_user_s_mistake_in_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     given = ["--checkpoint", str(trained[0]), "--out=out", *options]
-    assert cli.main(["bulk", *given]) == 2
+    assert exit_code(cli.main, ["bulk", *given]) == 2
     error = capsys.readouterr().err
     assert value in error
     assert error.startswith("Error: ")
@@ -226,5 +227,5 @@ def test_bulk_reports_a_user_s_mistake_in_one_line(
 def test_bulk_without_ray_names_the_extra(trained, images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bulk.importlib.util, "find_spec", lambda _: None)
     given = ["--checkpoint", str(trained[0]), str(images), "--out", str(tmp_path)]
-    assert cli.main(["bulk", *given]) == 2
+    assert exit_code(cli.main, ["bulk", *given]) == 2
     assert "m3dhmr_jax[ray]" in capsys.readouterr().err
