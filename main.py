@@ -12,11 +12,11 @@ from m3dhmr_jax.runtime.files import explain_disk_full
 from m3dhmr_jax.training.train import train
 
 MODES = ("train_and_evaluate", "train", "evaluate")
-CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
+CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config's name>.")
 MODE = flags.DEFINE_enum("mode", MODES[0], MODES, "What to do.")
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "Several processes: host:port of the first; default: from SLURM etc."
+    "coordinator", None, "host:port of process 0, if there are several; default: from SLURM etc."
 )
 PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes.")
 PROCESS = flags.DEFINE_integer("process", None, "The index of this process, from 0 on.")

@@ -1,7 +1,7 @@
 """Runs the benchmarks, each script in a process of its own, one after the other.
 
     python -m benchmarks cpu    # As `make bench`.
-    python -m benchmarks gpu    # All but the last need JAX, Flax, Optax and Orbax alone.
+    python -m benchmarks gpu    # All but the last only need JAX, Flax, Optax and Orbax.
 
 Each prints its table and appends its line to benchmarks/results.jsonl. If one fails, the others
 still run, and the exit code is 1.

@@ -82,17 +82,17 @@ def measured(config: Config, data: Path, steps: int, rounds: int) -> dict[str, l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="configs/resnet18.py", help="As of main.py.")
+    parser.add_argument("--config", default="configs/resnet18.py", help="config, as for main.py")
     parser.add_argument(
-        "--data", default=None, help="A prepared set, a folder of dataset_info.json."
+        "--data", default=None, help="prepared dataset: the folder of its dataset_info.json"
     )
     parser.add_argument(
         "--images", type=int, default=2000, help="images to render if there is no --data"
     )
-    parser.add_argument("--renderers", type=int, default=2, help="Processes that render.")
-    parser.add_argument("--batch_size", type=int, default=32, help="Examples per step.")
+    parser.add_argument("--renderers", type=int, default=2, help="processes that render")
+    parser.add_argument("--batch_size", type=int, default=32, help="examples per step")
     parser.add_argument(
-        "--steps", type=int, default=20, help="Steps per round, after a fifth of them as warm-up."
+        "--steps", type=int, default=20, help="steps per round, after a fifth of them as warm-up"
     )
     parser.add_argument("--rounds", type=int, default=3, help="Rounds.")
     parser.add_argument("--threads", type=int, default=2, help="config.data.loader.threads.")

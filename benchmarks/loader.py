@@ -1,4 +1,4 @@
-"""Images per second that the loader hands over, by threads and worker processes.
+"""Images per second that the loader delivers, by threads and worker processes.
 
     python -m benchmarks.loader
 

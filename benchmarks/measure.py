@@ -1,4 +1,4 @@
-"""What all benchmarks share: fair timing, and results that say where they come from.
+"""What all benchmarks share: fair timing, and results that record their origin.
 
 A script times callables in turn (`interleaved`), prints one `table` and calls `record`, which
 appends one line of JSON to benchmarks/results.jsonl, or to the file that BENCHMARK_RESULTS names:
@@ -85,11 +85,11 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """Its name and its vector extensions."""
+    """The CPU's name and its vector extensions."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
     parts = [line.partition(":") for line in lines]
     facts = {name.strip(): value.strip() for name, _, value in parts}
-    flags = facts.get("flags", facts.get("Features", "")).split()  # Of x86, of ARM.
+    flags = facts.get("flags", facts.get("Features", "")).split()  # x86, ARM.
     wide = [name for flag, name in VECTOR_EXTENSIONS.items() if flag in flags]
     return ", ".join([facts.get("model name", platform.machine()), *wide])
 

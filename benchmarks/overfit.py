@@ -51,9 +51,9 @@ BATCH = 8  # Images per step, in both stages: the number of steps counts more th
 WHOLE_LR, DECODER_LR = 2e-3, 3e-3  # Above the config's, which is for 38 epochs.
 WHOLE_WARMUP, DECODER_WARMUP = 50, 20
 SCORE_EVERY = 100
-WORKDIR = flags.DEFINE_string("workdir", "runs/overfit", "For the learned weights.")
-WHOLE_STEPS = flags.DEFINE_integer("whole_steps", 200, "Steps of stage 1.")
-DECODER_STEPS = flags.DEFINE_integer("decoder_steps", 4000, "Steps of stage 2.")
+WORKDIR = flags.DEFINE_string("workdir", "runs/overfit", "folder for the learned weights")
+WHOLE_STEPS = flags.DEFINE_integer("whole_steps", 200, "steps of stage 1")
+DECODER_STEPS = flags.DEFINE_integer("decoder_steps", 4000, "steps of stage 2")
 
 
 def overfit_config() -> Config:

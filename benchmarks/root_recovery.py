@@ -1,6 +1,7 @@
 """Root recovery: `recover_roots`, batched, against SciPy's SLSQP hand by hand.
 
-Run: python -m benchmarks.root_recovery [problems.npz]
+    python -m benchmarks.root_recovery [problems.npz]
+
 Prints the error of the translation and the solves per second of both on the same problems, and
 their ratio; above 1 `recover_roots` is faster. SLSQP with removal of outliers is what published
 implementations use. Then the errors with and without silhouettes, for landmarks that share an

@@ -1,4 +1,4 @@
-"""The systems of the paper's tables 1 to 4 that belong to this family: sizes beside scores.
+"""The systems of the paper's tables 1 to 4 that belong to this family: sizes next to scores.
 
     python -m benchmarks.systems
 

@@ -46,7 +46,7 @@ def peak_tflops(device_kind: str, compute_dtype: str) -> float | None:
 
 
 def measured(config: Config, rounds: int, steps: int) -> tuple[list[float], float | None]:
-    """Milliseconds of a step in each round; MB that the program needs, if the compiler says so."""
+    """Milliseconds of a step in each round; MB that the program needs, if the compiler knows."""
     hand = load_hand(config)
     task = create_task(config, hand)
     mesh = sharding.device_mesh()

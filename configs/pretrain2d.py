@@ -3,7 +3,7 @@
     python main.py --config=configs/pretrain2d.py:network=resnet18 --workdir=runs/pretrain2d
     python main.py --config=configs/resnet18.py --config.init_from=runs/pretrain2d
 
-network=resnet18|resnet34|quickstart is the network to pre-train. The paper does not say how long
+network=resnet18|resnet34|quickstart is the network to pre-train. The paper does not state how long
 and with which weights; both are chosen here.
 """
 

@@ -6,7 +6,7 @@ from m3dhmr_jax.errors import UserError
 
 
 def choose(text: str, allowed: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """A value for each name in `allowed`: from `text`, or else its first.
+    """A value for each name in `allowed`: from `text`; default: its first.
 
     Raises:
         UserError: if `text` is not a list of name=value, or has a name or a value that is not in

@@ -49,7 +49,7 @@ def create_network(config: Config, hand: HandModel, *, abstract: bool = False) -
 
 
 def create_pretraining(config: Config, *, abstract: bool = False) -> Network:
-    """The part of that network which is pre-trained in 2D, under heads of its own.
+    """The part of that network that is pre-trained in 2D, with its own heads.
 
     `abstract` as in `create_network`.
 
@@ -72,13 +72,13 @@ def _model_config(config: Config) -> tuple[str, ModelConfig]:
 
 def _compatibility(config: Config, model_config: ModelConfig) -> dict[str, Any]:
     fields = dataclasses.asdict(model_config)
-    del fields["remat"]  # Changes no number: a run may resume with or without it.
+    del fields["remat"]  # Does not affect results: a run may resume with or without it.
     ema = config.optim.ema_decay > 0
     return {"task": config.task, "model": fields, "optim.ema_decay > 0": ema}
 
 
 def create_hierarchy(path: str, hand: HandModel, model: ModelConfig) -> MeshHierarchy:
-    """The hierarchy in the file `path`; default: built from the hand. Regions are the hand's.
+    """The hierarchy in the file `path`; default: built from the hand. Regions are those of `hand`.
 
     Raises:
         UserError: if the file is missing or not a hierarchy, or does not fit the hand or the
@@ -91,7 +91,7 @@ def create_hierarchy(path: str, hand: HandModel, model: ModelConfig) -> MeshHier
     if finest != len(hand.verts_m):
         raise UserError(
             f"model.hierarchy={path}: its finest level has {finest} vertices, but the hand has "
-            f"{len(hand.verts_m)}; hierarchy and hand must be of the same surface"
+            f"{len(hand.verts_m)}; both must describe the same surface"
         )
     lengths = {level.spirals.shape[1] for level in hierarchy.levels}
     if lengths != {model.spiral_length}:

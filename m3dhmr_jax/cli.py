@@ -16,7 +16,7 @@ from m3dhmr_jax.errors import UserError
 if TYPE_CHECKING:
     from m3dhmr_jax.predict.run import PredictOptions
 
-# As in the library, which takes long to import; a test compares.
+# Copies, as the library takes long to import; a test compares them.
 SIDES = ("right", "left")
 MESH_KINDS = ("obj", "ply", "glb")
 RECIPES = ("full", "quickstart")
@@ -26,7 +26,7 @@ class Command(NamedTuple):
     """A subcommand."""
 
     summary: str
-    # The first one runs as it is after `make quickstart`.
+    # The first one runs unchanged after `make quickstart`.
     examples: tuple[str, ...]
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
@@ -39,7 +39,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         required=True,
         metavar="RUN",
-        help="the folder of a run, whose latest valid checkpoint is taken, or a weights file",
+        help="the folder of a run, whose newest valid checkpoint is used, or a weights file",
     )
     add(
         "--boxes",
@@ -52,12 +52,12 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--handedness",
         choices=SIDES,
         default="right",
-        help="of all hands, or of those for which the boxes do not state it (default: right)",
+        help="side of all hands, or of those whose box does not state it (default: right)",
     )
     add(
         "--freihand",
         action="store_true",
-        help="the images are FreiHAND's or of its kind: without boxes, the centred crop of its "
+        help="the images are FreiHAND's or like them: without boxes, use the centred crop of its "
         "evaluation; without K, its field of view of 28 degrees",
     )
     camera = parser.add_mutually_exclusive_group()
@@ -101,7 +101,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
         help="images, videos, folders of them, or patterns in quotes",
     )
     add_image_options(parser)
-    add("--camera", type=int, metavar="N", help="number of a camera, 0 for the first")
+    add("--camera", type=int, metavar="N", help="index of a camera, from 0")
     add(
         "--masks",
         type=Path,
@@ -120,8 +120,8 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--meshes",
         metavar="KINDS",
-        help=f"mesh files to write, of {','.join(MESH_KINDS)}, or none (default: obj for images, "
-        "none for videos)",
+        help=f"mesh files to write: any of {','.join(MESH_KINDS)}, or none (default: obj for "
+        "images, none for videos)",
     )
     add("--frames", type=int, metavar="N", help="maximum number of frames of a video or camera")
     add(
@@ -195,7 +195,7 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="processes with a network (default: one per core or, with --gpus, as many as fit)",
+        help="worker processes (default: one per core or, with --gpus, as many as fit)",
     )
     add(
         "--batch-size",

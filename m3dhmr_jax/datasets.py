@@ -17,7 +17,7 @@ N_CHECKED_RECORDS = 32
 
 
 def prepare_folder(folder: Path | None, data_dir: Path, mano: Path | None = None) -> Path:
-    """Prepares a folder in FreiHAND's layout once; the directory of the prepared dataset.
+    """Prepares a folder in FreiHAND's layout once; returns the prepared dataset's path.
 
     Args:
         folder: None downloads the official archives.

@@ -67,5 +67,5 @@ class LandmarkPrediction(NamedTuple):
 
     # 1 in the landmark's cell, 0 far from it.
     heatmaps: Float[FloatArray, "b h w n"]
-    # As View.landmarks_01.
+    # As in View.
     landmarks_01: Float[FloatArray, "b n 2"]

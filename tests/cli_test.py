@@ -214,7 +214,7 @@ def test_first_examples_run_as_pasted(trained, run_main, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "runs/quickstart").symlink_to(trained[0])
-    (tmp_path / "data/quickstart").symlink_to(run_main.data / "photos")
+    (tmp_path / "data/quickstart").symlink_to(run_main.data / "images")
     for name in ("predict", "score", "synthesize", "prepare", "bulk"):
         command = (
             cli.COMMANDS[name].examples[0].replace("--train 200 --test 20", "--train 4 --test 2")

@@ -87,7 +87,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """Makes the config of a network that trains in a second; takes other values by field."""
+    """A function that creates the config of a network that trains in a second, with changes."""
     from configs import quickstart
 
     def make(**changes):
@@ -100,7 +100,7 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def run_main(tmp_path_factory):
-    """Runs main.py with that config on twelve synthetic images, rendered by the first to ask.
+    """Runs main.py with that config on twelve synthetic images, rendered once.
 
     Takes a workdir and flags; `code`, a program to run instead of main.py; another config;
     `environment`, variables to add.
@@ -111,7 +111,7 @@ def run_main(tmp_path_factory):
         "checkpoint_every_epochs": 2.0,
         "eval.every_epochs": 4.0,
         "optim.lr_decay_epochs": (6.0,),
-        "data.source.folder": data / "photos",
+        "data.source.folder": data / "images",
         "data.source.prepared": data / "prepared",
         "data.source.synthetic_train": 12,
         "data.source.synthetic_test": 6,
@@ -134,10 +134,10 @@ def run_main(tmp_path_factory):
         )
 
     def start(workdir, *flags):
-        """Only starts it; its output goes to the file `said`, as nobody empties a pipe."""
-        with (workdir.parent / f"{workdir.name}.said").open("w+") as said:
-            process = subprocess.Popen(command(workdir, *flags), cwd=ROOT, stderr=said, stdout=said)
-        process.said = Path(said.name)
+        """Only starts it; its output goes to the file `output`: a pipe could fill up."""
+        with (workdir.parent / f"{workdir.name}.output").open("w+") as file:
+            process = subprocess.Popen(command(workdir, *flags), cwd=ROOT, stderr=file, stdout=file)
+        process.output = Path(file.name)
         return process
 
     run.data, run.start = data, start

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("m3dhmr_jax", "tfds_freihand")
-# From the top down; a room may import from itself and from rooms below.
-ROOMS = (
+# From the top down; a layer may import from itself and from layers below.
+LAYERS = (
     *("cli", "training", "evaluate", "predict", "convert", "tasks", "datasets", "tfds_freihand"),
     *("builders", "inference", "checkpoints", "losses", "metrics", "data", "synthetic", "models"),
     *("camera", "mesh", "hand", "visualize", "runtime", "math3d", "types", "errors"),
@@ -38,9 +38,9 @@ def module_of(name):
     return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def room_of(module):
+def layer_of(module):
     first, *rest = module.split(".")
-    return ROOMS.index(rest[0] if first == "m3dhmr_jax" else first)
+    return LAYERS.index(rest[0] if first == "m3dhmr_jax" else first)
 
 
 def imports(file) -> Iterator[tuple[str, str]]:
@@ -63,8 +63,8 @@ def imported_modules(file) -> set[str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_point_down(name):
-    own = room_of(module_of(name))
-    assert not [module for module in imported_modules(FILES[name]) if room_of(module) < own]
+    own = layer_of(module_of(name))
+    assert not [module for module in imported_modules(FILES[name]) if layer_of(module) < own]
 
 
 def test_files_have_no_import_cycle():

@@ -21,7 +21,7 @@ N_EXAMPLES = 8
 
 
 class ToyNetwork(nnx.Module):
-    """An enlarged hand of rest, moved by the crop's mean colour.
+    """An enlarged hand at rest, moved by the crop's mean colour.
 
     No loss term is near its minimum, where the sign of an error is a matter of rounding.
     Examples do not affect each other. The statistic counts the calls.

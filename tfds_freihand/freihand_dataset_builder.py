@@ -63,14 +63,14 @@ class Builder(tfds.core.ShardBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> Mapping[str, Sequence[Callable[[], Iterator[KeyedExample]]]]:
         folder = self._folder(dl_manager)
-        metadata = cast(tfds.core.MetadataDict, self.info.metadata)  # As _info made it.
+        metadata = cast(tfds.core.MetadataDict, self.info.metadata)  # As _info created it.
         metadata["fingerprint"] = freihand.fingerprint(folder)
         return {split: _shards(folder, split, self._hand) for split in freihand.FOLDERS}
 
     def _folder(self, dl_manager: tfds.download.DownloadManager) -> Path:
         try:
             return Path(dl_manager.manual_dir)
-        except AssertionError:  # None was given.
+        except AssertionError:  # No folder was given.
             return download.fetch(dl_manager, self.url_infos or {})
 
 

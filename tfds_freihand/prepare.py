@@ -37,7 +37,7 @@ def prepare(folder: Path | None, data_dir: Path, hand: HandModel | None = None) 
             freihand.fingerprint(
                 folder
             )  # Rejects an incomplete folder before TFDS prints anything.
-        for leftover in target.parent.glob("incomplete.*"):  # Of a killed build.
+        for leftover in target.parent.glob("incomplete.*"):  # Left by a killed build.
             shutil.rmtree(leftover)
         logging.info("Preparing %s from %s", target, folder or "the official archives")
         builder.download_and_prepare(
@@ -53,6 +53,6 @@ def _check_content(builder: Builder, folder: Path) -> None:
     found = freihand.fingerprint(folder)
     if found != recorded:
         raise UserError(
-            f"{builder.data_dir} was made from other content (fingerprint {recorded[:12]}) than "
-            f"{folder} has now ({found[:12]}): delete the former or choose another data directory"
+            f"{builder.data_dir} was prepared from other content (fingerprint {recorded[:12]}) "
+            f"than {folder} has now ({found[:12]}): delete the former or choose another folder"
         )

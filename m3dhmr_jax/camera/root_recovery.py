@@ -49,7 +49,7 @@ class Silhouette(NamedTuple):
 
     # Relative to the root.
     verts_rel_m: Float[FloatArray, "*b v 3"]
-    # Of the hand's mask, `m3dhmr_jax.camera.silhouette.silhouette_extent`.
+    # Extent of the hand's mask, from `m3dhmr_jax.camera.silhouette.silhouette_extent`.
     extent: SilhouetteExtent
 
 
@@ -71,7 +71,7 @@ class ResidualSpec(NamedTuple):
     counts: Float[Array, " m"]
     # Outliers are uniform within this distance.
     extent_px: Float[Array, ""]
-    # Least variance of inliers.
+    # Smallest variance of inliers.
     floor_px2: Float[Array, ""]
     # Degrees of freedom that the fit removes.
     fitted: int

@@ -28,7 +28,7 @@ class SilhouetteExtent(NamedTuple):
     is_visible: Bool[FloatArray, "*b k"]
 
 
-# For a hand without a mask.
+# The extent of a hand without a mask.
 NO_EXTENT = SilhouetteExtent(
     np.zeros(len(DIRECTIONS), np.float32), np.zeros(len(DIRECTIONS), np.bool_)
 )

@@ -68,7 +68,7 @@ class Checkpoints:
     ) -> None:
         """Copies the arrays to the host; they may be donated when this returns.
 
-        Hashing and writing go on in the background. The smallest `error` makes the best
+        Hashing and writing continue in the background. The smallest `error` makes the best
         checkpoint; None: not evaluated.
 
         Raises:
@@ -81,7 +81,7 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=_MetaSave(meta, arrays))
         metrics = {} if error is None else {"error": error}
         with self._explain_write_errors():
-            if step in self._manager.all_steps():  # It was corrupted, and training is here again.
+            if step in self._manager.all_steps():  # It was corrupted; training is here again.
                 self._manager.delete(step)
             self._manager.save(step, args=args, metrics=metrics, force=True)
 
@@ -91,7 +91,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits as well."""
+        """Waits until everything is written; raises as `wait`."""
         with self._explain_write_errors():
             self._manager.close()
 
@@ -109,7 +109,7 @@ class Checkpoints:
             kept = "there is none yet" if newest is None else f"the newest is that of step {newest}"
             message = (
                 f"the checkpoint of step {step} could not be written "
-                f"({reason or _first_line(error)}); {kept}. Make it possible to write there, and "
+                f"({reason or _first_line(error)}); {kept}. Make this folder writable, then "
                 "start the same command again: it resumes from the newest"
             )
             if reason:
@@ -146,8 +146,8 @@ class Checkpoints:
     ) -> tuple[int, dict[str, Any]] | None:
         """Step and host arrays of the newest valid checkpoint, at most `step`; None: none there.
 
-        The tree has dicts with string keys in the place of every container that was saved. It may
-        be of any network, unless it must be `compatible`, which is checked as in `restore`.
+        The tree has dicts with string keys in place of every container that was saved. It may be
+        of any network, unless it must be `compatible`, which is checked as in `restore`.
         """
         return self._newest_valid(lambda step: self._read_anything(step, compatible), step)
 

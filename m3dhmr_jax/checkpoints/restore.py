@@ -33,7 +33,7 @@ def open_checkpoints(workdir: Path, network: Network) -> Checkpoints:
 
 
 def initialize_from(network: Network, source: str) -> Network:
-    """The network with every array that `source` has for it; the rest stays as it is and is named.
+    """The network with every array that `source` has for it; the rest is unchanged and reported.
 
     `source` is a weights file, or the workdir of any run, of which the newest checkpoint is read;
     "" leaves the network as it is.
@@ -62,7 +62,7 @@ def initialize_from(network: Network, source: str) -> Network:
 
 
 def read_run(workdir: Path) -> Weights:
-    """The arrays for evaluation in the newest checkpoint of any run, of whatever network.
+    """The arrays for evaluation in the newest checkpoint of any run, whichever its network.
 
     Raises:
         UserError: if there is no checkpoint, or all are corrupted.

@@ -1,4 +1,4 @@
-"""The config of a run, saved beside its checkpoints, which can then be used on their own."""
+"""The config of a run, saved next to its checkpoints, so they can be used on their own."""
 
 import json
 from pathlib import Path

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime.files import write_atomic
 
-MAX_NAMES_SHOWN = 8  # Of each kind in a report; the rest is counted.
+MAX_NAMES_SHOWN = 8  # Per kind in a report; the others are counted.
 Arrays = dict[str, np.ndarray]
 
 

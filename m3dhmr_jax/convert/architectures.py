@@ -26,11 +26,11 @@ class Architecture:
     """Another implementation's network as all or a part of ours."""
 
     title: str
-    prefix: str  # Of its tensor names in the file.
+    prefix: str  # Precedes its tensor names in the file.
     model: Mapping[str, Any]  # Fields of our ModelConfig.
     covers: str  # Pattern of our parameter names that have a counterpart in it.
     rules: Rules  # From our names to its names.
-    unused_reasons: Mapping[str, str]  # By a pattern of its names: why we have no counterpart.
+    unused_reasons: Mapping[str, str]  # Pattern of its names: why we have no counterpart.
 
     @property
     def complete(self) -> bool:

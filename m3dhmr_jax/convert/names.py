@@ -1,7 +1,7 @@
 """Names and layouts of our parameters in other implementations' files.
 
-The rules map our names to theirs, so that it is certain that our network is filled completely and
-that every tensor left over in a file is left over for a reason.
+The rules map our names to theirs, which ensures that our network is filled completely and that
+every unused tensor in a file is unused for a known reason.
 """
 
 import re

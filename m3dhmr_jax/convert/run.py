@@ -6,7 +6,6 @@ hierarchy that it was trained with.
 """
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,18 +13,17 @@ from typing import Any
 
 from flax import nnx
 
-from m3dhmr_jax.builders import hierarchy_id
-from m3dhmr_jax.checkpoints.weights import save_weights
+from m3dhmr_jax.checkpoints.weights import parts_of, save_weights
 from m3dhmr_jax.convert import torch_file
 from m3dhmr_jax.convert.architectures import Architecture, recognise
 from m3dhmr_jax.convert.conversion import Conversion, convert
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy
+from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy, hierarchy_id
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 
-MAX_NAMES_SHOWN = 4  # Of each kind in the report; the others are counted.
+MAX_NAMES_SHOWN = 4  # Per kind in the report; the others are counted.
 
 
 def convert_file(
@@ -107,22 +105,11 @@ def report(conversion: Conversion, others: dict[str, str]) -> Iterator[str]:
         yield f"ignored: {len(others)}, not tensors: {_few(values)}"
     yield from _mismatches(conversion)
     if conversion.initialised:
-        modules = _complete_modules(conversion.initialised, [*conversion.params, *conversion.stats])
+        modules = parts_of(conversion.initialised, [*conversion.params, *conversion.stats])
         yield (
             f"random: {len(conversion.initialised)} of the network's, which such files do not "
             f"contain: {', '.join(modules)}"
         )
-
-
-def _complete_modules(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The largest modules that contain some of `names` and none of `others`."""
-    mixed = {module for name in others for module in _modules(name)}
-    return list(dict.fromkeys(next(m for m in _modules(name) if m not in mixed) for name in names))
-
-
-def _modules(name: str) -> list[str]:
-    """All that contain `name`, from the outermost module to itself."""
-    return [name[: slash.start()] for slash in re.finditer("/|$", name)]
 
 
 def _mismatches(conversion: Conversion) -> Iterator[str]:

@@ -77,7 +77,7 @@ def view(tensor: Tensor, content: memoryview, byte_order: str = "little") -> np.
     """The tensor as a view of its storage's bytes.
 
     Raises:
-        UserError: if the storage's size is not as the pickle says, or if the tensor exceeds it or
+        UserError: if the storage's size is not as the pickle states, or if the tensor exceeds it or
             repeats its elements (which could make it arbitrarily large).
     """
     dtype, count = tensor.storage.dtype, tensor.storage.count

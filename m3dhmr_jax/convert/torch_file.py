@@ -54,7 +54,7 @@ def read(path: str | Path) -> TorchFile:
                 return _read_legacy(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             if start[8:9] == b"{":  # After the length of this header.
                 return _read_safetensors(path)
-        except ValueError as error:  # Also of libraries that meet a corrupted number.
+        except ValueError as error:  # Libraries raise it for corrupted numbers, too.
             raise UserError(f"{path}: {error}") from error
     raise UserError(
         f"{path}: starts with the bytes {start!r}, so it is neither a file of torch.save (since "
@@ -85,7 +85,7 @@ def _read_zip(content: mmap.mmap) -> TorchFile:
     @functools.cache
     def part(name: str) -> memoryview:
         if root + name not in entries:
-            raise UserError(f"its part {name} is missing: {CORRUPTED}")
+            raise UserError(f"its entry {name} is missing: {CORRUPTED}")
         return _stored(content, entries[root + name])
 
     order = "little"  # Written since PyTorch 2.1 only.
@@ -101,17 +101,17 @@ def _stored(content: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
     """The bytes of an entry, at their position in the archive."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise UserError(
-            f"rejected: its part {entry.filename} is compressed or encrypted, "
+            f"rejected: its entry {entry.filename} is compressed or encrypted, "
             "which torch.save never does"
         )
     # A header of 30 bytes precedes them; its last four are the lengths of two strings after it.
     header = content[entry.header_offset : entry.header_offset + 30]
     if len(header) < 30 or not header.startswith(ZIP_START):
-        raise UserError(f"its part {entry.filename} is not at its position: {CORRUPTED}")
+        raise UserError(f"its entry {entry.filename} is not at its position: {CORRUPTED}")
     first = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
     found = memoryview(content)[first : first + entry.file_size]
     if len(found) != entry.file_size or zlib.crc32(found) != entry.CRC:
-        raise UserError(f"its part {entry.filename} fails its checksum: {CORRUPTED}")
+        raise UserError(f"its entry {entry.filename} fails its checksum: {CORRUPTED}")
     return found
 
 

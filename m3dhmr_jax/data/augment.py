@@ -1,4 +1,4 @@
-"""From whole images to the network's input, on the device: crop, rotation, shift, color, labels.
+"""From full images to the network's input, on the device: crop, rotation, shift, color, labels.
 
 Pure functions that run inside the jitted step; all randomness comes from one key per example and
 view. Functions are written for one example and batched with `jax.vmap`.
@@ -71,7 +71,7 @@ class AugmentConfig:
         if not 0 <= self.scale_jitter < self.scale:
             raise UserError(
                 f"augment.scale_jitter={self.scale_jitter} must be at least 0 and smaller than "
-                f"augment.scale={self.scale}: the crop's side is their sum or difference at most"
+                f"augment.scale={self.scale}: the crop's side is between their difference and sum"
             )
         if not 0 <= self.max_angle_deg <= 180:
             raise UserError(

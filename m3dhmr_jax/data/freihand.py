@@ -120,7 +120,7 @@ def read_annotations(folder: Path, split: str, hand: HandModel | None = None) ->
     Raises:
         UserError: if a file is missing or truncated, its number of records does not match the
             images, or a record has another shape; if there are only parameters and no hand, or
-            another hand than they were made for.
+            not the hand that they belong to.
     """
     n, paths = count_annotations(folder, split), annotation_paths(folder, split)
     values = {name: _read_file(path, name, n, split) for name, path in paths.items()}

@@ -89,7 +89,7 @@ def _truncated(title: str, expected: str, error: ijson.JSONError) -> UserError:
 def _expect(events: Iterator[Event], kind: str | None, path: Path, expected: str) -> None:
     event, _ = next(events, (None, None))
     if event != kind:
-        raise UserError(f"{path}: holds something else than expected: {expected}")
+        raise UserError(f"{path}: unexpected content; expected {expected}")
 
 
 def _brackets(shape: tuple[int, ...], start: int = 0) -> list[tuple[str, int]]:

@@ -25,7 +25,7 @@ from m3dhmr_jax.runtime import workers as worker_processes
 from m3dhmr_jax.types import Batch
 
 PREFETCHED_BATCHES = 4
-MAX_RESTARTS = 3  # Of worker processes that die before they deliver one batch.
+MAX_RESTARTS = 3  # In a row, without a batch in between.
 
 
 @functools.cache
@@ -96,7 +96,7 @@ class TrainBatches(Iterator[Batch]):
         raise ChildProcessError(
             f"data.loader: no batch for step {self._step + 1} after {MAX_RESTARTS} restarts. If "
             "the system kills workers for memory, set fewer data.loader.workers; the same command "
-            "resumes from the last checkpoint"
+            "resumes from the newest checkpoint"
         )
 
     def __next__(self) -> Batch:

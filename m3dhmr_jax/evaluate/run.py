@@ -23,12 +23,12 @@ N_BASELINE_HANDS = 10_000  # More do not move the mean mesh by a hundredth of a 
 
 
 class EvalOutputs(NamedTuple):
-    """What is kept of each example, about 100 MB for a set of FreiHAND's size."""
+    """What is kept per example, about 100 MB for a set of FreiHAND's size."""
 
     # As the task's `predict_step` and `error_fn` return them.
     predictions: Any
     errors: Any
-    # Of meshes only.
+    # None for tasks without meshes.
     perturbed_focal: CameraErrors | None
 
 

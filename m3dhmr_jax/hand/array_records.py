@@ -1,6 +1,6 @@
-"""Arrays out of pickles of NumPy, SciPy's sparse matrices and chumpy, without those libraries.
+"""Arrays from pickles of NumPy, SciPy's sparse matrices and chumpy, without those libraries.
 
-`safe_pickle` gives inert records of what the file asked for; arrays are made from these afterwards.
+`safe_pickle` gives inert records of what the file asked for; arrays are built from these later.
 So neither NumPy's own loading functions nor SciPy or chumpy, which old hand models need, take part.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand.safe_pickle import Named, Record, load
 
-MAX_BYTES = 256 << 20  # Hand models have 4 MB; what is read exists several times for a moment.
+MAX_BYTES = 256 << 20  # Hand models have 4 MB; several copies exist for a moment.
 MAX_DENSE = 1 << 24  # Numbers in a sparse matrix once it is written out.
-MAX_DEPTH = 8  # Of objects inside objects.
+MAX_DEPTH = 8  # Objects inside objects.
 _NUMBERS = re.compile(r"[fiu][1248]|b1")
 
 
@@ -31,7 +31,7 @@ def _object(cls: Named, *_: Any) -> Record:
     return cls.stands_for()
 
 
-# What may be named, and the kind of record that a call of it becomes; a type is never called.
+# Names that a pickle may use, and the kind of record that a call gives; types are never called.
 _KINDS = {
     "numpy.dtype": "dtype",
     "numpy.core.multiarray._reconstruct": "array",
@@ -68,7 +68,7 @@ ALLOWED = _OLDEST | {
 
 
 def read_arrays(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
-    """The arrays `names` of a pickled dict; `what` says in errors what the file should be.
+    """The arrays `names` of a pickled dict; `what` describes the expected file in errors.
 
     Arrays may be NumPy's, SciPy's sparse matrices or chumpy objects, pickled by any Python.
 
@@ -96,7 +96,7 @@ def read_arrays(path: Path, names: Sequence[str], what: str) -> dict[str, np.nda
     for name in names:
         try:
             arrays[name] = _array(content[name])
-        except Exception as error:  # As many kinds as there are ways to be malformed.
+        except Exception as error:  # One of many kinds, by how it is malformed.
             raise UserError(
                 f"{path}: {name!r} is not an array of numbers ({error}); expected {what}"
             ) from error
@@ -104,7 +104,7 @@ def read_arrays(path: Path, names: Sequence[str], what: str) -> dict[str, np.nda
 
 
 def _array(value: Any, depth: int = 0) -> np.ndarray:
-    """The numbers of a record; raises one of many errors for what has none."""
+    """The numbers of a record; raises one of many errors if it has none."""
     if depth > MAX_DEPTH:
         raise ValueError(f"more than {MAX_DEPTH} objects inside each other")
     if isinstance(value, int | float):

@@ -20,7 +20,7 @@ class HandDetails:
 
     Attributes:
         axes: per skeleton joint its flexion, abduction and twist axis at rest (rows).
-        relaxed: per skeleton joint its own turn from the rest to a relaxed hand.
+        relaxed: per skeleton joint its own rotation from rest to a relaxed hand.
         palmar, nail, knuckle, crease, tip: masks in [0, 1] per vertex.
     """
 

@@ -1,7 +1,7 @@
 """A restricted unpickler: plain data and inert records, nothing that a file names is ever called.
 
-A pickle is a program for a stack machine that may import and call whatever there is. Here it may
-only name what is on an allow-list, and each name stands for a constructor of ours. No real class is
+A pickle is a program for a stack machine that can import and call anything. Here it may only name
+what is on an allow-list, and each name stands for one of our constructors. No real class is
 imported or instantiated, and no state is set on anything but a `Record`.
 """
 
@@ -25,7 +25,7 @@ class Named:
 
 @dataclasses.dataclass(eq=False)
 class Record:
-    """What a pickle says of one object: its kind, the arguments it was made of, and its state."""
+    """A pickle's description of one object: its kind, constructor arguments and state."""
 
     kind: str
     args: tuple[Any, ...]
@@ -51,7 +51,7 @@ def load(
         return _Unpickler(stream, allowed, persistent_load).load()
     except UserError:
         raise
-    except Exception as error:  # The machine meets corruption with any of a dozen kinds.
+    except Exception as error:  # Corruption raises any of a dozen kinds.
         raise UserError(
             f"not a pickle of plain data, truncated or corrupted ({type(error).__name__}: {error})"
         ) from error
@@ -84,7 +84,7 @@ class _Unpickler(pickle._Unpickler):
         allowed: Mapping[str, Any],
         persistent_load: Callable[[Any], Any] | None,
     ):
-        super().__init__(stream, encoding="latin1")  # For bytes of Python 2.
+        super().__init__(stream, encoding="latin1")  # For byte strings from Python 2.
         self._allowed = allowed
         self._resolve = persistent_load
 
@@ -126,7 +126,7 @@ class _Unpickler(pickle._Unpickler):
         self.append(fill({}, zip(items[::2], items[1::2], strict=True)))
 
     def _bytes_of_array(self) -> None:
-        """Without making room for a length that the file only claims."""
+        """Does not allocate a length that the file merely claims."""
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(length))
 

@@ -4,8 +4,7 @@
 memory; `scores` averages them on the host in float64. Counts rather than fractions leave the
 device, so F-scores are those of float64 unless a distance is within rounding of its threshold.
 All in metres in the camera frame; "al": after similarity alignment, "rel": relative to the root.
-Axes: b samples, p points, q other points, n landmarks, v vertices,
-t thresholds.
+Axes: b samples, p points, q other points, n landmarks, v vertices, t thresholds.
 """
 
 from typing import NamedTuple

@@ -78,7 +78,7 @@ class SqueezeExcite(nnx.Module):
 
 
 class DenseBlock(nnx.Module):
-    """Blocks whose input is the input and the outputs of all earlier blocks, concatenated."""
+    """Blocks that each take the input and the outputs of all earlier blocks, concatenated."""
 
     def __init__(self, c: int, widths: tuple[int, ...], *, dtype: DTypeLike, rngs: nnx.Rngs):
         blocks = []
@@ -178,7 +178,7 @@ class DenseStem(nnx.Module):
 class DenseStack(nnx.Module):
     """Two hourglasses; the second takes the stem's features and the first one's output.
 
-    Layers that MobRecon's code defines in its first stack but never calls are left out.
+    Layers that MobRecon's code defines in its first stack but never calls are omitted.
     """
 
     MAP_STRIDE = 8  # Image pixels per cell of a landmark map.

@@ -37,7 +37,7 @@ class ModelConfig:
     blocks: tuple[int, ...] = (2, 2, 2, 2)  # Residual blocks per ResNet stage.
     width: int = 64  # Channels of the first stage or convolution; the others are multiples of it.
     encoding: int = 256  # Channels of F^e.
-    channels: tuple[int, ...] = (256, 128, 64, 32)  # Of the decoder's layers, coarse to fine.
+    channels: tuple[int, ...] = (256, 128, 64, 32)  # The decoder's widths, coarse to fine.
     mesh_operator: str = "dsc"  # The decoder's convolution; one of MESH_OPERATORS.
     kernels: int = 8  # K of the dynamic spiral convolution.
     spiral_length: int = 9

@@ -1,7 +1,7 @@
-"""2D pre-training: the first half of the image encoder under two heads of its own.
+"""2D pre-training: the first half of the image encoder with two heads of its own.
 
 The paper pre-trains the first stack and the first layer of the second stack with heatmaps and
-landmarks, and does not say where these are predicted. Here heatmaps are predicted from the output
+landmarks, and does not state where these are predicted. Here heatmaps are predicted from the output
 of the first hourglass and landmarks from the input of the second, so that the layers between the
 two (remap and merge) are trained as well.
 

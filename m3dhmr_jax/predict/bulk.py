@@ -95,7 +95,7 @@ def predict_folder(
         workers: processes with a network; None: as many as the cluster has room for.
         batch_size: images per file, and what is repeated if their worker dies.
         gpus: GPUs per worker; less than 1 to share one.
-        address: of a Ray cluster; "local" starts one that ends with the call.
+        address: address of a Ray cluster; "local" starts one that ends with the call.
 
     Raises:
         UserError: if something is missing or wrong; IncompleteError at the end, if images could not

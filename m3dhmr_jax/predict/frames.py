@@ -40,7 +40,7 @@ class Input(NamedTuple):
     """An image file, a video file, or a camera."""
 
     name: str  # Output files start with it.
-    source: str  # Its name in files of boxes.
+    source: str  # Its name in box files.
     path: Path | None
     camera: int | None = None
 
@@ -51,7 +51,7 @@ class Input(NamedTuple):
 
 
 def find_inputs(images: Sequence[str], camera: int | None = None) -> list[Input]:
-    """Files as given, those that match patterns, and all images and videos of folders.
+    """Files as given, those that match patterns, and all images and videos in folders.
 
     Raises:
         UserError: if something is missing, there is no input at all, or two inputs have the same

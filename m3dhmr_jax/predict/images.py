@@ -55,7 +55,7 @@ def as_image(image: np.ndarray) -> tuple[Image, str]:
 
 
 def read_image(path: Path) -> DecodedImage:
-    """An image from a file, rotated as its EXIF data says.
+    """An image from a file, rotated according to its EXIF data.
 
     Raises:
         UserError: if it cannot be read, is not an image, or is not 8-bit.
@@ -68,7 +68,7 @@ def read_image(path: Path) -> DecodedImage:
 
 
 def decode_image(content: UInt8[np.ndarray, " n"], name: str) -> DecodedImage:
-    """The same from a file's content.
+    """The image in a file's content, as `read_image`.
 
     Raises:
         UserError: with the `name`, if it is not an image, or is not 8-bit.

@@ -78,7 +78,7 @@ def read_masks(path: Path, hands: int | None) -> Masks:
     Non-zero is hand. For several hands, the value of a pixel is the number of its hand from 1.
 
     Raises:
-        UserError: if it is not a single-channel image, or does not tell several hands apart.
+        UserError: if it is not a single-channel image, or does not distinguish several hands.
     """
     labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if labels is None:

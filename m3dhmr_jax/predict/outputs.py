@@ -107,7 +107,7 @@ class ResultWriter:
 
     Args:
         out: the folder; created if missing.
-        mesh_kinds: of MESH_KINDS; None: .obj for images, and none for videos.
+        mesh_kinds: any of MESH_KINDS; None: .obj for images, nothing for videos.
 
     Raises:
         UserError: if the folder cannot be created.
@@ -197,7 +197,7 @@ class ConstantRateVideoWriter:
         if (width, height) != self._size:
             raise UserError(
                 f"{self._path}: a frame of {width} x {height} px after frames of "
-                f"{self._size[0]} x {self._size[1]} px is not in the video"
+                f"{self._size[0]} x {self._size[1]} px was left out of the video"
             )
         pixels = cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR)
         until = max(round((time_s - self._start_s) * self._rate_hz), self._written) + 1

@@ -1,4 +1,4 @@
-"""Hands of an image in its camera's space: the one object that other programs need.
+"""Hands of an image in camera space: the entry point for other programs.
 
 Axes: k hands, n = 21 landmarks or joints, v vertices, f faces, h w image, s crop side.
 Camera frame: x right, y down, z forward, metres. Pixels: centres on integers, (x, y) order.
@@ -54,11 +54,11 @@ class PredictedHands(NamedTuple):
     verts_m: Float[np.ndarray, "k v 3"]
     # FreiHAND order, regressed from the vertices.
     joints_m: Float[np.ndarray, "k n 3"]
-    # As the network reads them from the image.
+    # Predicted by the network, pixels of the image.
     landmarks_px: Float[np.ndarray, "k n 2"]
     # The wrist, joints_m[:, 0].
     root_m: Float[np.ndarray, "k 3"]
-    # Of the position of the hand: large where depth is uncertain.
+    # Covariance of the hand's position: large where depth is uncertain.
     root_covariance_m2: Float[np.ndarray, "k 3 3"]
     # Reprojection noise between mesh and landmarks.
     noise_px: Float[np.ndarray, " k"]
@@ -70,18 +70,18 @@ class PredictedHands(NamedTuple):
     crop_px: Float[np.ndarray, "k 4"]
     # K of the image.
     intrinsics: Float[np.ndarray, "3 3"]
-    # K was not given: depth is only as good as the assumed field of view.
+    # Whether K was not given: depth is then only as good as the assumed field of view.
     camera_is_assumed: bool
 
 
 class HandMeshPredictor:
     """Recovers the meshes of hands whose boxes in an image are known.
 
-    The network is compiled once for each of 1, 2, 4 and 8 hands, whatever the image's size, and
+    The network is compiled once for each of 1, 2, 4 and 8 hands, for images of any size, and
     once more for hands with masks.
 
     Attributes:
-        weights_sha256: identifies the weights, to tell predictions of different ones apart.
+        weights_sha256: identifies the weights that predictions come from.
     """
 
     def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
@@ -89,13 +89,13 @@ class HandMeshPredictor:
         self._size = network.image_size
         graphdef, folded = fold(network.eval_graphdef, params, stats)
         self._arrays = folded, {}
-        # Of the trained arrays: folded ones differ from backend to backend.
+        # Hashes the trained arrays: folded ones differ from backend to backend.
         self.weights_sha256 = digest({"params": params, "stats": stats})
         self._step = make_crop_step(graphdef, hand.joint_regressor, network.image_size)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "HandMeshPredictor":
-        """The predictor of a run's workdir (its latest valid checkpoint), or of a weights file.
+        """The predictor of a run's workdir (its newest valid checkpoint), or of a weights file.
 
         Raises:
             UserError: if there is no checkpoint or no config next to it, or it is corrupted or of

@@ -47,7 +47,7 @@ class PredictOptions(NamedTuple):
     track: bool = True
     smooth: bool = False
     mesh_kinds: tuple[str, ...] | None = None
-    # Maximum of each video or camera.
+    # Maximum per video or camera.
     frames: int | None = None
 
 
@@ -61,7 +61,7 @@ def predict_files(
     """Writes the hands of every input, and prints the speed.
 
     `load` is called once all inputs are known to exist. What cannot be read or used is reported at
-    once and skipped. Ctrl-C ends a camera.
+    once and skipped. Ctrl-C ends a camera's stream.
 
     Raises:
         UserError: before anything is written, if an input or a file of boxes or masks is missing or

@@ -10,7 +10,7 @@ from m3dhmr_jax.predict.crops import box_of_mesh
 from m3dhmr_jax.predict.predictor import PredictedHands
 
 MAX_NOISE = 0.1  # Largest reprojection noise of a tracked hand, as a fraction of its box.
-MIN_SIZE, MAX_SIZE = 0.02, 2.0  # Of a tracked box, as fractions of the image's longer side.
+MIN_SIZE, MAX_SIZE = 0.02, 2.0  # Range of a tracked box's size, in longer sides of the image.
 
 
 class Tracker:
@@ -20,7 +20,7 @@ class Tracker:
 
     Args:
         given: boxes by the first frame to which they apply; None: one hand, in the whole image.
-        handedness: of that one hand.
+        handedness: side of that one hand.
         track: whether boxes move with the hands.
     """
 
@@ -39,7 +39,7 @@ class Tracker:
         return self._boxes_px, self._sides
 
     def update(self, hands: PredictedHands, width: int, height: int) -> None:
-        """Moves the boxes to the hands that were found in those of `boxes_for`."""
+        """Moves the boxes to the hands that were found in the boxes from `boxes_for`."""
         if not self._track or not hands.handedness:
             return
         boxes_px = np.stack([box_of_mesh(verts_m, hands.intrinsics) for verts_m in hands.verts_m])

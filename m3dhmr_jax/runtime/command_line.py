@@ -36,14 +36,14 @@ def one_line_errors() -> Iterator[None]:
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """Parses absl's flags and the config's; exits with one line at one that is not valid."""
+    """Parses absl's flags and the config's; exits with one line if one is invalid."""
     rest = arguments[:1]
     try:
         rest = flags.FLAGS(arguments)
         getattr(flags.FLAGS.config, "task", None)  # Raises OSError if there is no such file.
         message = f"unknown argument {' '.join(rest[1:])}" if rest[1:] else ""
     except (flags.Error, OSError) as error:
-        first, *traceback = str(error).strip().splitlines()  # The latter of a config file.
+        first, *traceback = str(error).strip().splitlines()  # A traceback if a config file raised.
         reason = re.sub(r"^[\w.]+: ", "", traceback[-1]) if traceback else ""
         message = f"{first.removesuffix(' Error whilst parsing config file:')} {reason}".strip()
     except (AttributeError, KeyError, TypeError) as error:

@@ -17,10 +17,10 @@ class DiskFullError(OSError):
 
 @contextlib.contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, in the folder of `path`, made if needed.
+    """Yields a path to write to, in the folder of `path`, created if needed.
 
-    At the end the file takes the name `path`; after an exception it is deleted, and whatever
-    `path` was before stays.
+    At the end the file takes the name `path`; after an exception it is deleted, and the
+    previous file stays.
 
     Raises:
         DiskFullError: if there is no room.

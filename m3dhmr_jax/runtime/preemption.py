@@ -12,7 +12,7 @@ EXIT_CODE = 128 + signal.SIGTERM  # The convention of shells for a process ended
 
 
 class Preempted(BaseException):
-    """The program stops because it was asked to; the message says what is saved.
+    """The program stops because it was asked to; the message states what is saved.
 
     A BaseException, as KeyboardInterrupt is: `except Exception` does not catch it.
     """

@@ -26,7 +26,7 @@ Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 HEARTBEAT_TIMEOUT_S = 100
-# For work that one process does for all, such as preparing the data; heartbeats go on meanwhile.
+# For work that one process does for all, such as preparing the data; heartbeats continue.
 BARRIER_TIMEOUT_S = 7 * 24 * 3600
 # The number of processes, from launchers that JAX does not support.
 COUNT_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -36,8 +36,8 @@ def initialize(coordinator: str | None, count: int | None, index: int | None) ->
     """Connects this process to the others; call it before the first use of a device.
 
     Args:
-        coordinator: host:port of process 0. Default of all three: what SLURM, Open MPI or TPU
-            metadata say; without any of these the process runs alone.
+        coordinator: host:port of process 0. Default of all three: from SLURM, Open MPI or TPU
+            metadata; without any of these the process runs alone.
         count: number of processes.
         index: number of this process, from 0.
 

@@ -1,7 +1,7 @@
 """Placement of arrays on devices.
 
 Training is data-parallel over one mesh axis: parameters are replicated, batches are sharded along
-b. XLA partitions the single-device program, so BatchNorm sees the whole batch.
+b. XLA partitions the single-device program, so BatchNorm sees the full batch.
 """
 
 from collections.abc import Callable

@@ -6,9 +6,9 @@ import threading
 
 
 def end_with_parent() -> None:
-    """Ends this process when its parent ends, also if that is killed: nobody else would.
+    """Ends this process when its parent ends, even if the parent is killed.
 
-    Left alone, it would wait for work for ever, or go on to write beside the parent's successor.
+    An orphan would wait for work forever, or keep writing alongside the parent's successor.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -1,7 +1,7 @@
 """Forward kinematics and skinning by numba; equals `m3dhmr_jax.hand.pose_hand`.
 
 Axes: j = 16 skeleton joints in MANO order, v vertices, p shape directions.
-Float32 throughout: the compiled loops exist once, for one type.
+Float32 throughout: the loops are compiled for one dtype.
 """
 
 from typing import NamedTuple, no_type_check
@@ -18,7 +18,7 @@ class Posed(NamedTuple):
 
     verts_m: Float[np.ndarray, "v 3"]
     skeleton_m: Float[np.ndarray, "j 3"]
-    # Of each bone, from the rest frame.
+    # Rotation of each bone from the rest frame.
     rotations: Float[np.ndarray, "j 3 3"]
 
 

@@ -25,7 +25,7 @@ from m3dhmr_jax.visualize.raster import FAR_M, depth_map
 # Fractions of the hand's area that its own arm and the occluders leave visible.
 ARM_MIN_VISIBLE = 0.93
 OCCLUDERS_MIN_VISIBLE = 0.62
-# Of the 21 joints: fingers matter more than their area.
+# Fraction of the 21 joints: fingers matter more than their area.
 MAX_HIDDEN_JOINTS = 0.45
 # An arm closer to the camera than this would fill the image.
 ARM_NEAREST_M = 0.2

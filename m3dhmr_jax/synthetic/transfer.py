@@ -14,7 +14,7 @@ from m3dhmr_jax.hand import HandDetails, HandModel
 from m3dhmr_jax.math3d import shortest_rotation, unit
 
 INDEX, MIDDLE, LITTLE = 1, 4, 7
-TIP_LANDMARKS = {3: 8, 6: 12, 9: 20, 12: 16, 15: 4}  # By the last joint of each finger.
+TIP_LANDMARKS = {3: 8, 6: 12, 9: 20, 12: 16, 15: 4}  # Last joint of each finger: its landmark.
 NEAREST = 4
 CLOSEST_M = 1e-4  # Distances below this count as this.
 

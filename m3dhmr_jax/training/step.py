@@ -100,7 +100,7 @@ def _split_microbatches(batch: _Microbatch, k: int) -> _Microbatch:
     """Splits the rows into k microbatches of equal size, along a new first axis.
 
     Microbatch i takes every k-th row from row i on: devices hold neighbouring rows, so each has
-    its share of every microbatch and no rows are exchanged.
+    an equal part of every microbatch and no rows are exchanged.
     """
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, k, *x.shape[1:]), 0, 1), batch)
 

@@ -104,7 +104,7 @@ def create_state(
     checkpoints: Checkpoints,
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
-    """The newest intact checkpoint's state; if there is no checkpoint, an initial one.
+    """The newest valid checkpoint's state; if there is no checkpoint, an initial one.
 
     `network` is abstract: parameters are initialised only where no checkpoint replaces them.
     """

@@ -160,7 +160,7 @@ def rasterise(
     )
     uv = sample_positions(points_cam_m, intrinsics, float(samples_per_px), near_m)
     z = np.ascontiguousarray(points_cam_m[:, 2], np.float32)
-    faces = np.ascontiguousarray(faces, np.int32)  # The loops are compiled for one type.
+    faces = np.ascontiguousarray(faces, np.int32)  # The loops are compiled for one dtype.
     _fill(uv, z, faces, near_m, both_sides, *fragments)
     return fragments
 

@@ -197,7 +197,7 @@ def test_root_recovery_solves_both(line_of, monkeypatch):
 
 @pytest.mark.long
 def test_masks(line_of, monkeypatch, tiny_network):
-    """Also for an untrained network, which places hands anywhere."""
+    """Works for an untrained network, too, which places hands anywhere."""
     masks = pytest.importorskip("benchmarks.masks")
     network = tiny_network
     predictor = masks.HandMeshPredictor(network, load_builtin(), network.params, network.stats)

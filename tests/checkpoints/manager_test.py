@@ -11,6 +11,7 @@ import pytest
 from m3dhmr_jax.checkpoints.manager import Checkpoints, digest
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.training.step import TrainState
+from tests.workdirs import steps_in
 
 COMPATIBILITY = {"model": {"width": 64, "blocks": (2, 2, 2, 2)}, "hand": "0123"}
 
@@ -46,10 +47,6 @@ def save_all(checkpoints, errors_mm):
         scores = {} if error is None else {"pa_mpvpe_mm": error}
         checkpoints.save(step, state_at(step), scores, error)
         checkpoints.wait()
-
-
-def kept(tmp_path):
-    return sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
 
 
 def data_files(tmp_path, step):
@@ -116,11 +113,11 @@ def test_save_copies_arrays_before_it_returns(open_checkpoints, slow_digest, giv
 def test_save_is_complete_only_with_its_digest(open_checkpoints, slow_digest, tmp_path):
     checkpoints = open_checkpoints()
     checkpoints.save(1, state_at(1), {})
-    assert kept(tmp_path) == []
+    assert steps_in(tmp_path) == []
     assert open_checkpoints().restore(state_at(0)) is None
     slow_digest.set()
     checkpoints.wait()
-    assert kept(tmp_path) == [1]
+    assert steps_in(tmp_path) == [1]
 
 
 def test_failed_digest_is_reported_at_next_call(open_checkpoints, monkeypatch, tmp_path):
@@ -132,7 +129,7 @@ def test_failed_digest_is_reported_at_next_call(open_checkpoints, monkeypatch, t
     checkpoints.save(1, state_at(1), {})
     with pytest.raises(OSError, match="no memory"):
         checkpoints.wait()
-    assert kept(tmp_path) == []
+    assert steps_in(tmp_path) == []
 
 
 def test_restore_of_empty_folder_is_none(open_checkpoints):
@@ -176,7 +173,7 @@ def test_restore_anything_needs_no_tree(open_checkpoints):
 def test_save_keeps_newest_and_best(open_checkpoints, tmp_path, errors_mm, best, left):
     checkpoints = open_checkpoints()
     save_all(checkpoints, errors_mm)
-    assert kept(tmp_path) == left
+    assert steps_in(tmp_path) == left
     assert checkpoints.best() == best
     assert checkpoints.newest() == len(errors_mm)
     assert open_checkpoints().best() == best
@@ -225,10 +222,10 @@ def test_restore_skips_corrupted(open_checkpoints, tmp_path, caplog, kind):
         step, state, _ = open_checkpoints().restore(state_at(0))
     assert step == 1
     assert_same_bits(state, state_at(1))
-    said = [each.getMessage() for each in caplog.records if each.name == "absl"]
-    assert len(said) == 2, said
-    assert said[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is corrupted (")
-    assert said[1] == "Resuming from step 1; 2 steps are lost"
+    messages = [each.getMessage() for each in caplog.records if each.name == "absl"]
+    assert len(messages) == 2, messages
+    assert messages[0].startswith(f"Checkpoint 3 in {tmp_path / 'checkpoints'} is corrupted (")
+    assert messages[1] == "Resuming from step 1; 2 steps are lost"
     assert open_checkpoints().restore_anything()[0] == 1
 
 

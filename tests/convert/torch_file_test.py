@@ -126,12 +126,12 @@ def test_read_rejects_torch_jit_program(tmp_path, arrays):
 
 @FORMATS
 def test_read_names_file_truncated_anywhere(tmp_path, arrays, save):
-    path = tmp_path / "cut.pth"
+    path = tmp_path / "truncated.pth"
     save(path, arrays)
     content = path.read_bytes()
     for size in [*range(0, len(content), 97), len(content) - 1]:
         path.write_bytes(content[:size])
-        with pytest.raises(UserError, match=r"cut\.pth: "):
+        with pytest.raises(UserError, match=r"truncated\.pth: "):
             torch_file.read(path)
 
 

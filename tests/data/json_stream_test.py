@@ -41,13 +41,13 @@ def test_read_records_of_empty_list_is_empty(tmp_path):
 def test_read_records_counts_complete_records_of_truncated_file(tmp_path, shape):
     values = np.arange(4 * int(np.prod(shape, dtype=int))).reshape(4, *shape).tolist()
     text = json.dumps(values)
-    path = tmp_path / "cut.json"
+    path = tmp_path / "truncated.json"
     for end in range(1, len(text)):
         path.write_text(text[:end])
         complete = text[:end].count("]") // max(1, json.dumps(values[0]).count("]"))
         if not shape:
             complete = len(text[:end].replace(",", " ").strip("[ ").split())
-        with pytest.raises(UserError, match=rf"cut\.json: record {complete} "):
+        with pytest.raises(UserError, match=rf"truncated\.json: record {complete} "):
             read_records(path, shape)
 
 

@@ -40,11 +40,11 @@ def test_evaluate_writes_a_report(trained, scored):
     scores, result = scored
     page = (trained[0] / "eval" / "report.html").read_text()
     assert f"Report: {trained[0] / 'eval' / 'report.html'}" in result.stdout
-    assert "Trained on <strong>12 synthetic photos</strong>" in page
-    assert "tested on <strong>6 synthetic photos</strong>" in page
+    assert "Trained on <strong>12 synthetic images</strong>" in page
+    assert "tested on <strong>6 synthetic images</strong>" in page
     for row in ("model", "mean_hand"):
-        assert f"<td>{scores[row]['pa_mpjpe_mm']:.1f}</td>" in page
-    assert f"<td>{1000 * scores['model_with_perturbed_focal']['xyz_mean3d']:.1f}</td>" in page
+        assert f"<td>{scores[row]['pa_mpjpe_mm']:.2f}</td>" in page
+    assert f"<td>{1000 * scores['model_with_perturbed_focal']['xyz_mean3d']:.2f}</td>" in page
     assert page.count("data:image/jpeg;base64,") == 6  # All six hands.
     assert "<th>data.source.recipe</th><td>quickstart</td>" in page
 
@@ -69,7 +69,7 @@ def test_saved_predictions_have_the_reported_scores(run_main, trained, tmp_path)
     result = run_main(workdir, "--mode=evaluate", "--config.eval.save_predictions=true")
     assert result.returncode == 0, result.stderr
     assert str(workdir / "eval" / "pred.zip") in result.stdout
-    truth = read_truth(run_main.data / "photos")
+    truth = read_truth(run_main.data / "images")
     again = score(read_predictions(workdir / "eval" / "pred.json", len(truth.joints_m)), truth)
     reported = json.loads((workdir / "eval" / "scores.json").read_text())["model"]
     assert set(again) == set(reported)

@@ -1,4 +1,4 @@
-"""The shipped hand is what tools/hand/adjust.py makes of the file first published."""
+"""The shipped hand is what tools/hand/adjust.py creates from the file first published."""
 
 import importlib.resources
 import importlib.util
@@ -51,17 +51,17 @@ def test_shipped_file_names_the_version_and_its_source(adjust, shipped):
 def test_recipe_reproduces_the_shipped_file(adjust, shipped, first, tmp_path):
     out = tmp_path / "out.npz"
     assert adjust.main([str(first), str(out)]) == 0
-    made = dict(np.load(out))
-    assert made.keys() == shipped.keys()
+    created = dict(np.load(out))
+    assert created.keys() == shipped.keys()
     for name, array in shipped.items():
-        assert made[name].dtype == array.dtype, name
+        assert created[name].dtype == array.dtype, name
         if array.dtype == np.float32:  # Other builds of NumPy may round the last digit otherwise.
-            np.testing.assert_allclose(made[name], array, rtol=0, atol=2e-7, err_msg=name)
+            np.testing.assert_allclose(created[name], array, rtol=0, atol=2e-7, err_msg=name)
         else:
-            np.testing.assert_array_equal(made[name], array, err_msg=name)
+            np.testing.assert_array_equal(created[name], array, err_msg=name)
 
 
-def test_another_file_is_refused(adjust, tmp_path, capsys):
+def test_adjust_rejects_another_file(adjust, tmp_path, capsys):
     other = tmp_path / "other.npz"
     np.savez(other, J=np.zeros((16, 3)))
     assert adjust.main([str(other), str(tmp_path / "out.npz")]) == 2

@@ -1,4 +1,4 @@
-"""Pickles as old programs wrote them, made without those programs."""
+"""Pickles as old programs wrote them, without those programs."""
 
 import contextlib
 import pickle
@@ -88,7 +88,7 @@ class _Python2(pickle._Pickler):
 
 
 def dump(path, content, protocol=2, python2=False):
-    """Writes a pickle; `python2` makes it one of Python 2 and of a NumPy of its time."""
+    """Writes a pickle; with `python2` as Python 2 and a NumPy of its time did."""
     with path.open("wb") as file, _modules():
         (_Python2 if python2 else pickle.Pickler)(file, protocol).dump(content)
     if python2:

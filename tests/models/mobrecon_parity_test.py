@@ -61,7 +61,7 @@ def hierarchy(reference, rule, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(rule, backbone, hierarchy):
-    """Makes the network with one of the decoders, in MobRecon's sizes and with its weights."""
+    """A function that creates the network with a decoder, MobRecon's sizes and its weights."""
 
     @functools.cache
     def make(operator):

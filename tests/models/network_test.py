@@ -140,7 +140,7 @@ def decoder_pair(hierarchy):
     """Decoders with equal parameters that compute in float32 and in bfloat16.
 
     The untrained lifting matrix makes all vertices alike, a mesh of almost a point, whose relative
-    error says nothing; theirs is as different per vertex as a trained one.
+    error is meaningless; theirs differs per vertex, as a trained one does.
     """
     for dtype in (jnp.float32, jnp.bfloat16):
         decoder = MeshDecoder(

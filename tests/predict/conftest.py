@@ -22,5 +22,5 @@ def images(tmp_path):
 
 @pytest.fixture(scope="session")
 def predictor(tiny_network):
-    """Of an untrained network."""
+    """A predictor with an untrained network."""
     return HandMeshPredictor(tiny_network, load_builtin(), tiny_network.params, tiny_network.stats)

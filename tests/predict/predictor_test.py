@@ -52,7 +52,7 @@ def mirrored(hands, width):
 
 @pytest.fixture
 def oracle(tiny_network, monkeypatch):
-    """Makes a predictor around a network that returns the true hand."""
+    """A function that creates a predictor whose network returns the true hand."""
     hand = load_builtin()
 
     def make(verts_m, k, box_px, noise_px=0.0):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.checkpoints.restore import read_run
+from tests.workdirs import steps_in
 
 pytestmark = pytest.mark.long
 
@@ -68,10 +69,6 @@ def step(self, step, terms):
 TrainLogger.step = step
 runpy.run_path("main.py", run_name="__main__")
 """
-
-
-def steps_in(workdir):
-    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Runs of main.py with real faults: what is kept, what is logged, and the resulting bits."""
 
-import json
 import os
 import signal
 
 import pytest
 
 from tests.faults import ignores_sigterm, small_disk, wait_for_end, wait_until, workers_of
+from tests.workdirs import meta, steps_in
 
 pytestmark = pytest.mark.long
 
@@ -14,19 +14,10 @@ STEPS, SAVED_EVERY = 24, 6
 SLOW = "--config.eval.every_epochs=0.34"  # Evaluates after each step: no race with the test.
 
 
-def steps_in(workdir):
-    return sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
-
-
 def space_of(folder):
     """Disk space in use, in complete pages."""
     files = (p for p in folder.rglob("*") if p.is_file())
     return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
-
-
-def digest_of(workdir):
-    meta = workdir / "checkpoints" / str(STEPS) / "meta" / "metadata"
-    return json.loads(meta.read_text())["sha256"]
 
 
 @pytest.fixture
@@ -40,42 +31,43 @@ def test_run_survives_killed_worker_and_sigterm(run_main, trained, workdir):
     wait_until(lambda: steps_in(workdir), process)
     for worker in workers_of(process):
         os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: "Loading starts anew at step" in process.said.read_text(), process)
+    wait_until(lambda: "Restarting the loader at step" in process.output.read_text(), process)
     wait_until(lambda: any(map(ignores_sigterm, workers_of(process))), process)
     workers = workers_of(process)
     for pid in (*workers, process.pid):
         os.kill(pid, signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
     wait_for_end(workers)
-    step, said = steps_in(workdir)[-1], process.said.read_text()
+    step, output = steps_in(workdir)[-1], process.output.read_text()
     assert step < STEPS
-    assert f"Preempted by SIGTERM after step {step} of {STEPS}, which is saved in {workdir}" in said
-    assert "Traceback" not in said
+    stopped = f"Preempted by SIGTERM after step {step} of {STEPS}, which is saved in {workdir}"
+    assert stopped in output
+    assert "Traceback" not in output
     result = run_main(workdir, "--mode=train")
     assert f"Resuming from step {step}" in result.stdout
-    assert digest_of(workdir) == digest_of(trained[0])
+    assert meta(workdir, STEPS)["sha256"] == meta(trained[0], STEPS)["sha256"]
 
 
 def test_sigterm_while_rendering_ends_all_processes(run_main, tmp_path, workdir):
     process = run_main.start(
         workdir,
-        f"--config.data.source.folder={tmp_path / 'photos'}",
+        f"--config.data.source.folder={tmp_path / 'images'}",
         f"--config.data.source.prepared={tmp_path / 'prepared'}",
         "--config.data.source.synthetic_train=5000",
     )
-    wait_until((tmp_path / "photos/training/rgb/00000001.jpg").exists, process)
+    wait_until((tmp_path / "images/training/rgb/00000001.jpg").exists, process)
     workers = workers_of(process)
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
-    said = process.said.read_text()
-    assert "Preempted by SIGTERM; incomplete files" in said
-    assert "Traceback" not in said
+    output = process.output.read_text()
+    assert "Preempted by SIGTERM; incomplete files" in output
+    assert "Traceback" not in output
     assert workers
     wait_for_end(workers)
 
 
 def test_run_resumes_after_full_disk(run_main, trained, workdir):
-    """There is room for one checkpoint, but not for the next one beside it."""
+    """There is room for one checkpoint, but not for the next one next to it."""
     with small_disk(workdir, 50 * space_of(trained[0])) as resize:
         process = run_main.start(workdir, "--mode=train", SLOW)
         wait_until(lambda: steps_in(workdir), process)
@@ -97,4 +89,4 @@ def test_run_resumes_after_full_disk(run_main, trained, workdir):
         result = run_main(workdir, "--mode=train")
         assert result.returncode == 0, result.stderr
         assert f"Resuming from step {newest}" in result.stdout
-        assert digest_of(workdir) == digest_of(trained[0])
+        assert meta(workdir, STEPS)["sha256"] == meta(trained[0], STEPS)["sha256"]

@@ -24,16 +24,16 @@ processes.initialize(None, None, None)
 shard, mesh, found = processes.process_shard(), sharding.device_mesh(), {}
 
 @processes.once_per_host
-def makes_once(file):
-    made = not file.exists()
-    if made:
+def creates_once(file):
+    created = not file.exists()
+    if created:
         with file.open("x"):
             pass
-    return made
+    return created
 
-found["made_shared"] = makes_once(folder / "shared")
+found["created_shared"] = creates_once(folder / "shared")
 socket.gethostname = lambda: f"host{index}"
-found["made_on_own_disk"] = makes_once(folder / f"disk_of_{index}")
+found["created_on_own_disk"] = creates_once(folder / f"disk_of_{index}")
 found["any"] = [processes.any_process(index == 1), processes.any_process(False)]
 
 copy = sharding.replicate({"w": np.full(3, 7 + index, np.float32)}, mesh)
@@ -113,8 +113,8 @@ def together(in_two_processes, dataset_dir, tmp_path_factory):
 @pytest.mark.long
 def test_once_per_host_runs_once_per_disk(together):
     found, _ = together
-    assert [each["made_shared"] for each in found] == [True, False]
-    assert [each["made_on_own_disk"] for each in found] == [True, True]
+    assert [each["created_shared"] for each in found] == [True, False]
+    assert [each["created_on_own_disk"] for each in found] == [True, True]
 
 
 @pytest.mark.long

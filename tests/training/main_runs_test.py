@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.faults import is_stopped, wait_until
+from tests.workdirs import meta, steps_in
 
 pytestmark = pytest.mark.long
 
@@ -29,14 +30,6 @@ def step(self, step, terms):
 TrainLogger.step = step
 runpy.run_path("main.py", run_name="__main__")
 """
-
-
-def meta(workdir, step):
-    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
-
-
-def steps_in(workdir):
-    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
 
 
 def failed(result, code, *words):
@@ -120,7 +113,7 @@ def test_run_resumes_from_the_checkpoint_before_a_corrupted_one(
 @pytest.fixture
 def absurd_labels(run_main, trained, tmp_path):
     """Flags for images of which one has labels so large that its loss is infinite."""
-    folder = shutil.copytree(run_main.data / "photos", tmp_path / "photos")
+    folder = shutil.copytree(run_main.data / "images", tmp_path / "images")
     path = folder / "training_verts.json"
     verts_m = json.loads(path.read_text())
     verts_m[5] = [[3e38, 0.0, 0.5]] * 778  # Finite, as the files must be; float32 ends at 3.4e38.
@@ -158,7 +151,7 @@ def test_run_rejects_a_checkpoint_of_another_network(run_main, trained):
 
 
 def test_run_rejects_an_unreadable_image_or_skips_it(run_main, trained, tmp_path):
-    folder = shutil.copytree(run_main.data / "photos", tmp_path / "photos")
+    folder = shutil.copytree(run_main.data / "images", tmp_path / "images")
     (folder / "training/rgb/00000003.jpg").write_bytes(b"no photo")
     here = (
         f"--config.data.source.folder={folder}",
@@ -174,7 +167,7 @@ def test_run_rejects_an_unreadable_image_or_skips_it(run_main, trained, tmp_path
 
 
 def test_run_rejects_a_dataset_of_another_hand(run_main, trained, tmp_path):
-    folder = shutil.copytree(run_main.data / "photos", tmp_path / "photos")
+    folder = shutil.copytree(run_main.data / "images", tmp_path / "images")
     path = folder / "evaluation_verts.json"
     verts = np.array(json.loads(path.read_text()))
     path.write_text(json.dumps(verts[:, ::-1].tolist()))

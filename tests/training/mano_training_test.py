@@ -13,7 +13,7 @@ def test_run_with_mano_trains_and_evaluates(run_main, reference, tmp_path):
         tmp_path / "run",
         f"--config.hand={reference / 'mano' / 'MANO_RIGHT.pkl'}",
         "--config.epochs=1.0",
-        f"--config.data.source.folder={tmp_path / 'photos'}",
+        f"--config.data.source.folder={tmp_path / 'images'}",
         f"--config.data.source.prepared={tmp_path / 'prepared'}",
     )
     assert result.returncode == 0, result.stderr

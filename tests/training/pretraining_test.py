@@ -13,6 +13,7 @@ from m3dhmr_jax.checkpoints.restore import read_run
 from m3dhmr_jax.checkpoints.weights import save_weights
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.training.step import Objective, init_state, make_train_step
+from tests.workdirs import steps_in
 
 pytestmark = pytest.mark.long
 
@@ -36,10 +37,6 @@ def started(run_main, pretrained, tmp_path_factory):
     result = run_main(workdir, *flags)
     assert result.returncode == 0, result.stderr
     return workdir, result
-
-
-def steps_in(workdir):
-    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
 
 
 def test_pretraining_lowers_both_loss_terms(tiny_config, hand_batch):

@@ -13,7 +13,7 @@ from m3dhmr_jax.inference import predict, to_camera
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.training.step import Objective, TrainState, make_train_step
 
-# Rows that are one system, whatever they are called, are run once.
+# Rows that are the same system under different names are run once.
 NAMES = {str(load_config(system.config)): system.config for system in SYSTEMS}.values()
 REDUCED = {
     "model.width": 4,

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import jax
@@ -10,6 +9,7 @@ from m3dhmr_jax.training import train as train_module
 from m3dhmr_jax.training.schedule import Schedule
 from m3dhmr_jax.training.train import train
 from tests.toy import N_EXAMPLES, use_toy
+from tests.workdirs import meta
 
 
 @pytest.fixture
@@ -23,10 +23,6 @@ def run(monkeypatch, tiny_config):
         train(tiny_config(epochs=epochs, **fields), workdir)
 
     return run
-
-
-def meta(workdir, step):
-    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     python tools/hand/adjust.py cc0_hand_v1.npz m3dhmr_jax/hand/cc0_hand.npz
 
-Reads the file as first published (README.md beside this script tells how to get it) and writes the
+Reads the file as first published (README.md next to this script describes how) and writes the
 one that ships. Nothing is random, and results are rounded so that other builds of NumPy write the
 same arrays.
 Axes: v vertices, f faces, j = 16 skeleton joints in MANO order, n = 21 landmarks in FreiHAND order,
@@ -31,10 +31,10 @@ PALM_LANDMARKS = [0, 5, 9, 17]  # Wrist and the bases of index, middle and littl
 
 # The thumb's base joint in the palm's frame (`palm_frame`): along, across, out of the inner side.
 THUMB_BASE_M = np.array([0.027, -0.0235, 0.0165])
-# The base's share of the skin rises from the first to the second of these parts of its bone's
-# length, and falls off between these distances from the bone; then it is smoothed.
+# The base's skin weight rises between these fractions of its bone's length and falls off between
+# these distances from the bone; then it is smoothed.
 SHARE_ALONG, SHARE_BESIDE_M, SMOOTHINGS = (-0.6, 0.8), (0.012, 0.034), 4
-# Where the thumb's other bones have more than this, as at the web, half of the old share is kept,
+# Where the thumb's other bones have more than this, as at the web, half of the old weight is kept,
 # and only the last smoothing applies: the web folds less.
 THUMB_ABOVE = 0.05
 # Regressor rows are fitted over these rotations: the base's flexion and abduction, and the flexion
@@ -42,10 +42,10 @@ THUMB_ABOVE = 0.05
 ROTATIONS_DEG = ((-25, 10, 45), (-28, 28), (-8, 50))
 NEAR_BASE_M, NEAR_MIDDLE_M = 0.045, 0.03
 RIDGE_M = 0.001  # Spreads a row over several vertices.
-EXACTLY = 100.0  # Weight of conditions among least squares.
+EXACTLY = 100.0  # Weight of equations that must hold exactly.
 GIRTH_UNIT = 0.04  # One unit of the direction of width: everything is so much wider and thicker.
 GIRTH_DIRECTION = 9  # It replaces the last, smallest of the principal components.
-# The mean hand's palm and the bones beside it are widened by this; the outer ones are wide enough.
+# The mean hand's palm and the bones next to it are widened by this; the outer ones are wide enough.
 MEAN_GROWTH = np.where(np.isin(np.arange(16), [0, 1, 4, 7, 10, 13]), 0.015, 0.0)
 
 Arrays = dict[str, np.ndarray]
@@ -77,10 +77,10 @@ def axes_along(axes: np.ndarray, bone: np.ndarray) -> np.ndarray:
 
 
 def thumb_weights(hand: Arrays) -> np.ndarray:
-    """Skin weights, those of the wrist's and the thumb base's bones shared anew between the two.
+    """Skin weights, with those of wrist and thumb base redistributed between these two bones.
 
-    The base's share rises along its bone and falls off around it, and is then smoothed over the
-    surface. What other bones have stays as it is, and so do the fingers.
+    The base's weight rises along its bone and falls off around it, and is then smoothed over the
+    surface. Other bones and the fingers are unchanged.
     """
     weights, vertices, joints = hand["weights"].copy(), hand["v_template"], hand["J"]
     bone = joints[MIDDLE] - joints[BASE]
@@ -131,7 +131,7 @@ def middle_row(hand: Arrays) -> np.ndarray:
 
 
 def _vertices_near(hand: Arrays, joint: int, distance_m: float) -> np.ndarray:
-    """Those that no long finger moves."""
+    """Vertices near a joint that no long finger moves."""
     near = np.linalg.norm(hand["v_template"] - hand["J"][joint], axis=1) < distance_m
     return np.flatnonzero(near & (hand["weights"][:, 1:BASE].sum(1) < 0.02))
 
@@ -246,7 +246,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the corrected file; 2 if the first argument is not the file it was made for."""
+    """Writes the corrected file; 2 if the first argument is not the file as first published."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("first", type=Path, help="cc0_hand.npz as first published")
     parser.add_argument("out", type=Path)

@@ -18,7 +18,7 @@ from m3dhmr_jax.visualize.overlay import draw_prediction
 TRUTH_COLOUR = (0.80, 0.79, 0.76)
 PANEL_PX = 240
 QUALITY = 88
-CASES = 3  # Of each kind.
+CASES = 3  # Per kind.
 
 
 class Labelled(NamedTuple):

@@ -161,7 +161,8 @@ def histogram_figure(entries: Mapping[str, SampleMetrics]) -> Figure:
     edges = np.linspace(0, farthest, BINS + 1)
     data: list[dict[str, Any]] = []
     for number, (name, values) in enumerate(per_hand.items()):
-        counts, _ = np.histogram(np.minimum(values, farthest), edges)  # The last bar has the rest.
+        # The last bar includes larger errors.
+        counts, _ = np.histogram(np.minimum(values, farthest), edges)
         data.append(
             {
                 "type": "scatter" if number else "bar",

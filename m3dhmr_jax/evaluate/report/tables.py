@@ -1,4 +1,4 @@
-"""The tables of the report: measured scores beside those of the paper."""
+"""The tables of the report: measured scores next to those of the paper."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
