@@ -22,7 +22,7 @@ CONFIG_READERS = {
     "m3dhmr_jax/training/step.py",
     "m3dhmr_jax/training/train.py",
     "m3dhmr_jax/evaluate/run.py",
-    "m3dhmr_jax/evaluate/reporting.py",
+    "m3dhmr_jax/evaluate/report/writer.py",
     "m3dhmr_jax/checkpoints/run_config.py",  # Stores it, and reads none of its fields.
 }
 # The package itself loads the predictor lazily.

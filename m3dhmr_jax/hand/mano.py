@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand.array_records import read_arrays
 from m3dhmr_jax.hand.model import HandModel
+from m3dhmr_jax.hand.pickled_arrays import read_arrays
 
 EXPECTED = "the official MANO_RIGHT.pkl of https://mano.is.tue.mpg.de (models/MANO_RIGHT.pkl)"
 SHAPES = {

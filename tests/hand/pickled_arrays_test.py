@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand.array_records import MAX_BYTES, read_arrays
+from m3dhmr_jax.hand.pickled_arrays import MAX_BYTES, read_arrays
 from tests.hand.pickles import Ch, Reshape, Select, csc_matrix, dump, transpose
 
 NUMBERS = np.arange(24.0).reshape(4, 3, 2)

@@ -2,15 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from m3dhmr_jax.evaluate import reporting
-from m3dhmr_jax.evaluate.reporting import FREIHAND_SIZES, about, describe_split
+from m3dhmr_jax.evaluate.report import writer
+from m3dhmr_jax.evaluate.report.writer import FREIHAND_SIZES, about, describe_split
 
 
 @pytest.fixture
 def sizes(monkeypatch):
     """The numbers of examples that the dataset reports."""
     counts = {"train": 70, "test": 5}
-    monkeypatch.setattr(reporting.loader, "size", lambda data, split: counts[split])
+    monkeypatch.setattr(writer.loader, "size", lambda data, split: counts[split])
     return counts
 
 
