@@ -21,6 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     base = {"resnet18": resnet18, "resnet34": resnet34, "quickstart": quickstart}[network]
     config: Any = base.get_config()
     config.task = "landmarks"
+    config.eval.save_predictions = False  # There are no meshes to save.
     config.epochs = 0.25 * config.epochs
     config.optim.lr_decay_epochs = (0.75 * config.epochs,)
 

@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
     config.loss.weights.con2d = 0.25
     config.loss.consistency_start_epoch = 2.0
 
+    config.eval.save_predictions = True  # For `m3dhmr score`.
     config.checkpoint_every_epochs = 1.1
     config.eval.every_epochs = 2.75
     return config

@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -201,9 +200,7 @@ def test_prepare_names_a_missing_folder(tmp_path, capsys):
 def test_help_loads_nothing_slow(arguments):
     code = f"import sys; from m3dhmr_jax import cli\ntry: cli.main({arguments})\n"
     code += "except SystemExit: print(*sys.modules)"
-    start_s = time.monotonic()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert time.monotonic() - start_s < 3  # Of a busy machine; 0.1 s of a quiet one.
     assert "usage: m3dhmr" in result.stdout
     assert not {"jax", "numpy", "cv2", "pyarrow", "flax"} & set(result.stdout.split())
 
