@@ -64,7 +64,7 @@ def toy_task(config, hand, *, abstract=False):
         scores=landmark_scores,
         reported_metrics=REPORTED_LANDMARK_METRICS,
         best_metric="landmark_error_px",
-        baseline=Baseline("none", lambda data: None),
+        baseline=Baseline("none", (), lambda data: None),
         predicts_meshes=False,
     )
 
