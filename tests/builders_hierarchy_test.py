@@ -59,6 +59,7 @@ def test_create_hierarchy_rejects_another_spiral_length(write, hand):
         create_hierarchy(write(), hand, ModelConfig(spiral_length=5))
 
 
+@pytest.mark.long
 def test_network_compatibility_depends_on_the_hierarchy(write, hand, tiny_config):
     def compatibility(hierarchy):
         config = tiny_config(**{"model.hierarchy": hierarchy})

@@ -112,6 +112,7 @@ def predict(tiny_network, monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_predict_applies_its_options(predict, image, tmp_path):
     """Also to images between options."""
     (tmp_path / "more.png").write_bytes(image.read_bytes())

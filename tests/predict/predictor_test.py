@@ -165,6 +165,7 @@ def test_scaling_image_and_k_together_keeps_the_hand(oracle, predictor, hand_m, 
     np.testing.assert_allclose(hands.verts_m[0], hand_m, atol=3e-4)
 
 
+@pytest.mark.long
 def test_prediction_changes_little_with_the_box(predictor, image):
     boxes_px = BOX + np.outer(np.arange(9), [1, 0, 0, 0])
     landmarks_01, verts_m = in_crop(predictor(image, boxes_px, K=K))
@@ -251,6 +252,7 @@ def weights_file(tiny_network, tiny_config, tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_from_checkpoint_reads_a_weights_file(predictor, weights_file, image):
     loaded = HandMeshPredictor.from_checkpoint(str(weights_file))
     assert loaded.weights_sha256 == predictor.weights_sha256
@@ -310,6 +312,7 @@ def silhouette(hand_m, faces, k, shape=(480, 640)):
     return mask
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_masks_improve_the_position_of_noisy_landmarks(oracle, hand_m, image, side):
     """Also of left hands, whose masks must be mirrored."""

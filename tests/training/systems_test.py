@@ -117,6 +117,7 @@ def test_multiply_adds_counts_convolutions_and_products():
     assert multiply_adds(traced.jaxpr) == positions * (3 * 3 * 2 * 5 + 5 * 7 + 7)
 
 
+@pytest.mark.long
 def test_size_of_grows_with_kernels_by_their_parameters():
     two = size_of(load_config("configs/ablation.py:kernels=2"))
     _, params, _ = abstract(load_config("configs/ablation.py:kernels=4"))
