@@ -26,7 +26,7 @@ bench: .venv/ready  ## Speed on a CPU, as tables; benchmarks/README.md.
 
 # Published numbers that tests compare with are read from REFERENCE_DIR, real photos from REAL_DIR;
 # without them those tests skip.
-test: .venv/ready  ## All but the long tests: under 4 minutes on two quiet cores.
+test: .venv/ready  ## All but the long tests: 4 to 5 minutes on two cores.
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
 
 test-long: .venv/ready  ## Whole runs, full networks, faults, several processes; another instruction set.
