@@ -65,8 +65,8 @@ def test_evaluate_does_not_depend_on_the_batch_size(run_main, trained, tmp_path)
 def test_saved_predictions_have_the_reported_scores(run_main, trained, tmp_path):
     """From pred.json and the annotation files, by the official protocol, in float64."""
     workdir = shutil.copytree(trained[0], tmp_path / "copy")
-    assert not (workdir / "eval" / "pred.json").exists()
-    result = run_main(workdir, "--mode=evaluate", "--config.eval.save_predictions=true")
+    (workdir / "eval" / "pred.json").unlink()
+    result = run_main(workdir, "--mode=evaluate")
     assert result.returncode == 0, result.stderr
     assert str(workdir / "eval" / "pred.zip") in result.stdout
     truth = read_truth(run_main.data / "images")
