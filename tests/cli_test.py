@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax import cli
+from m3dhmr_jax.commands import image_options, synthesize
+from m3dhmr_jax.commands import predict as predict_command
+from m3dhmr_jax.commands.command import Command
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import outputs
 from m3dhmr_jax.predict.predictor import SIDES, HandMeshPredictor
@@ -49,9 +52,9 @@ def test_unknown_commands_and_options_exit_with_2(arguments, capsys):
 
 
 def test_choices_are_those_of_the_library():
-    assert cli.SIDES == SIDES
-    assert cli.MESH_KINDS == outputs.MESH_KINDS
-    assert set(cli.RECIPES) == set(RECIPES)
+    assert image_options.SIDES == SIDES
+    assert predict_command.MESH_KINDS == outputs.MESH_KINDS
+    assert set(synthesize.RECIPES) == set(RECIPES)
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def failing(monkeypatch):
         def fail(_):
             raise error
 
-        command = cli.Command("fails", ("m3dhmr fail",), lambda _: None, fail)
+        command = Command("fails", ("m3dhmr fail",), lambda _: None, fail)
         monkeypatch.setitem(cli.COMMANDS, "fail", command)
         return exit_code(cli.main, ["fail"])
 

@@ -1,0 +1,1 @@
+"""The commands of `m3dhmr`, one module each."""
