@@ -4,10 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from m3dhmr_jax.commands import bulk, convert, predict, prepare, score, synthesize
+from m3dhmr_jax.commands import bulk, convert, detector, predict, prepare, score, synthesize, webcam
 
 COMMANDS = {
     "predict": predict.COMMAND,
+    "webcam": webcam.COMMAND,
+    "detector": detector.COMMAND,
     "score": score.COMMAND,
     "convert": convert.COMMAND,
     "synthesize": synthesize.COMMAND,

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from m3dhmr_jax.camera.pinhole import apply_affine
+from m3dhmr_jax.camera.pinhole import apply_affine, rotate_about_optical_axis
 from m3dhmr_jax.camera.root_recovery import Silhouette, recover_roots
 from m3dhmr_jax.camera.silhouette import SilhouetteExtent
 from m3dhmr_jax.data.augment import eval_view, normalise
@@ -125,8 +125,9 @@ def make_crop_step(
 ) -> Callable[..., CameraHands]:
     """A jitted function (params, stats, crops, img_from_crop, K of the images[, extents]) to hands.
 
-    For crops made on the host: RGB, uint8, (b, s, s, 3). `extents`, if given, are those of the
-    hands' masks in the whole images, NO_EXTENT for a hand without one.
+    For crops made on the host: RGB, uint8, (b, s, s, 3); what a crop is rotated by, the hand is
+    rotated back. `extents`, if given, are those of the hands' masks in the whole images, NO_EXTENT
+    for a hand without one.
     """
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
@@ -140,6 +141,9 @@ def make_crop_step(
     ) -> CameraHands:
         image = jax.vmap(normalise)(crops.astype(jnp.float32) / 255)
         prediction = predict(eval_graphdef, params, stats, image)
+        angle_rad = jnp.arctan2(img_from_crop[:, 1, 0], img_from_crop[:, 0, 0])
+        verts = jax.vmap(rotate_about_optical_axis)(jnp.asarray(prediction.verts), -angle_rad)
+        prediction = prediction._replace(verts=verts)
         return to_camera(prediction, img_from_crop, intrinsics, joint_regressor, crop_px, extents)
 
     return crop_step

@@ -1,4 +1,4 @@
-"""Options that all commands that predict have in common."""
+"""Options that commands which predict have in common."""
 
 import argparse
 from pathlib import Path
@@ -11,33 +11,25 @@ if TYPE_CHECKING:
 SIDES = ("right", "left")
 
 
-def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Checkpoint, hands and camera, for all commands that predict."""
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """Method, side of the hands, and camera."""
     add = parser.add_argument
     add(
         "--checkpoint",
-        required=True,
         metavar="RUN",
-        help="the folder of a run, whose newest valid checkpoint is used, or a weights file",
+        help="a trained network: the folder of a run, whose newest valid checkpoint is used, or a "
+        "weights file (default: a hand model fitted to the detector's landmarks)",
     )
     add(
-        "--boxes",
+        "--hand",
         type=Path,
         metavar="FILE",
-        help="hand boxes, CSV or JSON: image,x,y,width,height and, optionally, frame and "
-        "handedness (default: each image shows one hand)",
+        help="MANO_RIGHT.pkl, to be fitted in place of the built-in hand",
     )
     add(
         "--handedness",
         choices=SIDES,
-        default="right",
-        help="side of all hands, or of those whose box does not state it (default: right)",
-    )
-    add(
-        "--freihand",
-        action="store_true",
-        help="the images are FreiHAND's or like them: without boxes, use the centred crop of its "
-        "evaluation; without K, its field of view of 28 degrees",
+        help="side of all hands, or of those whose box does not state it (default: estimated)",
     )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
@@ -51,8 +43,8 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_image_options(options: argparse.Namespace) -> "PredictOptions":
-    """The options of `add_image_options`.
+def parse_method_options(options: argparse.Namespace) -> "PredictOptions":
+    """The options of `add_method_options`.
 
     Raises:
         UserError: if a value is invalid.
@@ -63,9 +55,46 @@ def parse_image_options(options: argparse.Namespace) -> "PredictOptions":
     if options.fov is not None:
         intrinsics_from_fov(options.fov, 1, 1)
     return PredictOptions(
-        boxes=options.boxes,
         handedness=options.handedness,
         intrinsics=None if options.K is None else parse_intrinsics(options.K),
         fov_deg=options.fov,
-        freihand=options.freihand,
+    )
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Those of `add_method_options`, and options for images from files."""
+    add_method_options(parser)
+    add = parser.add_argument
+    add(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="hand boxes, CSV or JSON: image,x,y,width,height and, optionally, frame and "
+        "handedness (default: hands are found)",
+    )
+    add(
+        "--freihand",
+        action="store_true",
+        help="the images are FreiHAND's or like them: without K, use its field of view of 28 "
+        "degrees; with --checkpoint and without boxes, the centred crop of its evaluation",
+    )
+    add(
+        "--views",
+        type=int,
+        choices=range(1, 7),
+        default=1,
+        metavar="N",
+        help="average landmarks over 1 to 6 looks at each hand: slower, a little more accurate "
+        "(default: 1)",
+    )
+
+
+def parse_image_options(options: argparse.Namespace) -> "PredictOptions":
+    """The options of `add_image_options`.
+
+    Raises:
+        UserError: if a value is invalid.
+    """
+    return parse_method_options(options)._replace(
+        boxes=options.boxes, freihand=options.freihand, views=options.views
     )

@@ -24,6 +24,13 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
         help="images, videos, folders of them, or patterns in quotes",
     )
     add_image_options(parser)
+    add(
+        "--landmarks",
+        type=Path,
+        metavar="FILE",
+        help="fit the hand to these 2D landmarks, CSV or JSON: image and x0,y0 to x20,y20 in "
+        "FreiHAND's order and, optionally, frame and handedness",
+    )
     add("--camera", type=int, metavar="N", help="index of a camera, from 0")
     add(
         "--masks",
@@ -73,6 +80,7 @@ def parse_options(options: argparse.Namespace) -> "PredictOptions":
         images=options.images,
         camera=options.camera,
         masks=options.masks,
+        landmarks=options.landmarks,
         track=options.track,
         smooth=options.smooth,
         mesh_kinds=None if options.meshes is None else _mesh_kinds(options.meshes),
@@ -89,11 +97,11 @@ def _mesh_kinds(text: str) -> tuple[str, ...]:
 
 
 def run_predict(options: argparse.Namespace) -> None:
-    from m3dhmr_jax.predict.predictor import HandMeshPredictor
+    from m3dhmr_jax.predict.predictor import load_predictor
     from m3dhmr_jax.predict.run import predict_files
 
     predict_files(
-        lambda: HandMeshPredictor.from_checkpoint(options.checkpoint),
+        lambda: load_predictor(options.checkpoint, options.hand),
         parse_options(options),
         options.out,
     )
@@ -102,11 +110,12 @@ def run_predict(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "recovers hands in images, videos and cameras",
     (
+        "m3dhmr predict my_images/",
         "m3dhmr predict --checkpoint runs/quickstart --freihand "
         "data/quickstart/evaluation/rgb/0000000*.jpg",
         "m3dhmr predict --checkpoint runs/quickstart --boxes boxes.csv --fov 70 my_images/",
         "m3dhmr predict --checkpoint runs/quickstart --masks my_masks/ my_images/",
-        "m3dhmr predict --checkpoint runs/quickstart --camera 0 --smooth",
+        "m3dhmr predict --camera 0 --smooth",
     ),
     add_predict_options,
     run_predict,

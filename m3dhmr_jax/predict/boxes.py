@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.predictor import SIDES
+from m3dhmr_jax.predict.candidates import SIDES
 
 REQUIRED = ("image", "x", "y", "width", "height")
 
@@ -23,14 +23,21 @@ class HandBoxes(NamedTuple):
     """The hands of one frame. Axes: k hands."""
 
     boxes_px: Float[np.ndarray, "k 4"]
-    handedness: tuple[str, ...]
+    # None where it is to be estimated.
+    handedness: tuple[str | None, ...]
 
 
 # By file name, without folders, and the first frame to which they apply.
 BoxesByFile = dict[str, dict[int, HandBoxes]]
 
 
-def read_boxes(path: Path, handedness: str) -> BoxesByFile:
+def boxes_at(boxes: Mapping[int, HandBoxes], index: int) -> HandBoxes:
+    """The boxes that apply to a frame: the last ones up to it, or none."""
+    frames = [frame for frame in boxes if frame <= index]
+    return boxes[max(frames)] if frames else HandBoxes(np.zeros((0, 4)), ())
+
+
+def read_boxes(path: Path, handedness: str | None) -> BoxesByFile:
     """The boxes of a file; `handedness` applies to rows that do not state theirs.
 
     Raises:
@@ -39,7 +46,7 @@ def read_boxes(path: Path, handedness: str) -> BoxesByFile:
     if not path.is_file():
         raise UserError(f"--boxes {path}: no such file")
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
-    found: dict[tuple[str, int], list[tuple[list[float], str]]] = {}
+    found: dict[tuple[str, int], list[tuple[list[float], str | None]]] = {}
     for i, row in enumerate(rows):
         key, box, side = _parse_row(row, handedness, f"{path}, row {i + 1}")
         found.setdefault(key, []).append((box, side))
@@ -71,8 +78,8 @@ def _json_rows(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _parse_row(
-    row: Mapping[str, Any], handedness: str, where: str
-) -> tuple[tuple[str, int], list[float], str]:
+    row: Mapping[str, Any], handedness: str | None, where: str
+) -> tuple[tuple[str, int], list[float], str | None]:
     missing = [name for name in REQUIRED if row.get(name) in (None, "")]
     if missing:
         raise UserError(
@@ -84,6 +91,6 @@ def _parse_row(
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}; boxes are numbers in pixels") from error
     side = row.get("handedness") or handedness
-    if side not in SIDES:
+    if side not in (None, *SIDES):
         raise UserError(f"{where}: handedness {side!r} must be one of {SIDES}")
     return (Path(str(row["image"])).name, frame), box, side

@@ -23,7 +23,7 @@ from pyarrow import fs
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.boxes import read_boxes
 from m3dhmr_jax.predict.outputs import faces_as_json
-from m3dhmr_jax.predict.predictor import HandMeshPredictor
+from m3dhmr_jax.predict.predictor import load_predictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions
 from m3dhmr_jax.predict.shards import SETTINGS_KEY, Job, ShardWriter
 from m3dhmr_jax.predict.storage import Location, find_images, open_location
@@ -79,7 +79,8 @@ def _read_shard(out: Location, path: str) -> pa.Table | None:
 
 
 def predict_folder(
-    checkpoint: str,
+    checkpoint: str | None,
+    hand: Path | None,
     images: str,
     out: str,
     options: PredictOptions,
@@ -111,10 +112,10 @@ def predict_folder(
     boxes = None if options.boxes is None else read_boxes(options.boxes, options.handedness)
     if boxes is not None:
         _check_names(names, options.boxes)
-    predictor = HandMeshPredictor.from_checkpoint(checkpoint)
+    predictor = load_predictor(checkpoint, hand)
     target = open_location(out)
     target.filesystem.create_dir(target.path)
-    job = Job(checkpoint, predictor.weights_sha256, options, boxes, source, target)
+    job = Job(checkpoint, hand, predictor.weights_sha256, options, boxes, source, target)
     target.write_atomic("_faces.json", faces_as_json(predictor.hand.faces))
     finished = read_finished(target, job.settings)
     missing = [name for name in names if name not in finished]

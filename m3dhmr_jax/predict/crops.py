@@ -2,18 +2,28 @@
 
 Pixels have their centres on integers. A box (x, y, width, height) covers the pixels from x to
 x + width - 1, as an array slice does; its centre is taken as x + width / 2, as in training.
-Axes: k boxes, v vertices, h w image, s crop side.
+The direction of a hand points from its wrist to the base of its middle finger: 0 is up, positive
+is counter-clockwise on the screen. A crop is a square of the image with a direction, which is
+turned upright.
+Axes: k boxes or hands, n landmarks, p points, h w image, s crop side.
 """
+
+import itertools
+import math
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.types import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX
+from m3dhmr_jax.types import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX, ROOT
 
 BOX_SCALE = 1.3  # Side of the crop over the longer side of the hand's box, as in training.
+# Side of the box around a hand's mesh over that around its landmarks, and how far its centre lies
+# below, towards the wrist; medians over synthetic images.
+MESH_PER_LANDMARKS, MESH_BELOW_LANDMARKS = 1.2, 0.075
 MIN_BOX_PX = 1.0
+MIDDLE_BASE = 9  # The joint at the base of the middle finger.
 Image = UInt8[np.ndarray, "h w 3"]
 
 
@@ -62,14 +72,38 @@ def whole_image_crop(
     return np.array([[(width - side) / 2, (height - side) / 2, side, side]])
 
 
-def box_of_mesh(
-    verts_m: Float[np.ndarray, "v 3"], intrinsics: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "4"]:
-    """The box of a projected mesh; that of the landmarks would miss wrist and fingertips."""
-    projected_px = verts_m.astype(np.float64) @ intrinsics.T
-    projected_px = projected_px[:, :2] / projected_px[:, 2:]
-    low, high = projected_px.min(axis=0), projected_px.max(axis=0)
-    return np.concatenate([low + 0.5, np.maximum(high - low, MIN_BOX_PX)])
+def hand_directions(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, " k"]:
+    """Direction of each hand in the image, in radians, from its landmarks in FreiHAND order."""
+    dx, dy = (landmarks_px[:, MIDDLE_BASE] - landmarks_px[:, ROOT]).T
+    return np.arctan2(-dx, -dy)
+
+
+def crops_of_points(
+    points_px: Float[np.ndarray, "k p 2"], direction_rad: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, "k 4"]:
+    """The crops in these directions around the points, such as projected meshes, with a margin."""
+    turn = np.stack([rotation_matrix(-direction) for direction in direction_rad])
+    turned_px = np.einsum("kij,kpj->kpi", turn, points_px)
+    low, high = turned_px.min(axis=1), turned_px.max(axis=1)
+    centre = np.einsum("kji,kj->ki", turn, (low + high) / 2) + 0.5
+    side = BOX_SCALE * np.maximum(high - low, MIN_BOX_PX).max(axis=1, keepdims=True)
+    return np.concatenate([centre - side / 2, side, side], axis=1)
+
+
+def crops_of_landmarks(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, "k 4"]:
+    """The upright crops of hands of which only landmarks are known, as around their meshes."""
+    direction_rad = hand_directions(landmarks_px)
+    crops_px = crops_of_points(landmarks_px, direction_rad)
+    down = -np.stack([-np.sin(direction_rad), -np.cos(direction_rad)], axis=1)
+    side = crops_px[:, 2:] * MESH_PER_LANDMARKS
+    centre = crops_px[:, :2] + crops_px[:, 2:] / 2 + MESH_BELOW_LANDMARKS * crops_px[:, 2:] * down
+    return np.concatenate([centre - side / 2, side], axis=1)
+
+
+def rotation_matrix(angle_rad: float) -> Float[np.ndarray, "2 2"]:
+    """Rotates pixels counter-clockwise on the screen, where y points down."""
+    cosine, sine = math.cos(angle_rad), math.sin(angle_rad)
+    return np.array([[cosine, sine], [-sine, cosine]])
 
 
 def mirrored_boxes(boxes_px: Float[np.ndarray, "k 4"], width: int) -> Float[np.ndarray, "k 4"]:
@@ -79,39 +113,41 @@ def mirrored_boxes(boxes_px: Float[np.ndarray, "k 4"], width: int) -> Float[np.n
     return mirrored
 
 
-def crop_matrix(crop_px: Float[np.ndarray, "4"], size: int) -> Float[np.ndarray, "2 3"]:
-    """`crop_from_img` of an upright crop box, for crops of `size` px.
+def crop_matrix(
+    crop_px: Float[np.ndarray, "4"], size: int, direction_rad: float = 0.0
+) -> Float[np.ndarray, "2 3"]:
+    """`crop_from_img` that turns this direction of a crop upright, for crops of `size` px.
 
     The twin on the host of `data.augment.crop_from_box`: networks see what they were trained on.
     """
     x, y, side, _ = crop_px.tolist()
-    zoom = size / side
-    offset = size / 2 - zoom * (np.array([[x], [y]]) + side / 2)
-    return np.concatenate([zoom * np.eye(2), offset], axis=1)
+    linear = size / side * rotation_matrix(-direction_rad)
+    offset = size / 2 - linear @ (np.array([[x], [y]]) + side / 2)
+    return np.concatenate([linear, offset], axis=1)
 
 
 def crop(
     image: Image, crop_from_img: Float[np.ndarray, "2 3"], size: int
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """An upright square of the image, resampled bilinearly; black outside the image.
+    """A square of the image, resampled bilinearly; black outside the image.
 
     Where it shrinks the image more than twofold, blocks of pixels are averaged first. Only the
     region inside the crop is read, so the time does not grow with the image.
     """
-    height, width, _ = image.shape
-    zoom = crop_from_img[0, 0]
-    block = max(int(1 / zoom), 1)
-    first, last = ((corner - crop_from_img[:, 2]) / zoom for corner in (0, size - 1))
-    left, top = np.maximum(np.floor(first).astype(int) - block, 0).tolist()
-    right, bottom = np.minimum(np.ceil(last).astype(int) + block + 1, [width, height]).tolist()
-    region = np.ascontiguousarray(image[top:bottom, left:right])
+    linear, offset = crop_from_img[:, :2], crop_from_img[:, 2]
+    block = max(int(1 / math.hypot(*linear[0])), 1)
+    corners = np.array(list(itertools.product((0, size - 1), repeat=2)))
+    corners_px = (corners - offset) @ np.linalg.inv(linear).T
+    left, top = np.maximum(np.floor(corners_px.min(axis=0)).astype(int) - block, 0).tolist()
+    right, bottom = (np.ceil(corners_px.max(axis=0)).astype(int) + block + 1).tolist()
+    region = np.ascontiguousarray(image[top : max(bottom, 0), left : max(right, 0)])
+    if region.size == 0:
+        return np.zeros((size, size, 3), np.uint8)
     if block > 1:
         missing = (-region.shape[0] % block, -region.shape[1] % block)
         region = cv2.copyMakeBorder(region, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT)
         reduced = region.shape[1] // block, region.shape[0] // block
         region = cv2.resize(region, reduced, interpolation=cv2.INTER_AREA)
     centre_of_first = np.array([left, top]) + (block - 1) / 2
-    offset = crop_from_img[:, 2] + zoom * centre_of_first
-    linear = zoom * block * np.eye(2)
-    crop_from_region = np.concatenate([linear, offset[:, None]], axis=1)
+    crop_from_region = np.column_stack([block * linear, offset + linear @ centre_of_first])
     return cv2.warpAffine(region, crop_from_region, (size, size), flags=cv2.INTER_LINEAR)

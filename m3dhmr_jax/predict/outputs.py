@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import orjson
 from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input
-from m3dhmr_jax.predict.predictor import PredictedHands
+from m3dhmr_jax.predict.results import FittedPose, PredictedHands
 from m3dhmr_jax.visualize.hands import HAND_COLOURS, HandDrawing
 from m3dhmr_jax.visualize.overlay import draw_landmarks, draw_meshes, draw_prediction
 
@@ -32,7 +33,11 @@ HAND_ARRAYS = (
     "root_m",
     "root_covariance_m2",
     "noise_px",
+    "handedness_probability",
+    "score",
+    "is_unsure",
     "crop_px",
+    "direction_rad",
 )
 
 
@@ -85,17 +90,25 @@ def as_record(source: Input, frame: Frame, hands: PredictedHands, camera: str) -
         "height": height,
         "K": np.round(hands.intrinsics, 4),
         "camera": camera,
+        "method": hands.method,
         "hands": [
-            {"handedness": side}
+            {"track": int(hands.track[i]), "handedness": side}
             | {name: _rounded(name, getattr(hands, name)[i]) for name in HAND_ARRAYS}
+            | ({} if hands.pose is None else _pose_record(hands.pose, i))
             for i, side in enumerate(hands.handedness)
         ],
     }
 
 
-def _rounded(name: str, values: np.ndarray | np.floating) -> np.ndarray | np.floating:
+def _pose_record(pose: FittedPose, i: int) -> dict[str, Any]:
+    """The rotations as axis-angle vectors, and the shape."""
+    rotations = Rotation.from_matrix(pose.rotations[i]).as_rotvec()
+    return {"pose_rad": _rounded("", rotations), "shape": _rounded("", pose.shape[i])}
+
+
+def _rounded(name: str, values: Any) -> Any:
     """In float32, whose shortest decimal form is what JSON gets."""
-    if name.endswith("_m2"):  # Many orders of magnitude.
+    if name.endswith("_m2") or name.startswith("is_"):  # Many orders of magnitude; yes or no.
         return values
     decimals = DECIMALS_PX if name.endswith("_px") else DECIMALS_M
     rounded = np.ascontiguousarray(np.round(values, decimals), np.float32)

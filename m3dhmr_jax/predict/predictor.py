@@ -1,101 +1,75 @@
 """Hands of an image in camera space: the entry point for other programs.
 
-Axes: k hands, n = 21 landmarks or joints, v vertices, f faces, h w image, s crop side.
+Axes: k hands, n = 21 landmarks or joints, v vertices, h w image.
 Camera frame: x right, y down, z forward, metres. Pixels: centres on integers, (x, y) order.
 """
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.camera.silhouette import NO_EXTENT, SilhouetteExtent, silhouette_extent
-from m3dhmr_jax.checkpoints.manager import digest
 from m3dhmr_jax.checkpoints.restore import NEWEST, restore_eval_state
 from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.inference import make_crop_step
-from m3dhmr_jax.models.fast.folding import fold
-from m3dhmr_jax.models.functional import Network
+from m3dhmr_jax.hand import HandModel, load_builtin, load_mano
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     check_intrinsics,
     intrinsics_mismatch,
     mirrored_intrinsics,
 )
+from m3dhmr_jax.predict.candidates import Candidates, Landmarks, check_handedness
 from m3dhmr_jax.predict.crops import (
     Image,
     check_boxes,
-    crop,
-    crop_matrix,
     crops_around,
+    crops_of_landmarks,
+    hand_directions,
     mirrored_boxes,
     whole_image_crop,
 )
+from m3dhmr_jax.predict.detector import DetectedHands, HandDetector
 from m3dhmr_jax.predict.images import as_image
 from m3dhmr_jax.predict.masks import Masks, boxes_of_masks, check_masks
+from m3dhmr_jax.predict.methods import FitMethod, Method, NetworkMethod
+from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 from m3dhmr_jax.types import ROOT
 
-# Hands per call of the device; larger numbers are split. Each size is compiled when first used.
-BUCKETS = (1, 2, 4, 8)
-SIDES = ("right", "left")
-
-
-class PredictedHands(NamedTuple):
-    """Hands in camera space, in the order of the boxes; NumPy arrays."""
-
-    verts_m: Float[np.ndarray, "k v 3"]
-    # FreiHAND order, regressed from the vertices.
-    joints_m: Float[np.ndarray, "k n 3"]
-    # Predicted by the network, pixels of the image.
-    landmarks_px: Float[np.ndarray, "k n 2"]
-    # The wrist, joints_m[:, 0].
-    root_m: Float[np.ndarray, "k 3"]
-    # Covariance of the hand's position: large where depth is uncertain.
-    root_covariance_m2: Float[np.ndarray, "k 3 3"]
-    # Reprojection noise between mesh and landmarks.
-    noise_px: Float[np.ndarray, " k"]
-    # Counter-clockwise seen from outside.
-    faces: Int[np.ndarray, "k f 3"]
-    # "right" or "left".
-    handedness: tuple[str, ...]
-    # The crop that the network processed: (x, y, side, side).
-    crop_px: Float[np.ndarray, "k 4"]
-    # K of the image.
-    intrinsics: Float[np.ndarray, "3 3"]
-    # Whether K was not given: depth is then only as good as the assumed field of view.
-    camera_is_assumed: bool
-
 
 class HandMeshPredictor:
-    """Recovers the meshes of hands whose boxes in an image are known.
+    """Finds the hands of images and recovers their meshes.
 
-    The network is compiled once for each of 1, 2, 4 and 8 hands, for images of any size, and
-    once more for hands with masks.
+    Programs are compiled once for each of 1, 2, 4 and 8 hands, for images of any size, and once
+    more for hands with masks.
 
-    Attributes:
-        weights_sha256: identifies the weights that predictions come from.
+    Args:
+        method: how meshes are recovered; default: the fit of the built-in hand to landmarks.
+        detector: finds hands and their landmarks; default: the installed one. None with a network:
+            hands need boxes.
+
+    Raises:
+        UserError: if the detector is needed and not installed.
     """
 
-    def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
-        self.hand = hand
-        self._size = network.image_size
-        graphdef, folded = fold(network.eval_graphdef, params, stats)
-        self._arrays = folded, {}
-        # Hashes the trained arrays: folded ones differ from backend to backend.
-        self.weights_sha256 = digest({"params": params, "stats": stats})
-        self._step = make_crop_step(graphdef, hand.joint_regressor, network.image_size)
+    def __init__(self, method: Method | None = None, detector: HandDetector | None = None):
+        enable_compilation_cache()
+        self._method = FitMethod(load_builtin()) if method is None else method
+        if detector is None and self._method.needs_landmarks:
+            detector = HandDetector.load()
+        self._detector = detector
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "HandMeshPredictor":
-        """The predictor of a run's workdir (its newest valid checkpoint), or of a weights file.
+        """A network on the detector's crops; without an installed detector, on given boxes.
+
+        `path` is a run's workdir, whose newest valid checkpoint is used, or a weights file.
 
         Raises:
             UserError: if there is no checkpoint or no config next to it, or it is corrupted or of
@@ -107,41 +81,58 @@ class HandMeshPredictor:
         hand = load_hand(config)
         network = create_network(config, hand, abstract=True)
         state = restore_eval_state(network, path, str(path) if path.is_file() else NEWEST)
-        return cls(network, hand, state.params, state.stats)
+        detector = HandDetector.load() if HandDetector.is_installed() else None
+        return cls(NetworkMethod(network, hand, state.params, state.stats), detector)
+
+    @property
+    def hand(self) -> HandModel:
+        """The hand whose meshes are predicted."""
+        return self._method.hand
+
+    @property
+    def weights_sha256(self) -> str:
+        """Identifies what predictions come from."""
+        return self._method.weights_sha256
 
     def __call__(
         self,
         image: np.ndarray,
         boxes: np.ndarray | Sequence | None = None,
-        handedness: str | Sequence[str] = "right",
+        handedness: str | Sequence[str | None] | None = None,
         K: np.ndarray | Sequence | None = None,
         *,
         masks: np.ndarray | Sequence | None = None,
+        landmarks: np.ndarray | Sequence | None = None,
         freihand: bool = False,
+        views: int = 1,
     ) -> PredictedHands:
-        """The hands in these boxes.
+        """The hands of an image: all that are found, or those in boxes.
 
         Args:
             image: RGB, uint8, (h, w, 3), of any size; one channel or an alpha channel is converted
                 with a warning.
             boxes: (x, y, width, height) of each hand in pixels, or of one; None: around the masks
-                or, without masks, one hand that fills the image.
-            handedness: "right" or "left" for all, or for each box.
+                or, without masks, of the hands that the detector finds.
+            handedness: "right" or "left" for all, or for each box; None: as the detector says, or
+                right without one.
             K: intrinsic matrix of the whole image; None: assumed, as the result reports.
             masks: (h, w) of each hand, or of one, non-zero on the hand, for a better depth; an
                 empty mask counts as none, with a warning.
-            freihand: the image is one of FreiHAND: without boxes, its evaluation's centred crop;
-                without K, FreiHAND's field of view.
+            landmarks: (n, 2) of each hand, or of one, in pixels and FreiHAND's order and
+                convention, to which the hand is fitted instead of those of the detector.
+            freihand: the image is one of FreiHAND: without K, FreiHAND's field of view; for a
+                network without boxes, its evaluation's centred crop.
+            views: looks at each hand that landmarks are averaged over, 1 to 6.
 
         Raises:
             UserError: if the image is of another kind, a box has no area or lies outside, K is
-                singular, a mask is of another size, or a handedness is unknown or missing.
+                singular, a mask is of another size, a handedness is unknown or missing, or the
+                detector is needed and not installed.
         """
         pixels, note = as_image(image)
         height, width, _ = pixels.shape
-        if K is None:
-            intrinsics = assumed_intrinsics(width, height, freihand=freihand)
-        else:
+        intrinsics = assumed_intrinsics(width, height, freihand=freihand)
+        if K is not None:
             intrinsics = check_intrinsics(K)
             mismatch = intrinsics_mismatch(intrinsics, width, height)
             note = "; ".join(filter(None, (note, mismatch)))
@@ -149,119 +140,212 @@ class HandMeshPredictor:
             warnings.warn(note, stacklevel=2)
         hand_masks = None if masks is None else check_masks(masks, height, width)
         if hand_masks is not None:
-            empty = np.flatnonzero(~hand_masks.any(axis=(1, 2)))
-            if len(empty):
-                warnings.warn(f"empty masks, used as none: {empty.tolist()}", stacklevel=2)
-            if boxes is None and not (len(hand_masks) == 1 and len(empty)):
-                if len(empty):
-                    raise UserError(
-                        f"masks {empty.tolist()} are empty and there are no boxes: a hand without "
-                        "a mask needs a box"
-                    )
-                boxes = boxes_of_masks(hand_masks)
-        if boxes is None:
-            crops_px = whole_image_crop(width, height, freihand=freihand)
+            boxes = _boxes_of(hand_masks, boxes)
+        if landmarks is not None:
+            candidates = self.at_landmarks(landmarks, handedness)
+        elif boxes is not None:
+            boxes_px = _check_shape(boxes, width, height)
+            candidates = self.in_boxes(pixels, boxes_px, handedness, intrinsics, views=views)
+        elif freihand and not self._method.needs_landmarks:
+            crops_px = whole_image_crop(width, height, freihand=True)
+            candidates = _unseen(crops_px, check_handedness(handedness, 1))
         else:
-            boxes_px = np.asarray(boxes, np.float64)
-            boxes_px = boxes_px.reshape(-1, 4) if boxes_px.shape in {(4,), (0,)} else boxes_px
-            if boxes_px.ndim != 2 or boxes_px.shape[1] != 4:
-                raise UserError(
-                    f"boxes have shape {boxes_px.shape}: they must be (hands, 4), "
-                    "(x, y, width, height) each"
-                )
-            crops_px = crops_around(check_boxes(boxes_px, width, height))
-        if hand_masks is not None and len(hand_masks) != len(crops_px):
-            raise UserError(f"{len(hand_masks)} masks for {len(crops_px)} boxes: give one for each")
-        sides = _check_handedness(handedness, len(crops_px))
-        hands = self._predict(pixels, crops_px, sides, intrinsics, hand_masks)
+            candidates = self.find(pixels, handedness, views=views)
+        if hand_masks is not None and len(hand_masks) != len(candidates.crop_px):
+            raise UserError(
+                f"{len(hand_masks)} masks for {len(candidates.crop_px)} boxes: give one for each"
+            )
+        hands = self.predict(pixels, candidates, intrinsics, hand_masks)
         return hands._replace(camera_is_assumed=K is None)
 
-    def _predict(
+    def find(self, image: Image, handedness: str | None = None, *, views: int = 1) -> Candidates:
+        """The hands that the detector finds; their side is estimated if it is None."""
+        if self._detector is None:
+            HandDetector.load()  # Raises, unless it was installed in the meantime.
+            raise UserError("the hand detector was installed after this program was started")
+        detected = self._detector(image, views=views)
+        return _seen(detected, (handedness,) * len(detected.presence))
+
+    def in_boxes(
         self,
         image: Image,
-        crops_px: Float[np.ndarray, "k 4"],
-        sides: tuple[str, ...],
+        boxes_px: Float[np.ndarray, "k 4"],
+        handedness: str | Sequence[str | None] | None,
         intrinsics: Float[np.ndarray, "3 3"],
-        masks: Masks | None,
+        *,
+        views: int = 1,
+    ) -> Candidates:
+        """One candidate for each box; its direction comes from a first look."""
+        sides = check_handedness(handedness, len(boxes_px))
+        if self._method.needs_landmarks or (None in sides and self._detector is not None):
+            assert self._detector is not None
+            return _seen(self._detector.in_boxes(image, boxes_px, views=views), sides)
+        candidates = _unseen(crops_around(boxes_px), sides)
+        hands = self.predict(image, candidates, intrinsics, None)
+        return candidates._replace(direction_rad=hand_directions(hands.landmarks_px))
+
+    def follow(
+        self, image: Image, landmarks_px: Float[np.ndarray, "k n 2"], sides: Sequence[str]
+    ) -> Candidates:
+        """The hands of the previous frame, whose landmarks are known."""
+        if self._method.needs_landmarks:
+            assert self._detector is not None
+            detected = self._detector.refine(image, landmarks_px)
+            return _seen(detected, (None,) * len(sides))
+        directions_rad = hand_directions(landmarks_px)
+        crops_px = crops_of_landmarks(landmarks_px)
+        return _unseen(crops_px, tuple(sides))._replace(direction_rad=directions_rad)
+
+    def at_landmarks(
+        self,
+        landmarks: np.ndarray | Sequence,
+        handedness: str | Sequence[str | None] | None,
+    ) -> Candidates:
+        """Hands whose landmarks come from elsewhere.
+
+        Raises:
+            UserError: if they are not 21 finite points per hand, or the method is not the fit.
+        """
+        landmarks_px = np.asarray(landmarks, np.float64)
+        landmarks_px = landmarks_px[None] if landmarks_px.ndim == 2 else landmarks_px
+        if landmarks_px.shape[1:] != (21, 2) or not np.isfinite(landmarks_px).all():
+            raise UserError(
+                f"landmarks have shape {landmarks_px.shape}: they must be (hands, 21, 2), finite"
+            )
+        if not self._method.needs_landmarks:
+            raise UserError("landmarks are for the fit of a hand: leave out the checkpoint")
+        n = len(landmarks_px)
+        candidates = _unseen(crops_of_landmarks(landmarks_px), check_handedness(handedness, n))
+        return candidates._replace(
+            direction_rad=hand_directions(landmarks_px),
+            landmarks=Landmarks(landmarks_px, np.full((n, 21, 3), np.nan), np.zeros((n, 21))),
+        )
+
+    def predict(
+        self,
+        image: Image,
+        candidates: Candidates,
+        intrinsics: Float[np.ndarray, "3 3"],
+        masks: Masks | None = None,
     ) -> PredictedHands:
-        """Left hands are mirrored to right hands for the network, and back afterwards."""
-        width, n = image.shape[1], len(sides)
-        is_left = np.array([side == "left" for side in sides], bool)
-        mirrored_k = mirrored_intrinsics(intrinsics, width)
-        network_crops_px = np.where(is_left[:, None], mirrored_boxes(crops_px, width), crops_px)
-        columns = [slice(None, None, -1 if left else None) for left in is_left]
-        matrices = [crop_matrix(each, self._size) for each in network_crops_px]
-        inputs = [
-            [
-                crop(image[:, column], matrix, self._size)
-                for column, matrix in zip(columns, matrices, strict=True)
-            ],
-            [_inverse(matrix).astype(np.float32) for matrix in matrices],
-            [(mirrored_k if left else intrinsics).astype(np.float32) for left in is_left],
-        ]
+        """The hands at the candidates; left hands are mirrored for the method, and back."""
+        width = image.shape[1]
+        is_left = np.array([side == "left" for side in candidates.handedness], bool)
+        images = [image[:, ::-1] if left else image for left in is_left]
+        ks = np.where(
+            is_left[:, None, None], mirrored_intrinsics(intrinsics, width), intrinsics[None]
+        )
         extents = None
         if masks is not None and masks.any():
-            extents = [
-                silhouette_extent(mask[:, column]) if mask.any() else NO_EXTENT
-                for mask, column in zip(masks, columns, strict=True)
+            rows = [
+                silhouette_extent(mask[:, ::-1] if left else mask) if mask.any() else NO_EXTENT
+                for mask, left in zip(masks, is_left, strict=True)
             ]
-        hands = self._run_batches(inputs, extents)
-        mirror = np.ones((n, 1, 3), np.float32)
+            extents = SilhouetteExtent(*map(np.stack, zip(*rows, strict=True)))
+        hands = self._method(images, _mirrored(candidates, is_left, width), ks, extents)
+        mirror = np.ones((len(is_left), 1, 3), np.float32)
         mirror[is_left, :, 0] = -1
-        landmarks_px = hands["landmarks_px"].copy()
+        landmarks_px = hands.landmarks_px.copy()
         landmarks_px[is_left, :, 0] = width - 1 - landmarks_px[is_left, :, 0]
-        joints_m = hands["joints_m"] * mirror
+        joints_m = hands.joints_m * mirror
         faces = self.hand.faces
         return PredictedHands(
-            verts_m=hands["verts_m"] * mirror,
+            verts_m=hands.verts_m * mirror,
             joints_m=joints_m,
             landmarks_px=landmarks_px,
             root_m=joints_m[:, ROOT],
-            root_covariance_m2=hands["root_covariance_m2"] * mirror * mirror.swapaxes(1, 2),
-            noise_px=hands["noise_px"],
+            root_covariance_m2=hands.root_covariance_m2 * mirror * mirror.swapaxes(1, 2),
+            noise_px=hands.noise_px,
             faces=np.where(is_left[:, None, None], faces[None, :, ::-1], faces[None]),
-            handedness=sides,
-            crop_px=crops_px,
+            handedness=candidates.handedness,
+            handedness_probability=candidates.handedness_probability,
+            score=hands.score,
+            is_unsure=hands.is_unsure,
+            crop_px=candidates.crop_px,
+            direction_rad=candidates.direction_rad,
+            track=np.arange(len(is_left)),
             intrinsics=intrinsics,
             camera_is_assumed=False,
+            method=self._method.name,
+            pose=hands.pose,
         )
 
-    def _run_batches(
-        self, inputs: list[list[np.ndarray]], extents: list[SilhouetteExtent] | None
-    ) -> dict[str, np.ndarray]:
-        """The fields of CameraHands, in as few calls as the largest bucket allows.
 
-        Buckets are padded with copies of their first hand, which are dropped from the results.
-        """
-        n = len(inputs[0])
-        if n == 0:  # One hand of padding, for the shapes.
-            crop_rgb = np.zeros((self._size, self._size, 3), np.uint8)
-            blank = [[crop_rgb], [np.eye(2, 3, dtype=np.float32)], [np.eye(3, dtype=np.float32)]]
-            return {name: x[:0] for name, x in self._run_batches(blank, None).items()}
-        results = []
-        for start in range(0, n, BUCKETS[-1]):
-            stop = min(start + BUCKETS[-1], n)
-            size = next(size for size in BUCKETS if size >= stop - start)
-            rows = [*range(start, stop)] + [start] * (size - (stop - start))
-            batch: list[Any] = [np.stack([column[i] for i in rows]) for column in inputs]
-            if extents is not None:
-                columns = zip(*(extents[i] for i in rows), strict=True)
-                batch.append(SilhouetteExtent(*map(np.stack, columns)))
-            hands = self._step(*self._arrays, *batch)
-            results.append(
-                {name: x[: stop - start] for name, x in jax.device_get(hands)._asdict().items()}
-            )
-        return {name: np.concatenate([r[name] for r in results]) for name in results[0]}
+def load_predictor(checkpoint: str | Path | None, hand: Path | None) -> HandMeshPredictor:
+    """The predictor of a checkpoint; without one the fit of `hand`, a MANO_RIGHT.pkl, or of ours.
+
+    Raises:
+        UserError: if one of them cannot be used, or both are given.
+    """
+    if checkpoint is not None:
+        if hand is not None:
+            raise UserError(f"--hand {hand} is for the fit; the hand of a checkpoint is its own")
+        return HandMeshPredictor.from_checkpoint(checkpoint)
+    return HandMeshPredictor(FitMethod(load_mano(hand) if hand else load_builtin()))
 
 
-def _inverse(crop_from_img: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
-    return np.linalg.inv(np.vstack([crop_from_img, [0, 0, 1]]))[:2]
+def _boxes_of(masks: Masks, boxes: np.ndarray | Sequence | None) -> np.ndarray | Sequence | None:
+    """The given boxes, or those around the masks."""
+    empty = np.flatnonzero(~masks.any(axis=(1, 2)))
+    if len(empty):
+        warnings.warn(f"empty masks, used as none: {empty.tolist()}", stacklevel=3)
+    if boxes is not None or (len(masks) == 1 and len(empty)):
+        return boxes
+    if len(empty):
+        raise UserError(
+            f"masks {empty.tolist()} are empty and there are no boxes: a hand without a mask needs "
+            "a box"
+        )
+    return boxes_of_masks(masks)
 
 
-def _check_handedness(handedness: str | Sequence[str], n: int) -> tuple[str, ...]:
-    sides = (handedness,) * n if isinstance(handedness, str) else tuple(handedness)
-    if set(sides) - set(SIDES) or (isinstance(handedness, str) and handedness not in SIDES):
-        raise UserError(f"handedness={handedness!r} must be one of {SIDES}, for all or each box")
-    if len(sides) != n:
-        raise UserError(f"handedness has {len(sides)} entries for {n} boxes: give one for each")
-    return sides
+def _check_shape(boxes: ArrayLike, width: int, height: int) -> Float[np.ndarray, "k 4"]:
+    boxes_px = np.asarray(boxes, np.float64)
+    boxes_px = boxes_px.reshape(-1, 4) if boxes_px.shape in {(4,), (0,)} else boxes_px
+    if boxes_px.ndim != 2 or boxes_px.shape[1] != 4:
+        raise UserError(
+            f"boxes have shape {boxes_px.shape}: they must be (hands, 4), (x, y, width, height) "
+            "each"
+        )
+    return check_boxes(boxes_px, width, height)
+
+
+def _unseen(crops_px: Float[np.ndarray, "k 4"], sides: Sequence[str | None]) -> Candidates:
+    """Candidates of which only the crop is known; the side is right unless it is given."""
+    k = len(crops_px)
+    handedness = tuple(side or "right" for side in sides)
+    return Candidates(crops_px, np.zeros(k), handedness, np.full(k, np.nan), np.ones(k), None)
+
+
+def _seen(detected: DetectedHands, sides: Sequence[str | None]) -> Candidates:
+    """The detector's hands; the side is the detector's unless it is given."""
+    p_right = detected.right_probability
+    estimated = np.where(p_right > 0.5, "right", "left").tolist()
+    probability = np.maximum(p_right, 1 - p_right)
+    return Candidates(
+        crops_of_landmarks(detected.landmarks_px),
+        hand_directions(detected.landmarks_px),
+        tuple(side or own for side, own in zip(sides, estimated, strict=True)),
+        np.where([side is None for side in sides], probability, np.nan),
+        detected.presence,
+        Landmarks(detected.landmarks_px, detected.joints_rel_m, detected.disagreement),
+    )
+
+
+def _mirrored(candidates: Candidates, is_left: np.ndarray, width: int) -> Candidates:
+    """The candidates with left hands as right hands of the mirrored image."""
+    row, column = is_left[:, None], is_left[:, None, None]
+    landmarks = candidates.landmarks
+    if landmarks is not None:
+        flip = np.array([-1.0, 1.0])
+        offset = np.array([width - 1.0, 0.0])
+        px, rel_m = landmarks.landmarks_px, landmarks.joints_rel_m
+        landmarks = landmarks._replace(
+            landmarks_px=np.where(column, flip * px + offset, px),
+            joints_rel_m=np.where(column, rel_m * np.array([-1.0, 1.0, 1.0]), rel_m),
+        )
+    return candidates._replace(
+        crop_px=np.where(row, mirrored_boxes(candidates.crop_px, width), candidates.crop_px),
+        direction_rad=np.where(is_left, -candidates.direction_rad, candidates.direction_rad),
+        landmarks=landmarks,
+    )

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import tqdm
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import BoxesByFile, read_boxes
+from m3dhmr_jax.predict.boxes import HandBoxes, boxes_at, read_boxes
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     intrinsics_from_fov,
@@ -23,9 +23,11 @@ from m3dhmr_jax.predict.cameras import (
 )
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input, find_inputs, read_frames
+from m3dhmr_jax.predict.landmark_file import HandLandmarks, landmarks_at, read_landmarks
 from m3dhmr_jax.predict.masks import find_masks, read_masks
 from m3dhmr_jax.predict.outputs import ResultWriter
-from m3dhmr_jax.predict.predictor import HandMeshPredictor, PredictedHands
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
+from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.predict.smoothing import HandSmoother
 from m3dhmr_jax.predict.tracking import Tracker
 from m3dhmr_jax.runtime.files import explain_disk_full
@@ -37,13 +39,17 @@ class PredictOptions(NamedTuple):
     images: Sequence[str] = ()
     camera: int | None = None
     boxes: Path | None = None
+    landmarks: Path | None = None
     masks: Path | None = None
-    handedness: str = "right"
+    # None: estimated.
+    handedness: str | None = None
     intrinsics: Float[np.ndarray, "3 3"] | None = None
     # Across the longer side; None: from EXIF, else assumed.
     fov_deg: float | None = None
     # The images are FreiHAND's.
     freihand: bool = False
+    # Looks at each hand that its landmarks are averaged over.
+    views: int = 1
     track: bool = True
     smooth: bool = False
     mesh_kinds: tuple[str, ...] | None = None
@@ -69,10 +75,10 @@ def predict_files(
         DiskFullError: if there is no room for the results.
     """
     inputs = find_inputs(options.images, options.camera)
-    boxes = _boxes(options, inputs)
+    given = _read_given(options, inputs)
     masks = None if options.masks is None else find_masks(options.masks, inputs)
     predictor = load()
-    run = _Run(predictor, options, boxes, masks)
+    run = _Run(predictor, options, given, masks)
     with (
         explain_disk_full(out),
         run.bar,
@@ -88,16 +94,22 @@ def predict_files(
     run.finish(out)
 
 
-def _boxes(options: PredictOptions, inputs: Sequence[Input]) -> BoxesByFile | None:
-    if options.boxes is None:
+# The hands that a file of boxes or landmarks describes, by file and frame.
+Given = Mapping[str, Mapping[int, HandBoxes]] | Mapping[str, Mapping[int, HandLandmarks]]
+
+
+def _read_given(options: PredictOptions, inputs: Sequence[Input]) -> Given | None:
+    path = options.boxes or options.landmarks
+    if path is None:
         return None
-    boxes = read_boxes(options.boxes, options.handedness)
-    if not boxes.keys() & {source.source for source in inputs}:
+    read = read_boxes if options.boxes else read_landmarks
+    given = read(path, options.handedness)
+    if not given.keys() & {source.source for source in inputs}:
         raise UserError(
-            f"{options.boxes} contains boxes of {', '.join(list(boxes)[:3])}, and none of these is "
-            'among the inputs: its column "image" is a file name without folders'
+            f"{path} describes hands of {', '.join(list(given)[:3])}, and none of these is among "
+            'the inputs: its column "image" is a file name without folders'
         )
-    return boxes
+    return given
 
 
 class _Run:
@@ -107,14 +119,15 @@ class _Run:
         self,
         predictor: HandMeshPredictor,
         options: PredictOptions,
-        boxes: BoxesByFile | None,
+        given: Given | None,
         masks: dict[str, Path] | None,
     ):
         self._predictor, self._options = predictor, options
-        self._boxes, self._masks = boxes, masks
+        self._given, self._masks = given, masks
         self.bar = tqdm.tqdm(unit="frame", dynamic_ncols=True, mininterval=1)
         self._skipped: Counter[str] = Counter()
-        self._frames = self._hands = self._losses = 0
+        self._warned: set[str] = set()
+        self._frames = self._hands = self._empty = self._unsure = self._losses = 0
         self._start_s = self._first_s = time.monotonic()
 
     def log(self, text: str) -> None:
@@ -138,43 +151,64 @@ class _Run:
     def predict_input(self, source: Input, writer: ResultWriter) -> None:
         """All frames of one input."""
         options = self._options
-        given = None if self._boxes is None else self._boxes.get(source.source, {})
-        track = options.track and source.is_video
-        tracker = Tracker(given, options.handedness, track=track)
-        smoother = None
-        if options.smooth and source.is_video:
+        given = None if self._given is None else self._given.get(source.source, {})
+        tracker = smoother = None
+        if source.is_video and options.track and options.landmarks is None:
+            tracker = Tracker(self._predictor, given, options.handedness)
+        if source.is_video and options.smooth:
             smoother = HandSmoother(self._predictor.hand.joint_regressor)
         for frame in itertools.islice(read_frames(source, self.log), options.frames):
-            with self.skip_on_error(source.source):
-                hands, camera = self._predict_frame(source, frame, tracker)
+            with self.skip_on_error(source.source), self._log_warnings(source.source):
+                k, camera = choose_intrinsics(frame.image, frame.intrinsics, options)
+                if tracker is not None:
+                    hands = tracker(frame.image, frame.index, frame.time_s, k)
+                else:
+                    hands = self._predict_alone(source, frame, given, k)
+                hands = hands._replace(camera_is_assumed=camera == "assumed")
                 if smoother is not None:
                     hands = smoother(hands, frame.time_s)
                 writer.write(source, frame, hands, camera)
-                self._count(len(hands.handedness))
-        self._losses += tracker.losses
+                self._count(hands)
+        self._losses += 0 if tracker is None else tracker.losses
 
-    def _predict_frame(
-        self, source: Input, frame: Frame, tracker: Tracker
-    ) -> tuple[PredictedHands, str]:
-        height, width, _ = frame.image.shape
-        k, camera = choose_intrinsics(frame.image, frame.intrinsics, self._options)
-        boxes_px, sides = tracker.boxes_for(frame.index)
-        if self._masks is None:
-            masks = None
-        else:
+    def _predict_alone(
+        self,
+        source: Input,
+        frame: Frame,
+        given: Mapping[int, HandBoxes] | Mapping[int, HandLandmarks] | None,
+        k: Float[np.ndarray, "3 3"],
+    ) -> PredictedHands:
+        """The hands of a frame, whatever the others show."""
+        options = self._options
+        boxes_px = landmarks_px = masks = None
+        handedness = options.handedness
+        if options.landmarks is not None:
+            landmarks_px, handedness = landmarks_at(given or {}, frame.index)
+        elif given is not None:
+            boxes_px, handedness = boxes_at(given, frame.index)
+        if self._masks is not None:
             masks = self._read_masks(source, None if boxes_px is None else len(boxes_px))
-            if boxes_px is None and masks is not None:  # As many hands as masks.
-                sides = self._options.handedness
-        with warnings.catch_warnings(record=self._masks is not None) as caught:
-            if caught is not None:
-                warnings.simplefilter("always")
-            hands = self._predictor(
-                frame.image, boxes_px, sides, k, masks=masks, freihand=self._options.freihand
-            )
-        for warning in caught or ():
-            self.log(f"{source.source}: {warning.message}")
-        tracker.update(hands, width, height)
-        return hands._replace(camera_is_assumed=camera == "assumed"), camera
+        return self._predictor(
+            frame.image,
+            boxes_px,
+            handedness,
+            k,
+            masks=masks,
+            landmarks=landmarks_px,
+            freihand=options.freihand,
+            views=options.views,
+        )
+
+    @contextlib.contextmanager
+    def _log_warnings(self, source: str) -> Iterator[None]:
+        """Logs each warning about an input once."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for text in (f"{source}: {warning.message}" for warning in caught):
+            if text not in self._warned:
+                self._warned.add(text)
+                self.log(text)
 
     def _read_masks(self, source: Input, hands: int | None) -> np.ndarray | None:
         assert self._masks is not None
@@ -185,9 +219,11 @@ class _Run:
             return None
         return read_masks(self._masks[source.name], hands)
 
-    def _count(self, hands: int) -> None:
+    def _count(self, hands: PredictedHands) -> None:
         self._frames += 1
-        self._hands += hands
+        self._hands += len(hands.handedness)
+        self._empty += not hands.handedness
+        self._unsure += int(hands.is_unsure.sum())
         self.bar.update()
         if self._frames == 1:  # Includes compilation.
             self._first_s = time.monotonic()
@@ -195,6 +231,10 @@ class _Run:
     def finish(self, out: Path) -> None:
         """Prints a summary; raises IncompleteError if something was skipped."""
         print(f"{self._hands} hands written to {out}")
+        if self._empty:
+            print(f"no hand found in {self._empty} of {self._frames} images or frames")
+        if self._unsure:
+            print(f"{self._unsure} hands may be wrong: they are marked is_unsure")
         if self._frames > 1:
             rest_s = time.monotonic() - self._first_s
             print(

@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import BoxesByFile
+from m3dhmr_jax.predict.boxes import BoxesByFile, boxes_at
 from m3dhmr_jax.predict.images import DecodedImage, decode_image
-from m3dhmr_jax.predict.predictor import HandMeshPredictor, PredictedHands
+from m3dhmr_jax.predict.predictor import load_predictor
+from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.predict.run import PredictOptions, choose_intrinsics
 from m3dhmr_jax.predict.storage import Location
-from m3dhmr_jax.predict.tracking import Tracker
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
 READ_AHEAD = 8  # Images that are read and decoded during the prediction of one.
@@ -42,9 +43,13 @@ HAND_COLUMNS = {
     "root_m": _numbers(3),
     "root_covariance_m2": _numbers(3, 3),
     "noise_px": pa.float32(),
-    "crop_px": _numbers(4),  # (x, y, side, side) that the network processed.
+    "handedness_probability": pa.float32(),  # Null if the side was given or assumed.
+    "score": pa.float32(),
+    "is_unsure": pa.bool_(),
+    "crop_px": _numbers(4),  # (x, y, side, side) that was processed.
+    "direction_rad": pa.float32(),
 }
-# One row per hand. An image without boxes, or that could not be read, has one row, with the columns
+# One row per hand. An image without hands, or that could not be read, has one row, with the columns
 # of the image only.
 SCHEMA = pa.schema(
     [
@@ -54,6 +59,7 @@ SCHEMA = pa.schema(
         *HAND_COLUMNS.items(),
         ("K", _numbers(3, 3)),
         ("camera", pa.string()),  # given, exif or assumed.
+        ("method", pa.string()),  # network or fit.
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("note", pa.string()),  # What was converted.
@@ -65,7 +71,9 @@ SCHEMA = pa.schema(
 class Job(NamedTuple):
     """What every worker needs, on any machine."""
 
-    checkpoint: str
+    # None: the fit of a hand, MANO's in the file `hand` or the built-in one.
+    checkpoint: str | None
+    hand: Path | None
     weights_sha256: str
     options: PredictOptions
     boxes: BoxesByFile | None
@@ -83,6 +91,7 @@ class Job(NamedTuple):
             "fov_deg": options.fov_deg,
             "freihand": options.freihand,
             "handedness": options.handedness,
+            "views": options.views,
             "with_boxes": self.boxes is not None,
         }
 
@@ -96,10 +105,10 @@ class ShardWriter:
 
     def __init__(self, job: Job):
         self._job = job
-        self._predictor = HandMeshPredictor.from_checkpoint(job.checkpoint)
+        self._predictor = load_predictor(job.checkpoint, job.hand)
         if self._predictor.weights_sha256 != job.weights_sha256:
             raise UserError(
-                f"{job.checkpoint} holds other weights here than where the run was started: "
+                f"{job.checkpoint or 'the hand model'} holds other weights here than where the run was started: "
                 "predictions of two networks must not be mixed; has training continued?"
             )
         settings = {SETTINGS_KEY: json.dumps(job.settings).encode()}
@@ -141,6 +150,7 @@ class ShardWriter:
             "image": image,
             "K": hands.intrinsics.ravel(),
             "camera": camera,
+            "method": hands.method,
             "width": width,
             "height": height,
             "note": decoded.note or None,
@@ -155,14 +165,19 @@ class ShardWriter:
     def _predict(self, image: str, decoded: DecodedImage) -> tuple[PredictedHands, str]:
         options, boxes = self._job.options, self._job.boxes
         k, camera = choose_intrinsics(decoded.image, decoded.intrinsics, options)
-        given = None if boxes is None else boxes.get(image.rpartition("/")[2], {})
-        boxes_px, sides = Tracker(given, options.handedness, track=False).boxes_for(0)
-        hands = self._predictor(decoded.image, boxes_px, sides, k, freihand=options.freihand)
+        boxes_px, sides = None, options.handedness
+        if boxes is not None:
+            boxes_px, sides = boxes_at(boxes.get(image.rpartition("/")[2], {}), 0)
+        hands = self._predictor(
+            decoded.image, boxes_px, sides, k, freihand=options.freihand, views=options.views
+        )
         return hands, camera
 
 
-def _plain(values: np.ndarray | np.floating) -> list[float] | float:
-    return values.ravel().tolist() if values.ndim else values.item()
+def _plain(values: np.ndarray | np.generic) -> list[float] | float | bool | None:
+    if values.ndim:
+        return values.ravel().tolist()
+    return None if np.isnan(values) else values.item()
 
 
 def shard_name(images: Sequence[str]) -> str:

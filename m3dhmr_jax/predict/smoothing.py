@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from m3dhmr_jax.predict.predictor import PredictedHands
+from m3dhmr_jax.predict.results import PredictedHands
+from m3dhmr_jax.types import ROOT
 
 # The paper's parameters, in Hz and in Hz per metre per second. The root is noisier, as its depth is
 # poorly observed.
@@ -53,41 +54,36 @@ def one_euro(
 
 
 class HandSmoother:
-    """Filters the hands of one video; restarts if their number changes or time runs backwards."""
+    """Filters the hands of one video, each by its `track`; restarts when time runs backwards."""
 
     def __init__(self, joint_regressor: Float[np.ndarray, "n v"]):
         self._regressor = joint_regressor
-        self._last: dict[str, FilterState] = {}
+        self._last: dict[int, dict[str, FilterState]] = {}
         self._time_s = 0.0
-
-    def reset(self) -> None:
-        """Forgets all frames so far."""
-        self._last = {}
 
     def __call__(self, hands: PredictedHands, time_s: float) -> PredictedHands:
         """The filtered hands; joints are regressed from the filtered mesh."""
-        step_s = time_s - self._time_s
-        if self._last and (step_s <= 0 or len(self._last["root"].points) != len(hands.root_m)):
-            self.reset()
-        self._time_s = time_s
-        root_m = hands.root_m[:, None]
-        focal_px = hands.intrinsics[0, 0]
-        m_per_px = float(np.mean(root_m[..., 2])) / focal_px if len(root_m) else 1.0
-        inputs = {
-            "root": (root_m, ROOT_MIN_CUTOFF_HZ, ROOT_BETA),
-            "shape": (hands.verts_m - root_m, MIN_CUTOFF_HZ, BETA),
-            "landmarks": (hands.landmarks_px, MIN_CUTOFF_HZ, BETA * m_per_px),
-        }
-        self._last = {
-            name: one_euro(self._last.get(name), points, step_s, min_cutoff_hz, beta)
-            for name, (points, min_cutoff_hz, beta) in inputs.items()
-        }
-        root_m, shape_m, landmarks_px = (self._last[name].points for name in inputs)
-        verts_m = (shape_m + root_m).astype(np.float32)
+        step_s, last = time_s - self._time_s, self._last
+        if step_s <= 0:
+            last = {}
+        self._time_s, self._last = time_s, {}
+        verts_m, landmarks_px = hands.verts_m.copy(), hands.landmarks_px.copy()
+        for i, track in enumerate(hands.track.tolist()):
+            root_m = hands.root_m[i : i + 1]
+            m_per_px = float(root_m[0, 2]) / hands.intrinsics[0, 0]
+            inputs = {
+                "root": (root_m, ROOT_MIN_CUTOFF_HZ, ROOT_BETA),
+                "shape": (hands.verts_m[i] - root_m, MIN_CUTOFF_HZ, BETA),
+                "landmarks": (hands.landmarks_px[i], MIN_CUTOFF_HZ, BETA * m_per_px),
+            }
+            states = {
+                name: one_euro(last.get(track, {}).get(name), points, step_s, min_cutoff_hz, beta)
+                for name, (points, min_cutoff_hz, beta) in inputs.items()
+            }
+            self._last[track] = states
+            verts_m[i] = states["shape"].points + states["root"].points
+            landmarks_px[i] = states["landmarks"].points
         joints_m = np.einsum("nv,kvc->knc", self._regressor, verts_m).astype(np.float32)
         return hands._replace(
-            verts_m=verts_m,
-            joints_m=joints_m,
-            root_m=joints_m[:, 0],
-            landmarks_px=landmarks_px.astype(np.float32),
+            verts_m=verts_m, joints_m=joints_m, root_m=joints_m[:, ROOT], landmarks_px=landmarks_px
         )

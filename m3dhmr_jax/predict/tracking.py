@@ -1,63 +1,257 @@
-"""Boxes for the next frame from the hands found in this one."""
+"""The hands of a video: found once, then followed from frame to frame.
 
-from collections.abc import Mapping
+Axes: k hands, n = 21 landmarks, p shape directions.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import scipy.optimize
+from jaxtyping import Bool, Float
 
 from m3dhmr_jax.predict.boxes import HandBoxes
-from m3dhmr_jax.predict.crops import box_of_mesh
-from m3dhmr_jax.predict.predictor import PredictedHands
+from m3dhmr_jax.predict.candidates import Candidates, ShapePrior, join, unknown_shape
+from m3dhmr_jax.predict.crops import Image
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
+from m3dhmr_jax.predict.results import PredictedHands
+from m3dhmr_jax.types import N_JOINTS
 
-MAX_NOISE = 0.1  # Largest reprojection noise of a tracked hand, as a fraction of its box.
-MIN_SIZE, MAX_SIZE = 0.02, 2.0  # Range of a tracked box's size, in longer sides of the image.
+DETECTION_INTERVAL_S = 1.0  # Hands are looked for this often, and whenever one is missing.
+COASTING_S = 0.5  # For so long a hidden hand keeps its number.
+MAX_NOISE = 0.1  # Largest reprojection noise of a tracked hand, as a fraction of its size.
+MIN_PRESENCE = 0.5
+MIN_SIZE, MAX_SIZE = 0.02, 2.0  # Range of a hand's size, in longer sides of the image.
+# Distances between hands, as a fraction of their size: of one found twice, and of the same hand in
+# two frames; a hand of the other side counts as this much farther.
+SAME_HAND, SAME_TRACK, OTHER_SIDE = 0.25, 1.0, 0.5
+SIDE_MEMORY = 0.8  # Weight of the past in the handedness of a track.
+MIN_SHAPE_STD = 0.2  # Errors of neighbouring frames are alike, so the shape stays this uncertain.
+
+
+class Track(NamedTuple):
+    """A hand in the latest frame that showed it."""
+
+    number: int
+    time_s: float
+    landmarks_px: Float[np.ndarray, "n 2"]
+    velocity_px: Float[np.ndarray, "2"]  # Per second.
+    handedness: str
+    handedness_probability: float  # NaN if the side was given.
+    shape: ShapePrior | None  # Of one hand.
+
+    def landmarks_at(self, time_s: float) -> Float[np.ndarray, "n 2"]:
+        """Where the landmarks are expected."""
+        return self.landmarks_px + self.velocity_px * (time_s - self.time_s)
 
 
 class Tracker:
-    """Starts from given boxes and moves them with the hands. Axes: k hands.
+    """Predicts the hands of one video, frame after frame.
 
-    A hand that is lost is searched for in its last given box.
+    Without boxes, the detector finds hands, and identities survive that hands cross. With boxes,
+    there is one hand per box; one that is lost is searched for in its box again.
 
     Args:
-        given: boxes by the first frame to which they apply; None: one hand, in the whole image.
-        handedness: side of that one hand.
-        track: whether boxes move with the hands.
+        given: boxes by the first frame to which they apply; None: hands are found.
+        handedness: side of all hands that are found; None: estimated.
+
+    Attributes:
+        losses: how often a hand was lost.
     """
 
-    def __init__(self, given: Mapping[int, HandBoxes] | None, handedness: str, *, track: bool):
-        self._given = given or {}
-        self._track = track
-        self._start = None if given is None else np.zeros((0, 4))
-        self._boxes_px, self._sides = self._start, (handedness,) if given is None else ()
+    def __init__(
+        self,
+        predictor: HandMeshPredictor,
+        given: Mapping[int, HandBoxes] | None,
+        handedness: str | None,
+    ):
+        self._predictor, self._given, self._handedness = predictor, given, handedness
+        self._boxes = HandBoxes(np.zeros((0, 4)), ())
+        self._tracks: list[Track] = []
+        self._hidden: list[Track] = []
+        self._next, self._detected_s = 0, -np.inf
         self.losses = 0
 
-    def boxes_for(self, index: int) -> tuple[Float[np.ndarray, "k 4"] | None, tuple[str, ...]]:
-        """Boxes in this frame, None for the whole image, and the handedness of each."""
-        if index in self._given:
-            self._start, self._sides = self._given[index]
-            self._boxes_px = self._start
-        return self._boxes_px, self._sides
-
-    def update(self, hands: PredictedHands, width: int, height: int) -> None:
-        """Moves the boxes to the hands that were found in the boxes from `boxes_for`."""
-        if not self._track or not hands.handedness:
-            return
-        boxes_px = np.stack([box_of_mesh(verts_m, hands.intrinsics) for verts_m in hands.verts_m])
-        lost = [
-            is_lost(box_px, noise_px, width, height)
-            for box_px, noise_px in zip(boxes_px, hands.noise_px.tolist(), strict=True)
-        ]
-        self.losses += sum(lost)
-        if self._start is None:
-            self._boxes_px = None if lost[0] else boxes_px
+    def __call__(
+        self,
+        image: Image,
+        index: int,
+        time_s: float,
+        intrinsics: Float[np.ndarray, "3 3"],
+    ) -> PredictedHands:
+        """The hands of the next frame, in the order of their numbers in `track`."""
+        if self._given is not None and index in self._given:
+            self._boxes, self._tracks = self._given[index], []
+        if self._given is not None:
+            candidates, numbers = self._in_boxes(image, time_s, intrinsics)
+        elif self._is_detection_due(time_s):
+            self._detected_s = time_s
+            candidates, numbers = self._detect(image, time_s)
         else:
-            self._boxes_px = np.where(np.array(lost)[:, None], self._start, boxes_px)
+            candidates, numbers = self._follow(image, self._tracks, time_s)
+        hands = self._predictor.predict(image, candidates, intrinsics)
+        hands = hands._replace(track=np.array(numbers, int))
+        height, width, _ = image.shape
+        is_kept = ~is_lost(hands, candidates.presence, width, height)
+        if self._given is None:
+            is_kept &= ~self._is_repeated(hands)
+        self._update(hands, np.flatnonzero(is_kept), time_s)
+        shown = np.flatnonzero(is_kept) if self._given is None else np.arange(len(numbers))
+        return hands.take(shown[np.argsort(hands.track[shown], kind="stable")])
+
+    def _is_detection_due(self, time_s: float) -> bool:
+        elapsed_s = time_s - self._detected_s
+        return not self._tracks or bool(self._hidden) or not 0 <= elapsed_s < DETECTION_INTERVAL_S
+
+    def _in_boxes(
+        self, image: Image, time_s: float, intrinsics: Float[np.ndarray, "3 3"]
+    ) -> tuple[Candidates, list[int]]:
+        """Tracked hands where they are expected, the others in their boxes."""
+        followed, numbers = self._follow(image, self._tracks, time_s)
+        rest = [i for i in range(len(self._boxes.handedness)) if i not in numbers]
+        sides = [self._boxes.handedness[i] for i in rest]
+        boxes_px = self._boxes.boxes_px[rest]
+        found = self._predictor.in_boxes(image, boxes_px, sides, intrinsics)
+        return join(followed, found), numbers + rest
+
+    def _follow(
+        self, image: Image, tracks: Sequence[Track], time_s: float
+    ) -> tuple[Candidates, list[int]]:
+        landmarks_px = np.zeros((len(tracks), N_JOINTS, 2))
+        for i, track in enumerate(tracks):
+            landmarks_px[i] = track.landmarks_at(time_s)
+        sides = [track.handedness for track in tracks]
+        candidates = self._predictor.follow(image, landmarks_px, sides)
+        return remember(candidates, tracks), [track.number for track in tracks]
+
+    def _detect(self, image: Image, time_s: float) -> tuple[Candidates, list[int]]:
+        """Hands that are found, with the numbers of the tracks they continue; others follow."""
+        found = self._predictor.find(image, self._handedness)
+        assert found.landmarks is not None
+        tracks = self._tracks + self._hidden
+        cost = np.zeros((len(tracks), len(found.handedness)))
+        for i, track in enumerate(tracks):
+            distance = distances(track.landmarks_at(time_s), found.landmarks.landmarks_px)
+            is_other = np.array(found.handedness) != track.handedness
+            cost[i] = distance + OTHER_SIDE * is_other
+        pairs = zip(*scipy.optimize.linear_sum_assignment(cost), strict=True)
+        known = {int(j): tracks[i] for i, j in pairs if cost[i, j] < SAME_TRACK}
+        numbers = []
+        for j in range(len(found.handedness)):
+            numbers.append(known[j].number if j in known else self._next)
+            self._next += j not in known
+        found = remember(found, [known.get(j) for j in range(len(numbers))])
+        rest = [track for track in self._tracks if track.number not in numbers]
+        followed, more = self._follow(image, rest, time_s)
+        return join(found, followed), numbers + more
+
+    def _is_repeated(self, hands: PredictedHands) -> Bool[np.ndarray, " k"]:
+        """Hands at the place of one that fits its track better: of two that cross, one is hidden."""
+        is_repeated = np.zeros(len(hands.track), bool)
+        by_number = {track.number: track for track in self._tracks}
+        p_right = right_probability(hands.handedness, hands.handedness_probability)
+        doubt = np.ones(len(hands.track))
+        for i, number in enumerate(hands.track.tolist()):
+            if number in by_number:
+                track = by_number[number]
+                before = right_probability(
+                    (track.handedness,), np.array([track.handedness_probability])
+                )
+                doubt[i] = abs(before[0] - p_right[i])
+        for i in np.argsort(doubt, kind="stable"):
+            if not is_repeated[i]:
+                near = distances(hands.landmarks_px[i], hands.landmarks_px) < SAME_HAND
+                near[i] = False
+                is_repeated |= near
+        return is_repeated
+
+    def _update(self, hands: PredictedHands, kept: np.ndarray, time_s: float) -> None:
+        before = {track.number: track for track in self._tracks + self._hidden}
+        seen_now = {track.number for track in self._tracks}
+        self._tracks = [next_track(before.get(int(hands.track[i])), hands, i, time_s) for i in kept]
+        numbers = {track.number for track in self._tracks}
+        self.losses += len((seen_now & set(hands.track.tolist())) - numbers)
+        self._hidden = [
+            track
+            for number, track in before.items()
+            if number not in numbers and 0 <= time_s - track.time_s < COASTING_S
+        ]
 
 
-def is_lost(box_px: Float[np.ndarray, "4"], noise_px: float, width: int, height: int) -> bool:
-    """Whether a hand left the image, shrank or grew implausibly, or does not look like a hand."""
-    x, y, w, h = box_px.tolist()
-    side, image_px = max(w, h), max(width, height)
-    is_inside = 0 <= x + w / 2 <= width and 0 <= y + h / 2 <= height
-    is_plausible = MIN_SIZE * image_px <= side <= MAX_SIZE * image_px
-    return not (is_inside and is_plausible and noise_px <= MAX_NOISE * side)
+def right_probability(
+    handedness: Sequence[str], probability: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
+    """Probability of a right hand from that of its side; 0 or 1 if the side was given."""
+    p = np.nan_to_num(probability, nan=1.0)
+    return np.where(np.array(handedness, str) == "right", p, 1 - p)
+
+
+def distances(
+    landmarks_px: Float[np.ndarray, "n 2"], others_px: Float[np.ndarray, "k n 2"]
+) -> Float[np.ndarray, " k"]:
+    """Mean distance of landmarks to those of other hands, as a fraction of the hand's size."""
+    size_px = max(np.ptp(landmarks_px, axis=0).max(), 1.0)
+    return np.linalg.norm(others_px - landmarks_px, axis=-1).mean(axis=1) / size_px
+
+
+def remember(candidates: Candidates, tracks: Sequence[Track | None]) -> Candidates:
+    """The candidates with what their tracks know of handedness and shape."""
+    sides, probability = list(candidates.handedness), candidates.handedness_probability.copy()
+    p_right = right_probability(sides, probability)
+    shapes = [None if track is None else track.shape for track in tracks]
+    for i, track in enumerate(tracks):
+        if track is None:
+            continue
+        before = np.array([track.handedness_probability])
+        if np.isnan(before[0]) or np.isnan(probability[i]):
+            sides[i], probability[i] = track.handedness, before[0]
+        else:
+            p = p_right[i] + SIDE_MEMORY * (
+                right_probability((track.handedness,), before)[0] - p_right[i]
+            )
+            sides[i], probability[i] = ("right" if p > 0.5 else "left"), max(p, 1 - p)
+    known = next((shape for shape in shapes if shape is not None), None)
+    prior = None
+    if known is not None:
+        nothing = unknown_shape(1, known.mean.shape[1])
+        prior = ShapePrior(*map(np.concatenate, zip(*(s or nothing for s in shapes), strict=True)))
+    return candidates._replace(
+        handedness=tuple(sides), handedness_probability=probability, shape=prior
+    )
+
+
+def next_track(track: Track | None, hands: PredictedHands, i: int, time_s: float) -> Track:
+    """The track of hand `i`, which continues `track`."""
+    landmarks_px, velocity_px = hands.landmarks_px[i], np.zeros(2)
+    if track is not None and time_s > track.time_s:
+        moved_px = (landmarks_px - track.landmarks_px).mean(axis=0)
+        velocity_px = moved_px / (time_s - track.time_s)
+    shape = None
+    if hands.pose is not None:
+        std = np.maximum(hands.pose.shape_std[i : i + 1], MIN_SHAPE_STD)
+        shape = ShapePrior(hands.pose.shape[i : i + 1], std)
+    return Track(
+        number=int(hands.track[i]),
+        time_s=time_s,
+        landmarks_px=landmarks_px,
+        velocity_px=velocity_px,
+        handedness=hands.handedness[i],
+        handedness_probability=float(hands.handedness_probability[i]),
+        shape=shape,
+    )
+
+
+def is_lost(
+    hands: PredictedHands, presence: Float[np.ndarray, " k"], width: int, height: int
+) -> Bool[np.ndarray, " k"]:
+    """Hands that left the image, shrank or grew implausibly, or do not look like hands."""
+    projected_px = hands.verts_m @ hands.intrinsics.T
+    projected_px = projected_px[..., :2] / projected_px[..., 2:]
+    low, high = projected_px.min(axis=1), projected_px.max(axis=1)
+    centre, side = (low + high) / 2, (high - low).max(axis=1)
+    is_inside = ((centre >= 0) & (centre <= [width, height])).all(axis=1)
+    longer = max(width, height)
+    is_plausible = (side >= MIN_SIZE * longer) & (side <= MAX_SIZE * longer)
+    return ~(
+        is_inside & is_plausible & (hands.noise_px <= MAX_NOISE * side) & (presence >= MIN_PRESENCE)
+    )

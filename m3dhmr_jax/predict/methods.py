@@ -1,0 +1,181 @@
+"""Ways to recover the hands in an image: a trained network, or the fit of a hand model.
+
+A method sees right hands only: the caller mirrors image, K and candidates of left hands.
+Axes: k hands, n = 21 joints or landmarks, v vertices, h w image.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from m3dhmr_jax.camera.silhouette import SilhouetteExtent
+from m3dhmr_jax.checkpoints.manager import digest
+from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.inference import make_crop_step
+from m3dhmr_jax.models.fast.folding import fold
+from m3dhmr_jax.models.functional import Network
+from m3dhmr_jax.predict.buckets import run_in_buckets
+from m3dhmr_jax.predict.candidates import Candidates
+from m3dhmr_jax.predict.crops import Image, crop, crop_matrix, hand_directions
+from m3dhmr_jax.predict.results import FittedPose
+
+# Reprojection noise at which nothing of a hand is believed, as a fraction of its crop.
+MAX_NOISE = 0.1
+UNSURE_SCORE = 0.5
+
+
+class RightHands(NamedTuple):
+    """Hands in the camera space of their own, possibly mirrored, image."""
+
+    verts_m: Float[np.ndarray, "k v 3"]
+    joints_m: Float[np.ndarray, "k n 3"]
+    landmarks_px: Float[np.ndarray, "k n 2"]
+    root_covariance_m2: Float[np.ndarray, "k 3 3"]
+    noise_px: Float[np.ndarray, " k"]
+    score: Float[np.ndarray, " k"]
+    is_unsure: Bool[np.ndarray, " k"]
+    pose: FittedPose | None
+
+
+class Method(Protocol):
+    """A way to recover hands.
+
+    Attributes:
+        needs_landmarks: whether candidates must have landmarks.
+    """
+
+    name: str
+    hand: HandModel
+    needs_landmarks: bool
+    weights_sha256: str
+
+    def __call__(
+        self,
+        images: Sequence[Image],
+        candidates: Candidates,
+        intrinsics: Float[np.ndarray, "k 3 3"],
+        extents: SilhouetteExtent | None,
+    ) -> RightHands:
+        """The hands.
+
+        Args:
+            images: the image of each candidate.
+            extents: of the hands' masks, NO_EXTENT for a hand without one.
+        """
+        ...
+
+
+class NetworkMethod:
+    """A trained network on the candidates' crops.
+
+    Attributes:
+        weights_sha256: identifies the weights that predictions come from.
+    """
+
+    name = "network"
+    needs_landmarks = False
+
+    def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
+        self.hand = hand
+        self._size = network.image_size
+        graphdef, folded = fold(network.eval_graphdef, params, stats)
+        # Hashes the trained arrays: folded ones differ from backend to backend.
+        self.weights_sha256 = digest({"params": params, "stats": stats})
+        step = make_crop_step(graphdef, hand.joint_regressor, network.image_size)
+        self._step = functools.partial(step, folded, {})
+
+    def __call__(
+        self,
+        images: Sequence[Image],
+        candidates: Candidates,
+        intrinsics: Float[np.ndarray, "k 3 3"],
+        extents: SilhouetteExtent | None,
+    ) -> RightHands:
+        crops = np.zeros((len(images), self._size, self._size, 3), np.uint8)
+        img_from_crop = np.zeros((len(images), 2, 3), np.float32)
+        where = zip(images, candidates.crop_px, candidates.direction_rad, strict=True)
+        for i, (image, crop_px, direction_rad) in enumerate(where):
+            matrix = crop_matrix(crop_px, self._size, direction_rad)
+            crops[i] = crop(image, matrix, self._size)
+            img_from_crop[i] = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+        inputs = crops, img_from_crop, intrinsics.astype(np.float32)
+        hands = run_in_buckets(self._step, *inputs, *([] if extents is None else [extents]))
+        doubt = hands.noise_px / (MAX_NOISE * candidates.crop_px[:, 2])
+        score = candidates.presence * np.clip(1 - doubt, 0, 1)
+        return RightHands(
+            hands.verts_m,
+            hands.joints_m,
+            hands.landmarks_px,
+            hands.root_covariance_m2,
+            hands.noise_px,
+            score,
+            ~(score >= UNSURE_SCORE),
+            None,
+        )
+
+    def directions(
+        self,
+        images: Sequence[Image],
+        candidates: Candidates,
+        intrinsics: Float[np.ndarray, "k 3 3"],
+    ) -> Float[np.ndarray, " k"]:
+        """Directions of the hands by a first look at them."""
+        return hand_directions(self(images, candidates, intrinsics, None).landmarks_px)
+
+
+class FitMethod:
+    """The hand model fitted to each candidate's landmarks.
+
+    Attributes:
+        weights_sha256: identifies the hand that is fitted.
+    """
+
+    name = "fit"
+    needs_landmarks = True
+
+    def __init__(self, hand: HandModel):
+        self.hand = hand
+        self.weights_sha256 = hand_id(hand)
+        self._fit, self._fit_given = make_fit(hand), make_fit(hand, OWN_CONVENTION)
+
+    def __call__(
+        self,
+        images: Sequence[Image],
+        candidates: Candidates,
+        intrinsics: Float[np.ndarray, "k 3 3"],
+        extents: SilhouetteExtent | None,
+    ) -> RightHands:
+        landmarks = candidates.landmarks
+        assert landmarks is not None
+        k, p = len(images), len(self.hand.shape_basis)
+        shape = candidates.shape or unknown_shape(k, p)
+        # Landmarks from elsewhere have no 3D landmarks and are in FreiHAND's convention.
+        has_joints = np.isfinite(landmarks.joints_rel_m).all(axis=(1, 2))
+        observation = Observation(
+            landmarks.landmarks_px,
+            landmark_std(landmarks.disagreement),
+            np.nan_to_num(landmarks.joints_rel_m),
+            has_joints.astype(np.float32),
+            intrinsics,
+            np.nan_to_num(shape.mean),
+            np.nan_to_num(shape.std, nan=1.0),
+        )
+        observation = Observation(*(np.asarray(x, np.float32) for x in observation))
+        fit = self._fit if has_joints.any() else self._fit_given
+        fitted = run_in_buckets(fit, observation)
+        if extents is not None:
+            fitted = place_by_masks(fitted, landmarks.landmarks_px, intrinsics, extents)
+        score = fit_score(fitted, candidates.presence, landmarks.disagreement)
+        return RightHands(
+            fitted.verts_m,
+            fitted.joints_m,
+            landmarks.landmarks_px.astype(np.float32),
+            fitted.root_covariance_m2,
+            fitted.noise_px,
+            score,
+            ~(score >= UNSURE_SCORE),
+            FittedPose(fitted.rotations, fitted.shape, fitted.shape_std),
+        )

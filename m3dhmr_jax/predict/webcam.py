@@ -1,0 +1,176 @@
+"""Hands of a camera, live in a browser page that only this computer can open."""
+
+import http.server
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.predict.frames import Frame, Input, read_frames
+from m3dhmr_jax.predict.outputs import draw_hands
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
+from m3dhmr_jax.predict.results import PredictedHands
+from m3dhmr_jax.predict.run import PredictOptions, choose_intrinsics
+from m3dhmr_jax.predict.smoothing import HandSmoother
+from m3dhmr_jax.predict.tracking import Tracker
+from m3dhmr_jax.visualize.text import draw_text
+
+ADDRESS = "127.0.0.1"
+BOUNDARY = "frame"
+WAIT_S = 1.0  # A viewer that waits longer for a frame checks whether the camera has ended.
+TEXT_PX = 20
+PAGE = b"""<!doctype html><meta charset="utf-8"><title>m3dhmr</title>
+<style>body{margin:0;background:#111;display:grid;place-items:center;height:100vh}
+img{max-width:100vw;max-height:100vh}</style><img src="/stream" alt="hands of the camera">
+"""
+
+
+class LatestImage:
+    """The newest JPEG, for any number of viewers."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._jpeg, self._number = b"", 0
+
+    def put(self, jpeg: bytes) -> None:
+        with self._changed:
+            self._jpeg, self._number = jpeg, self._number + 1
+            self._changed.notify_all()
+
+    def after(self, number: int) -> tuple[bytes, int]:
+        """A newer JPEG than this one, or b"" if there is none in time."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._number > number, WAIT_S):
+                return self._jpeg, self._number
+            return b"", number
+
+
+def newest_frames(source: Input) -> Iterator[Frame]:
+    """The frames of a camera; those that arrive during the work on one are dropped.
+
+    Raises:
+        UserError: as `read_frames`.
+    """
+    waiting: queue.Queue[Frame | UserError | None] = queue.Queue(maxsize=1)
+
+    def put(item: Frame | UserError | None) -> None:
+        if source.path is None and waiting.full():  # Files are read completely.
+            try:
+                waiting.get_nowait()
+            except queue.Empty:
+                pass
+        waiting.put(item)
+
+    def read() -> None:
+        try:
+            for frame in read_frames(source, lambda text: print(text, file=sys.stderr)):
+                put(frame)
+            put(None)
+        except UserError as error:
+            put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while (item := waiting.get()) is not None:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServer:
+    """A server of the page, which answers this computer alone.
+
+    Raises:
+        UserError: if the port is taken or not allowed.
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            # Pages of other sites must not see the camera, nor through a name of their own for
+            # this address.
+            host = self.headers.get("Host", "").rpartition(":")[0]
+            is_foreign = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+            if host not in ("localhost", ADDRESS) or is_foreign:
+                self.send_error(403)
+            elif self.path == "/":
+                self._send_header("text/html; charset=utf-8")
+                self.wfile.write(PAGE)
+            elif self.path == "/stream":
+                self._send_header(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+                self._stream()
+            else:
+                self.send_error(404)
+
+        def _send_header(self, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+
+        def _stream(self) -> None:
+            number = 0
+            while True:
+                jpeg, number = latest.after(number)
+                head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}"
+                try:
+                    if jpeg:
+                        self.wfile.write(f"{head}\r\n\r\n".encode() + jpeg + b"\r\n")
+                except OSError:  # The page was closed.
+                    return
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    try:
+        server = http.server.ThreadingHTTPServer((ADDRESS, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--port {port}: {error}; choose another one") from error
+    server.daemon_threads = True
+    return server
+
+
+def show_camera(
+    predictor: HandMeshPredictor, source: Input, options: PredictOptions, port: int
+) -> None:
+    """Serves the camera's image with its hands, mirrored as in a mirror, until Ctrl-C.
+
+    Raises:
+        UserError: if the camera does not open or ends, or the port is taken.
+    """
+    latest = LatestImage()
+    with make_server(latest, port) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(f"open http://localhost:{server.server_port} in a browser; Ctrl-C ends")
+        tracker = Tracker(predictor, None, options.handedness)
+        smoother = HandSmoother(predictor.hand.joint_regressor) if options.smooth else None
+        last_s = time.monotonic()
+        try:
+            for frame in newest_frames(source):
+                k, _ = choose_intrinsics(frame.image, None, options)
+                hands = tracker(frame.image, frame.index, frame.time_s, k)
+                hands = hands if smoother is None else smoother(hands, frame.time_s)
+                now_s = time.monotonic()
+                latest.put(draw_frame(frame, hands, 1 / max(now_s - last_s, 1e-3)))
+                last_s = now_s
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.shutdown()
+
+
+def draw_frame(frame: Frame, hands: PredictedHands, rate_hz: float) -> bytes:
+    """The mirrored drawing of a frame as a JPEG."""
+    drawing = draw_hands(frame.image, hands)[:, ::-1].copy()
+    depths = ", ".join(
+        f"{side} {100 * root_m[2]:.0f} cm{'?' if unsure else ''}"
+        for side, root_m, unsure in zip(
+            hands.handedness, hands.root_m, hands.is_unsure, strict=True
+        )
+    )
+    text = f"{rate_hz:.0f} frames/s  {depths or 'no hand'}"
+    draw_text(drawing, text, 10.0, 10 + TEXT_PX, TEXT_PX, (255, 255, 255))
+    return cv2.imencode(".jpg", drawing[..., ::-1])[1].tobytes()
