@@ -1,17 +1,17 @@
 """Random, anatomically plausible hand shapes and poses.
 
-Axes: j = 16 skeleton joints in MANO order, c capsules, q pairs of capsules, p shape directions.
+Axes: j = 16 skeleton joints in MANO order, p shape directions.
 Flexion bends towards the palm, abduction moves towards the thumb; both from the relaxed hand.
 """
 
-import itertools
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from m3dhmr_jax.hand import HandDetails, HandModel
+from m3dhmr_jax.hand.capsules import LAST_JOINTS, Capsules
 from m3dhmr_jax.math3d import axis_rotation
 from m3dhmr_jax.synthetic.kinematics import chain, rest_joints
 from m3dhmr_jax.synthetic.recipe import Recipe
@@ -20,20 +20,8 @@ MODES = ("free", "coupled", "open", "fist", "point", "grasp")
 MODE_PROBABILITIES = (0.3, 0.22, 0.16, 0.08, 0.12, 0.12)
 FINGER_BASES = (1, 4, 10, 7)  # Index, middle, ring, little: side by side.
 THUMB_BASE = 13
-LAST_JOINTS = [15, 3, 6, 12, 9]  # Thumb, index, middle, ring, little.
 PENETRATION_LIMIT_M = 0.0035  # Skin may press together by this much.
 MAX_TRIES = 60
-
-
-class Capsules(NamedTuple):
-    """Capsules along the bones, and the pairs of them that could collide."""
-
-    # Joint indices; 16..20 are the fingertips.
-    ends: Int[np.ndarray, "c 2"]
-    radius_m: Float[np.ndarray, " c"]
-    pairs: Int[np.ndarray, "q 2"]
-    # At rest; each moves with the bone of its finger's last joint.
-    tips_m: Float[np.ndarray, "5 3"]
 
 
 @numba.njit(cache=True)
@@ -66,36 +54,6 @@ def overlaps(points, ends, radius_m, pairs):
         )
         depth[i] = radius_m[a] + radius_m[b] - gap
     return depth
-
-
-def fit_capsules(hand: HandModel) -> Capsules:
-    """Capsules from the rest surface: half of a bone's skin lies inside its radius."""
-    tips = hand.joint_regressor[[4, 8, 12, 16, 20]] @ hand.verts_m
-    points = np.concatenate([hand.rest_joints, tips]).astype(np.float64)
-    owner = hand.skin_weights.argmax(1)
-    ends, radius, finger = [], [], []
-    for number, last in enumerate(LAST_JOINTS):
-        stops = (0, last - 2, last - 1, last, 16 + number)
-        for start, stop in itertools.pairwise(stops):
-            if start == 0 and number == 0:
-                continue  # The ball of the thumb moves inside the palm's skin.
-            near = hand.verts_m[owner == start] if start else None
-            ends.append((start, stop))
-            radius.append(0.009 if near is None else _median_distance(near, *points[[start, stop]]))
-            finger.append(number)
-    pairs = [
-        (a, b)
-        for a in range(len(ends))
-        for b in range(a + 1, len(ends))
-        if not set(ends[a]) & set(ends[b]) and not (finger[a] == finger[b] and b - a < 3)
-    ]
-    return Capsules(np.array(ends), np.array(radius), np.array(pairs), tips)
-
-
-def _median_distance(points, start, stop) -> float:
-    along = stop - start
-    fraction = np.clip((points - start) @ along / (along @ along), 0, 1)
-    return float(np.median(np.linalg.norm(points - start - fraction[:, None] * along, axis=1)))
 
 
 def capsule_points(

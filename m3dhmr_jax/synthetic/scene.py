@@ -12,11 +12,12 @@ from jaxtyping import Float, Int
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandDetails, HandModel, hand_id, load_builtin, load_details
+from m3dhmr_jax.hand.capsules import Capsules, fit_capsules
 from m3dhmr_jax.synthetic import arm as arms
 from m3dhmr_jax.synthetic.camera import place_hand, project, sample_intrinsics, sample_view
 from m3dhmr_jax.synthetic.kinematics import Posed, pose
 from m3dhmr_jax.synthetic.occluders import Occluder, sample_occluder
-from m3dhmr_jax.synthetic.poses import Capsules, fit_capsules, sample_articulation, sample_shape
+from m3dhmr_jax.synthetic.poses import sample_articulation, sample_shape
 from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe
 from m3dhmr_jax.synthetic.surface import RING_DISTANCE_M, Surface, build_surface, refine
 from m3dhmr_jax.synthetic.transfer import transfer_details

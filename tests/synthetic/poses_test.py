@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin, load_details
+from m3dhmr_jax.hand.capsules import fit_capsules
 from m3dhmr_jax.math3d import axis_rotation
 from m3dhmr_jax.synthetic.kinematics import pose
 from m3dhmr_jax.synthetic.poses import (
     MODES,
     PENETRATION_LIMIT_M,
-    fit_capsules,
     penetration_m,
     sample_articulation,
     sample_curls,
