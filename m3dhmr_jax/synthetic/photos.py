@@ -20,7 +20,7 @@ from m3dhmr_jax.synthetic.imaging import (
     pixel_coverage,
     sample_camera_response,
 )
-from m3dhmr_jax.synthetic.lights import Lights, sample_lights
+from m3dhmr_jax.synthetic.lights import Lights, render_shadow_map, sample_lights
 from m3dhmr_jax.synthetic.placement import (
     BOX_PX,
     SIDES,
@@ -50,6 +50,7 @@ FREIHAND_FOCAL_PER_SIDE = 1.9
 # Other hands and arms hide at most the rest of a hand.
 MIN_VISIBLE = 0.95
 CHECK_SIDE = 256
+PHOTO_SHADOW_SIDE = 1024  # The shadow map covers the arm as well as the hand.
 HAND_TRIES, LAYOUT_TRIES = 60, 2000
 # The smallest and the largest hand of random photos, relative to the longer side.
 SIZE_01 = (0.08, 0.6)
@@ -200,7 +201,10 @@ def _add_hand(
     scene = hand.scene._replace(intrinsics=intrinsics)
     window_px = columns.stop - columns.start, rows.stop - rows.start
     raster = rasterise_scene(scene, hand.surface, window_px, samples_per_px)
-    radiance = shade_scene(rng, scene, hand.surface, raster, sample_skin(rng), lights)
+    shadow = render_shadow_map(
+        raster.points_m, raster.faces, scene.body_m, lights.directions[0], PHOTO_SHADOW_SIDE
+    )
+    radiance = shade_scene(rng, scene, hand.surface, raster, sample_skin(rng), lights, shadow)
     rows_s, columns_s = (
         slice(axis.start * samples_per_px, axis.stop * samples_per_px) for axis in (rows, columns)
     )

@@ -16,7 +16,7 @@ from m3dhmr_jax.synthetic.imaging import (
     pixel_coverage,
     sample_camera_response,
 )
-from m3dhmr_jax.synthetic.lights import Lights, render_shadow_map, sample_lights
+from m3dhmr_jax.synthetic.lights import Lights, Shadow, render_shadow_map, sample_lights
 from m3dhmr_jax.synthetic.noise import fractal, noise_tile
 from m3dhmr_jax.synthetic.recipe import SIDE_PX
 from m3dhmr_jax.synthetic.scene import RenderAssets, Scene
@@ -128,10 +128,10 @@ def shade_scene(
     raster: RasterisedScene,
     skin: Skin,
     lights: Lights,
+    shadow: Shadow,
 ) -> Float[np.ndarray, "hs ws 3"]:
     """Linear radiance of the scene's samples, with random cloth and ambient occlusion."""
     materials = sample_materials(rng, skin, scene, surface, raster)
-    shadow = render_shadow_map(raster.points_m, raster.faces, scene.verts_m, lights.directions[0])
     return shading.shade(
         raster.fragments, raster.samples_per_px, scene.intrinsics, materials, raster.faces,
         skin.nail, skin.nail_gloss, lights, shadow, ao_strength=rng.uniform(1.0, 1.8),
@@ -143,12 +143,14 @@ def render_image(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
     """The scene with random skin, lights, background and camera; and its JPEG quality."""
     skin, lights, response = sample_skin(rng), sample_lights(rng), sample_camera_response(rng)
-    samples = shade_scene(rng, scene, assets.surface, raster, skin, lights)
+    key_light = lights.directions[0]
+    shadow = render_shadow_map(raster.points_m, raster.faces, scene.verts_m, key_light)
+    samples = shade_scene(rng, scene, assets.surface, raster, skin, lights, shadow)
     face = raster.fragments.face
     background = sample_background(rng, SIDE_PX)
     if rng.random() < NEAR_WALL_PROBABILITY:
         covered = face[::SAMPLES_PER_PX, ::SAMPLES_PER_PX] >= 0
-        background = drop_shadow(rng, background, covered, lights.directions[0])
+        background = drop_shadow(rng, background, covered, key_light)
     image = apply_camera_response(samples, face, background, response, rng)
     return image, response.jpeg_quality
 
