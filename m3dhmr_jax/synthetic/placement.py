@@ -112,9 +112,7 @@ def lengthen_arm(scene: Scene, surface: Surface, stretch_m: float) -> Scene:
     return scene._replace(body_m=moved(scene.body_m, along), sleeve=sleeve)
 
 
-def needed_stretch_m(
-    scene: Scene, surface: Surface, size_px: tuple[int, int]
-) -> float | None:
+def needed_stretch_m(scene: Scene, surface: Surface, size_px: tuple[int, int]) -> float | None:
     """How much longer the arm must be to end outside the photo, or None if it cannot."""
     end_m = arm_end_m(scene, surface)
     direction = unit(np.diff(upper_arm_m(scene, surface), axis=0)[0])
@@ -128,7 +126,10 @@ def needed_stretch_m(
 
 
 def _facing_recipe(
-    recipe: Recipe, size_px: float, intrinsics: Float[np.ndarray, "3 3"], ray: Float[np.ndarray, "3"]
+    recipe: Recipe,
+    size_px: float,
+    intrinsics: Float[np.ndarray, "3 3"],
+    ray: Float[np.ndarray, "3"],
 ) -> Recipe:
     """The recipe in a camera that looks along `ray` and makes the hand BOX_PX large."""
     # Off the axis, a photo enlarges by 1 / cos^2 radially and by 1 / cos across.

@@ -209,11 +209,11 @@ def shade(
     `materials`: from `render.sample_materials`; `ao_strength` scales ambient occlusion.
     """
     out = np.zeros((*fragments.depth_m.shape, 3), np.float32)
-    focal = np.float32(intrinsics[0, 0])
+    focal, centre_x, centre_y = (np.float32(intrinsics[i, j]) for i, j in ((0, 0), (0, 2), (1, 2)))
     ambient_map = ambient_visibility_map(fragments, samples_per_px, float(focal), ao_strength)
     _shade(
         *fragments, ambient_map, materials, faces, nail_rgb.astype(np.float32),
-        np.float32(nail_gloss), noise_tile(), focal, np.float32(intrinsics[0, 2]), np.float32(intrinsics[1, 2]), samples_per_px,
+        np.float32(nail_gloss), noise_tile(), focal, centre_x, centre_y, samples_per_px,
         lights.directions, lights.colours, lights.from_above, lights.from_below,
         shadow.depth_m, shadow.axes, shadow.origin_m, np.float32(shadow.samples_per_m),
         np.float32(lights.shadow_blur), out,
