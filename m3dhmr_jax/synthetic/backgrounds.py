@@ -13,6 +13,8 @@ from m3dhmr_jax.synthetic.noise import sample_field
 
 Image = Float[np.ndarray, "h w 3"]
 CLOTH_MARGIN_PX = 16
+DRAWN_SIDE_PX = 224  # Blur and offsets in pixels are those of an image this wide.
+MAX_DRAWN_PX = 1024  # Larger images are enlarged from this: they are out of focus anyway.
 
 
 def muted_colour(rng: np.random.Generator, low: float = 0.1, high: float = 0.9):
@@ -53,8 +55,10 @@ def _coverage(side: int, outline) -> Float[np.ndarray, "h w"]:
 def _put_with_shadow(rng, image: Image, outline, colour, shade_01: float) -> None:
     side = len(image)
     cover = _coverage(side, outline)
-    moved = np.array([[1, 0, rng.uniform(-5, 5)], [0, 1, rng.uniform(1, 6)]])
-    shadow = cv2.GaussianBlur(cv2.warpAffine(cover, moved, (side, side)), (0, 0), rng.uniform(2, 6))
+    scale = max(1.0, side / DRAWN_SIDE_PX)
+    moved = np.array([[1, 0, scale * rng.uniform(-5, 5)], [0, 1, scale * rng.uniform(1, 6)]])
+    cast = cv2.warpAffine(cover, moved, (side, side))
+    shadow = cv2.GaussianBlur(cast, (0, 0), scale * rng.uniform(2, 6))
     image *= (1 - shade_01 * shadow)[..., None]
     texture = 1 + 0.12 * rng.random() * sample_field(rng, side)
     _blend(image, colour * (_ramp(rng, side, 0.5) * texture)[..., None], cover)
@@ -199,30 +203,41 @@ BLUR_PX = ((1.8, 7.5), (0.8, 4.5), (0.5, 3.0), (0.5, 3.0), (1.2, 6.0), (1.5, 3.5
 
 
 def drop_shadow(
-    rng: np.random.Generator, image: Image, covered: Bool[np.ndarray, "h w"], light_direction
+    rng: np.random.Generator,
+    image: Image,
+    covered: Bool[np.ndarray, "h w"],
+    light_direction,
+    scale: float = 1.0,
 ) -> Image:
-    """The background with the soft shadow of the hand that `covered` marks."""
-    side = len(image)
-    distance_px = rng.uniform(4, 26)
+    """The background with the soft shadow of the hand that `covered` marks.
+
+    `scale`: of distance and softness; 1 is a hand of FreiHAND's size in pixels.
+    """
+    height, width, _ = image.shape
+    distance_px = scale * rng.uniform(4, 26)
     move = np.array(
         [[1, 0, -distance_px * light_direction[0]], [0, 1, -distance_px * light_direction[1]]]
     )
     cast = cv2.warpAffine(
-        covered.astype(np.float32), move, (side, side), borderMode=cv2.BORDER_REPLICATE
+        covered.astype(np.float32), move, (width, height), borderMode=cv2.BORDER_REPLICATE
     )
-    small = cv2.resize(cast, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(cast, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(small, (0, 0), 1 + distance_px * rng.uniform(0.08, 0.25))
-    shadow = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR)
+    shadow = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
     return image * (1 - np.float32(rng.uniform(0.25, 0.75)) * shadow)[..., None]
 
 
-def sample_background(rng: np.random.Generator, side: int) -> Image:
-    """A random background, `side` pixels wide, in linear light."""
+def sample_background(rng: np.random.Generator, side: int, blur_scale: float = 1.0) -> Image:
+    """A random background, `side` pixels wide, in linear light.
+
+    `blur_scale`: of the defocus blur, as a fraction of the width; 1 is that of FreiHAND's narrow
+    field of view, and a wider one shows less.
+    """
     kind = int(rng.choice(len(KINDS), p=KIND_PROBABILITIES))
     blur = rng.uniform(*BLUR_PX[kind])
-    coarse = side // 2 if blur > 1.4 else side
+    coarse = min(side // 2 if blur > 1.4 else side, MAX_DRAWN_PX)
     image = KINDS[kind](rng, coarse).astype(np.float32)
-    image = cv2.GaussianBlur(image, (0, 0), blur * coarse / 224)
+    image = cv2.GaussianBlur(image, (0, 0), blur_scale * blur * coarse / DRAWN_SIDE_PX)
     if coarse != side:
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     level = float(image.mean())

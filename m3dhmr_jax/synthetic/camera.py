@@ -42,6 +42,12 @@ def project(
     return homogeneous[:, :2] / homogeneous[:, 2:]
 
 
+def is_beyond_border(points_px: Float[np.ndarray, "n 2"], width: int, height: int) -> bool:
+    """Whether all points lie outside the same border of an image."""
+    low, high = points_px.min(0), points_px.max(0)
+    return bool((high < 0).any() or (low > np.array([width - 1, height - 1])).any())
+
+
 def place_hand(
     rng: np.random.Generator,
     points_m: Float[np.ndarray, "n 3"],

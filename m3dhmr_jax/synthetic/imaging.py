@@ -1,6 +1,6 @@
 """From linear radiance to the 8-bit image of a cheap camera.
 
-Axes: h w pixels, hs ws samples (2 per pixel side), k table entries. Colours are RGB.
+Axes: h w pixels, hs ws samples (1 or 2 per pixel side), k table entries. Colours are RGB.
 """
 
 import functools
@@ -9,7 +9,7 @@ from typing import NamedTuple, no_type_check
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from m3dhmr_jax.synthetic.color import srgb
 
@@ -53,12 +53,12 @@ def _tone_curve(light, exposure):
 @numba.njit(cache=True, fastmath=True)
 @no_type_check
 def _tone_map(samples, face, background, exposure, curve, out):
-    side = len(out)
-    per_px = len(samples) // side
+    height, width, _ = out.shape
+    per_px = len(samples) // height
     weight = np.float32(1) / np.float32(per_px * per_px)
     top = np.float32(len(curve) - 1)
-    for y in range(side):
-        for x in range(side):
+    for y in range(height):
+        for x in range(width):
             covered = 0
             for i in range(y * per_px, (y + 1) * per_px):
                 for j in range(x * per_px, (x + 1) * per_px):
@@ -81,9 +81,18 @@ def _srgb_table() -> Float[np.ndarray, " k"]:
 
 
 @functools.cache
-def _grain() -> Float[np.ndarray, " k"]:
+def _grain_bank() -> Float[np.ndarray, " k"]:
     """Normal noise, sampled once: a window into it costs a tenth of sampling it anew."""
     return np.random.default_rng(17).standard_normal(1 << 20, dtype=np.float32)
+
+
+def _sample_grain(rng: np.random.Generator, shape: tuple[int, ...]) -> Float[np.ndarray, "h w 3"]:
+    """Normal noise: of small images a window into the bank, of large ones sampled anew."""
+    bank, size = _grain_bank(), int(np.prod(shape))
+    if size >= len(bank):
+        return rng.standard_normal(shape, dtype=np.float32)
+    start = rng.integers(len(bank) - size)
+    return bank[start : start + size].reshape(shape)
 
 
 def auto_exposure(
@@ -112,20 +121,18 @@ def apply_camera_response(
     if response.blur_px > 0:
         image = cv2.GaussianBlur(image, (0, 0), response.blur_px)
     if response.noise_01 > 0:
-        start = rng.integers(len(_grain()) - image.size)
-        grain = _grain()[start : start + image.size].reshape(image.shape)
-        image = image + np.float32(response.noise_01) * grain
+        image = image + np.float32(response.noise_01) * _sample_grain(rng, image.shape)
     image = (image - np.float32(0.5)) * np.float32(response.contrast) + np.float32(0.5)
     return (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
 
 
-def hand_mask(
-    face: Int[np.ndarray, "hs ws"], n_hand_faces: int, side: int
+def pixel_coverage(
+    covered: Bool[np.ndarray, "hs ws"], samples_per_px: int
 ) -> UInt8[np.ndarray, "h w"]:
-    """255 where the hand covers at least half of a pixel."""
-    hand = (face >= 0) & (face < n_hand_faces)
-    coverage = cv2.resize(hand.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
-    return np.where(coverage > 127, 255, 0).astype(np.uint8)
+    """Fraction of each pixel's samples that are covered; 255 is all of them."""
+    height, width = (length // samples_per_px for length in covered.shape)
+    samples = covered.astype(np.uint8) * 255
+    return cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def encode_image(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:

@@ -54,16 +54,17 @@ def render_shadow_map(
     faces: Int[np.ndarray, "f 3"],
     around_m: Float[np.ndarray, "v 3"],
     light_direction: Float[np.ndarray, "3"],
+    side: int = SHADOW_SIDE,
 ) -> Shadow:
-    """Shadow map of the first light; it covers the region around `around_m`, the hand, only."""
+    """Shadow map of the first light; it covers the region around `around_m` only."""
     forward = -light_direction
     helper = np.array([0.0, 1.0, 0.3]) if abs(forward[1]) < 0.9 else np.array([1.0, 0.0, 0.0])
     right = unit(np.cross(helper, forward))
     axes = np.stack([right, np.cross(forward, right), forward]).astype(np.float32)
     points_light, around_light = points_m @ axes.T, around_m @ axes.T
     origin = around_light[:, :2].min(0) - 0.01
-    samples_per_m = SHADOW_SIDE / float((around_light[:, :2].max(0) + 0.01 - origin).max())
-    depth = np.full((SHADOW_SIDE, SHADOW_SIDE), FAR_M, np.float32)
+    samples_per_m = side / float((around_light[:, :2].max(0) + 0.01 - origin).max())
+    depth = np.full((side, side), FAR_M, np.float32)
     uv = ((points_light[:, :2] - origin) * np.float32(samples_per_m)).astype(np.float32)
     fill_depth(uv, np.ascontiguousarray(points_light[:, 2], np.float32), faces, depth)
     return Shadow(depth, axes, origin.astype(np.float32), samples_per_m)

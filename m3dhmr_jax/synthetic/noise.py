@@ -6,12 +6,14 @@ Axes: n side of a tile or field, b fields, h w window.
 import functools
 from typing import no_type_check
 
+import cv2
 import numba
 import numpy as np
 from jaxtyping import Float
 
 TILE = 32
 FIELD_SIDE = 320
+FALLOFFS = (0.9, 1.2, 1.5, 1.8, 2.1, 2.4)  # Of the fields' amplitude with frequency.
 
 
 @functools.cache
@@ -74,20 +76,33 @@ def noise_fields() -> Float[np.ndarray, "b n n"]:
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(FIELD_SIDE)] * 2))
     frequency[0, 0] = 1
     fields = []
-    for falloff in (0.9, 1.2, 1.5, 1.8, 2.1, 2.4):
+    for falloff in FALLOFFS:
         spectrum = rng.normal(size=(2, FIELD_SIDE, FIELD_SIDE))
         field = np.fft.ifft2((spectrum[0] + 1j * spectrum[1]) / frequency**falloff).real
         fields.append((field - field.mean()) / field.std())
     return np.stack(fields).astype(np.float32)
 
 
+def _enlarged(field: Float[np.ndarray, "n n"], falloff: float, side: int):
+    """A field of the same spectrum `side` wide: the periodic field tiled gives the detail."""
+    coarse = cv2.resize(field, (side, side), interpolation=cv2.INTER_CUBIC)
+    repeats = -(-side // FIELD_SIDE)
+    fine = np.tile(field, (repeats, repeats))[:side, :side]
+    amplitude = np.float32((side / FIELD_SIDE) ** (1 - falloff))
+    return (coarse + amplitude * fine) / np.sqrt(1 + amplitude**2)
+
+
 def sample_field(
     rng: np.random.Generator, side: int, smooth: int | None = None
 ) -> Float[np.ndarray, "h w"]:
-    """A random window, flipped and transposed at random, of a random or the given field."""
+    """A random window, flipped and transposed at random, of a random or the given field.
+
+    Sides beyond the field's enlarge it and add the finer detail, from the field itself.
+    """
     bank = noise_fields()
-    field = bank[rng.integers(len(bank)) if smooth is None else smooth]
-    top, left = rng.integers(0, FIELD_SIDE - side + 1, 2)
+    index = int(rng.integers(len(bank))) if smooth is None else smooth
+    field = bank[index] if side <= FIELD_SIDE else _enlarged(bank[index], FALLOFFS[index], side)
+    top, left = rng.integers(0, len(field) - side + 1, 2)
     field = field[top : top + side, left : left + side]
     if rng.random() < 0.5:
         field = field.T

@@ -1,6 +1,6 @@
-"""From a scene to an image and the hand's mask.
+"""From a scene to an image, the hand's mask and the coverage of everything in front.
 
-Axes: h w pixels, m vertices of all meshes together, f their faces.
+Axes: h w pixels, hs ws samples, m vertices of all meshes together, f their faces.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,12 @@ from jaxtyping import Float, Int, UInt8
 from m3dhmr_jax.synthetic import shading
 from m3dhmr_jax.synthetic.arm import smooth_step
 from m3dhmr_jax.synthetic.backgrounds import drop_shadow, muted_colour, sample_background
-from m3dhmr_jax.synthetic.imaging import apply_camera_response, hand_mask, sample_camera_response
-from m3dhmr_jax.synthetic.lights import render_shadow_map, sample_lights
+from m3dhmr_jax.synthetic.imaging import (
+    apply_camera_response,
+    pixel_coverage,
+    sample_camera_response,
+)
+from m3dhmr_jax.synthetic.lights import Lights, Shadow, render_shadow_map, sample_lights
 from m3dhmr_jax.synthetic.noise import fractal, noise_tile
 from m3dhmr_jax.synthetic.recipe import SIDE_PX
 from m3dhmr_jax.synthetic.scene import RenderAssets, Scene
@@ -34,21 +38,37 @@ class RasterisedScene(NamedTuple):
     faces: Int[np.ndarray, "f 3"]
     normals: Float[np.ndarray, "m 3"]
     fragments: Fragments
+    samples_per_px: int
 
 
-def rasterise_scene(scene: Scene, surface: Surface) -> RasterisedScene:
-    """Rasterises all meshes of a scene; the hand's faces come first."""
+def scene_meshes(
+    scene: Scene, surface: Surface
+) -> list[tuple[Float[np.ndarray, "m 3"], Int[np.ndarray, "f 3"]]]:
+    """Points and faces of hand and arm, of the sleeve if any, and of each occluder."""
     meshes = [(scene.body_m, surface.faces)]
     if scene.sleeve is not None:
         meshes.append(scene.sleeve)
-    meshes += [(occluder.verts_m, occluder.faces) for occluder in scene.occluders]
+    return meshes + [(occluder.verts_m, occluder.faces) for occluder in scene.occluders]
+
+
+def rasterise_scene(
+    scene: Scene,
+    surface: Surface,
+    size_px: tuple[int, int] = (SIDE_PX, SIDE_PX),
+    samples_per_px: int = SAMPLES_PER_PX,
+) -> RasterisedScene:
+    """Rasterises all meshes of a scene; the hand's faces come first.
+
+    `size_px`: width and height of the image.
+    """
+    meshes = scene_meshes(scene, surface)
     starts = np.cumsum([0] + [len(points) for points, _ in meshes])
     points = np.concatenate([points for points, _ in meshes])
     shifted = [faces + start for (_, faces), start in zip(meshes, starts[:-1], strict=True)]
     faces = np.concatenate(shifted).astype(np.int32)
     normals = vertex_normals(points, faces)
-    fragments = rasterise(points, faces, scene.intrinsics, SIDE_PX, SIDE_PX, SAMPLES_PER_PX)
-    return RasterisedScene(points, faces, normals, fragments)
+    fragments = rasterise(points, faces, scene.intrinsics, *size_px, samples_per_px)
+    return RasterisedScene(points, faces, normals, fragments, samples_per_px)
 
 
 def _material(normals, noise_position, albedo, gloss: float, bump: float, grain: float):
@@ -101,18 +121,31 @@ def sample_materials(
     return np.concatenate(rows)
 
 
+def shade_scene(
+    rng: np.random.Generator,
+    scene: Scene,
+    surface: Surface,
+    raster: RasterisedScene,
+    skin: Skin,
+    lights: Lights,
+    shadow: Shadow,
+) -> Float[np.ndarray, "hs ws 3"]:
+    """Linear radiance of the scene's samples, with random cloth and ambient occlusion."""
+    materials = sample_materials(rng, skin, scene, surface, raster)
+    return shading.shade(
+        raster.fragments, raster.samples_per_px, scene.intrinsics, materials, raster.faces,
+        skin.nail, skin.nail_gloss, lights, shadow, ao_strength=rng.uniform(1.0, 1.8),
+    )  # fmt: skip
+
+
 def render_image(
     rng: np.random.Generator, scene: Scene, assets: RenderAssets, raster: RasterisedScene
 ) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
     """The scene with random skin, lights, background and camera; and its JPEG quality."""
     skin, lights, response = sample_skin(rng), sample_lights(rng), sample_camera_response(rng)
-    materials = sample_materials(rng, skin, scene, assets.surface, raster)
     key_light = lights.directions[0]
     shadow = render_shadow_map(raster.points_m, raster.faces, scene.verts_m, key_light)
-    samples = shading.shade(
-        raster.fragments, SAMPLES_PER_PX, scene.intrinsics, materials, raster.faces, skin.nail,
-        skin.nail_gloss, lights, shadow, ao_strength=rng.uniform(1.0, 1.8),
-    )  # fmt: skip
+    samples = shade_scene(rng, scene, assets.surface, raster, skin, lights, shadow)
     face = raster.fragments.face
     background = sample_background(rng, SIDE_PX)
     if rng.random() < NEAR_WALL_PROBABILITY:
@@ -124,4 +157,15 @@ def render_image(
 
 def visible_hand_mask(raster: RasterisedScene, surface: Surface) -> UInt8[np.ndarray, "h w"]:
     """255 where the hand itself is visible, not its arm."""
-    return hand_mask(raster.fragments.face, surface.n_hand_faces, SIDE_PX)
+    face = raster.fragments.face
+    coverage = pixel_coverage((face >= 0) & (face < surface.n_hand_faces), raster.samples_per_px)
+    return np.where(coverage > 127, 255, 0).astype(np.uint8)
+
+
+def visible_coverage(raster: RasterisedScene) -> UInt8[np.ndarray, "h w"]:
+    """How much of each pixel hand, arm, sleeve and occluders cover; 255 is all of it.
+
+    With it, an image can be put over any other background:
+    `image * coverage / 255 + other * (1 - coverage / 255)`.
+    """
+    return pixel_coverage(raster.fragments.face >= 0, raster.samples_per_px)

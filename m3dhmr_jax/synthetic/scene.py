@@ -14,7 +14,13 @@ from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandDetails, HandModel, hand_id, load_builtin, load_details
 from m3dhmr_jax.hand.capsules import Capsules, fit_capsules
 from m3dhmr_jax.synthetic import arm as arms
-from m3dhmr_jax.synthetic.camera import place_hand, project, sample_intrinsics, sample_view
+from m3dhmr_jax.synthetic.camera import (
+    is_beyond_border,
+    place_hand,
+    project,
+    sample_intrinsics,
+    sample_view,
+)
 from m3dhmr_jax.synthetic.kinematics import Posed, pose
 from m3dhmr_jax.synthetic.occluders import Occluder, sample_occluder
 from m3dhmr_jax.synthetic.poses import sample_articulation, sample_shape
@@ -105,9 +111,8 @@ def arm_is_acceptable(
     """Whether the arm keeps away from the camera and ends outside the image."""
     if arm_m[:, 2].min() < ARM_NEAREST_M:
         return False
-    end = project(arm_m[-rim - 1 :].astype(np.float64), intrinsics)
-    low, high = end.min(0), end.max(0)
-    return bool((high < 0).any() or (low > SIDE_PX - 1).any())
+    end_px = project(arm_m[-rim - 1 :].astype(np.float64), intrinsics)
+    return is_beyond_border(end_px, SIDE_PX, SIDE_PX)
 
 
 def _place_arm(rng, assets: RenderAssets, posed: Posed, intrinsics, hand_depth):

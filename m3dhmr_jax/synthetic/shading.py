@@ -55,7 +55,7 @@ def _light_visibility(shadow, axes, origin, samples_per_m, blur, x, y, z):
 @no_type_check
 def _shade(
     depth, face, weights, ambient_map, materials, faces, nail_rgb, nail_gloss, tile,
-    focal, centre, samples_per_px, light_directions, light_colours, above, below,
+    focal, centre_x, centre_y, samples_per_px, light_directions, light_colours, above, below,
     shadow, axes, origin, samples_per_m, blur, out,
 ):  # fmt: skip
     one, zero = np.float32(1), np.float32(0)
@@ -107,8 +107,8 @@ def _shade(
             scale = one / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
             nx, ny, nz = nx * scale, ny * scale, nz * scale
             z = depth[y, x]
-            x_m = ((x + np.float32(0.5)) / samples_per_px - np.float32(0.5) - centre) / focal * z
-            y_m = ((y + np.float32(0.5)) / samples_per_px - np.float32(0.5) - centre) / focal * z
+            x_m = ((x + np.float32(0.5)) / samples_per_px - np.float32(0.5) - centre_x) / focal * z
+            y_m = ((y + np.float32(0.5)) / samples_per_px - np.float32(0.5) - centre_y) / focal * z
             scale = -one / np.sqrt(x_m * x_m + y_m * y_m + z * z)
             vx, vy, vz = x_m * scale, y_m * scale, z * scale
             visibility = _light_visibility(shadow, axes, origin, samples_per_m, blur, x_m, y_m, z)
@@ -157,10 +157,10 @@ def _shade(
 @numba.njit(cache=True, fastmath=True)
 @no_type_check
 def _ambient_visibility(depth, samples_per_px, focal, strength):
-    side = depth.shape[0] // samples_per_px
-    out = np.ones((side, side), np.float32)
-    for y in range(side):
-        for x in range(side):
+    height, width = depth.shape[0] // samples_per_px, depth.shape[1] // samples_per_px
+    out = np.ones((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
             z = depth[y * samples_per_px, x * samples_per_px]
             if z > 1e8:
                 continue
@@ -209,11 +209,11 @@ def shade(
     `materials`: from `render.sample_materials`; `ao_strength` scales ambient occlusion.
     """
     out = np.zeros((*fragments.depth_m.shape, 3), np.float32)
-    focal = np.float32(intrinsics[0, 0])
+    focal, centre_x, centre_y = (np.float32(intrinsics[i, j]) for i, j in ((0, 0), (0, 2), (1, 2)))
     ambient_map = ambient_visibility_map(fragments, samples_per_px, float(focal), ao_strength)
     _shade(
         *fragments, ambient_map, materials, faces, nail_rgb.astype(np.float32),
-        np.float32(nail_gloss), noise_tile(), focal, np.float32(intrinsics[0, 2]), samples_per_px,
+        np.float32(nail_gloss), noise_tile(), focal, centre_x, centre_y, samples_per_px,
         lights.directions, lights.colours, lights.from_above, lights.from_below,
         shadow.depth_m, shadow.axes, shadow.origin_m, np.float32(shadow.samples_per_m),
         np.float32(lights.shadow_blur), out,

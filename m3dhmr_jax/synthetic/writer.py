@@ -65,7 +65,8 @@ def _check_empty(out: Path) -> None:
         )
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Creates a folder to write to, or raises UserError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -207,7 +208,7 @@ def write_dataset(
     ]
     total = sum(count * versions for _, count, versions in splits)
     settings = manifest(n_train, n_test, seed, recipe, backgrounds, hand)
-    _make_folder(out)
+    make_folder(out)
     with file_lock(out / LOCK), explain_disk_full(out):
         _remove_unfinished(out)
         _check_empty(out)
@@ -218,7 +219,7 @@ def write_dataset(
         ):
             for split, count, versions in splits:
                 for kind in ("rgb", "mask"):
-                    _make_folder(out / split / kind)
+                    make_folder(out / split / kind)
                 jobs = [Job(out, split, i, count, versions, seed, recipe) for i in range(count)]
                 _write_split(pool, jobs, bar)
         for split, _, _ in splits:

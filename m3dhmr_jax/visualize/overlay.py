@@ -26,7 +26,7 @@ def scale_intrinsics(intrinsics: Float[np.ndarray, "3 3"], factor: float) -> np.
     return np.array([[factor, 0, offset], [0, factor, offset], [0, 0, 1]]) @ intrinsics
 
 
-def _scaled(
+def scale_drawing(
     image: Image, hands: Sequence[HandDrawing], intrinsics: Float[np.ndarray, "3 3"], factor: float
 ) -> tuple[UInt8[np.ndarray, "a b 3"], list[HandDrawing], Float[np.ndarray, "3 3"]]:
     """Image, landmarks and K, scaled by the same factor."""
@@ -91,7 +91,7 @@ def draw_prediction(
         ValueError: if all hands are behind the camera or landmarks are not 21 finite points.
     """
     image_size = image.shape[1], image.shape[0]
-    large, hands, large_k = _scaled(image, hands, intrinsics, panel_px / image.shape[0])
+    large, hands, large_k = scale_drawing(image, hands, intrinsics, panel_px / image.shape[0])
     gap = np.full((panel_px, GAP_PX, 3), 255, np.uint8)
     panels = [draw_landmarks(large, hands), gap, draw_meshes(large, hands, large_k)]
     panels = np.concatenate(panels, axis=1)
