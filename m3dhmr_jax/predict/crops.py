@@ -74,7 +74,7 @@ def whole_image_crop(
 
 def hand_directions(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, " k"]:
     """Direction of each hand in the image, in radians, from its landmarks in FreiHAND order."""
-    dx, dy = (landmarks_px[:, MIDDLE_BASE] - landmarks_px[:, ROOT]).T
+    dx, dy = (landmarks_px[:, MIDDLE_BASE] - landmarks_px[:, ROOT]).T.astype(np.float64)
     return np.arctan2(-dx, -dy)
 
 
@@ -82,7 +82,7 @@ def crops_of_points(
     points_px: Float[np.ndarray, "k p 2"], direction_rad: Float[np.ndarray, " k"]
 ) -> Float[np.ndarray, "k 4"]:
     """The crops in these directions around the points, such as projected meshes, with a margin."""
-    turn = np.stack([rotation_matrix(-direction) for direction in direction_rad])
+    turn = rotation_matrix(-direction_rad)
     turned_px = np.einsum("kij,kpj->kpi", turn, points_px)
     low, high = turned_px.min(axis=1), turned_px.max(axis=1)
     centre = np.einsum("kji,kj->ki", turn, (low + high) / 2) + 0.5
@@ -100,10 +100,10 @@ def crops_of_landmarks(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.nda
     return np.concatenate([centre - side / 2, side], axis=1)
 
 
-def rotation_matrix(angle_rad: float) -> Float[np.ndarray, "2 2"]:
+def rotation_matrix(angle_rad: float | Float[np.ndarray, "*k"]) -> Float[np.ndarray, "*k 2 2"]:
     """Rotates pixels counter-clockwise on the screen, where y points down."""
-    cosine, sine = math.cos(angle_rad), math.sin(angle_rad)
-    return np.array([[cosine, sine], [-sine, cosine]])
+    cosine, sine = np.cos(angle_rad), np.sin(angle_rad)
+    return np.stack([np.stack([cosine, sine], -1), np.stack([-sine, cosine], -1)], -2)
 
 
 def mirrored_boxes(boxes_px: Float[np.ndarray, "k 4"], width: int) -> Float[np.ndarray, "k 4"]:

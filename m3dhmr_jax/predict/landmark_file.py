@@ -65,7 +65,10 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
                 return [_as_pairs(row) for row in csv.DictReader(file)]
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
-            return json.loads(text)
+            rows = json.loads(text)
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise TypeError("it must be a list of objects")
+            return rows
         frames = [json.loads(line) for line in text.splitlines() if line.strip()]
         return [{**frame, **hand} for frame in frames for hand in frame["hands"]]
     except (csv.Error, KeyError, TypeError, ValueError) as error:

@@ -1,26 +1,31 @@
 """Ways to recover the hands in an image: a trained network, or the fit of a hand model.
 
-A method sees right hands only: the caller mirrors image, K and candidates of left hands.
+A method is a function of the candidates, each with its image, K and, with masks, the extents of its
+mask (NO_EXTENT for a hand without one). It sees right hands only: the caller mirrors image, K and
+candidates of left hands.
 Axes: k hands, n = 21 joints or landmarks, v vertices, h w image.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from m3dhmr_jax.camera.root_recovery import Silhouette, recover_roots
 from m3dhmr_jax.camera.silhouette import SilhouetteExtent
 from m3dhmr_jax.checkpoints.manager import digest
-from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.fitting import COMMON, OWN_CONVENTION, FittedHand, Observation, make_fit
+from m3dhmr_jax.hand import HandModel, hand_id
 from m3dhmr_jax.inference import make_crop_step
 from m3dhmr_jax.models.fast.folding import fold
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.predict.buckets import run_in_buckets
-from m3dhmr_jax.predict.candidates import Candidates
+from m3dhmr_jax.predict.candidates import Candidates, unknown_shape
 from m3dhmr_jax.predict.crops import Image, crop, crop_matrix, hand_directions
 from m3dhmr_jax.predict.results import FittedPose
+from m3dhmr_jax.types import ROOT
 
 # Reprojection noise at which nothing of a hand is believed, as a fraction of its crop.
 MAX_NOISE = 0.1
@@ -38,34 +43,6 @@ class RightHands(NamedTuple):
     score: Float[np.ndarray, " k"]
     is_unsure: Bool[np.ndarray, " k"]
     pose: FittedPose | None
-
-
-class Method(Protocol):
-    """A way to recover hands.
-
-    Attributes:
-        needs_landmarks: whether candidates must have landmarks.
-    """
-
-    name: str
-    hand: HandModel
-    needs_landmarks: bool
-    weights_sha256: str
-
-    def __call__(
-        self,
-        images: Sequence[Image],
-        candidates: Candidates,
-        intrinsics: Float[np.ndarray, "k 3 3"],
-        extents: SilhouetteExtent | None,
-    ) -> RightHands:
-        """The hands.
-
-        Args:
-            images: the image of each candidate.
-            extents: of the hands' masks, NO_EXTENT for a hand without one.
-        """
-        ...
 
 
 class NetworkMethod:
@@ -94,9 +71,10 @@ class NetworkMethod:
         intrinsics: Float[np.ndarray, "k 3 3"],
         extents: SilhouetteExtent | None,
     ) -> RightHands:
+        """The hands; see the module's docstring."""
         crops = np.zeros((len(images), self._size, self._size, 3), np.uint8)
         img_from_crop = np.zeros((len(images), 2, 3), np.float32)
-        where = zip(images, candidates.crop_px, candidates.direction_rad, strict=True)
+        where = zip(images, candidates.crop_px, candidates.direction_rad.tolist(), strict=True)
         for i, (image, crop_px, direction_rad) in enumerate(where):
             matrix = crop_matrix(crop_px, self._size, direction_rad)
             crops[i] = crop(image, matrix, self._size)
@@ -139,7 +117,7 @@ class FitMethod:
     def __init__(self, hand: HandModel):
         self.hand = hand
         self.weights_sha256 = hand_id(hand)
-        self._fit, self._fit_given = make_fit(hand), make_fit(hand, OWN_CONVENTION)
+        self._fit, self._fit_given = make_fit(hand), make_fit(hand, weights=OWN_CONVENTION)
 
     def __call__(
         self,
@@ -148,6 +126,7 @@ class FitMethod:
         intrinsics: Float[np.ndarray, "k 3 3"],
         extents: SilhouetteExtent | None,
     ) -> RightHands:
+        """The hands; see the module's docstring. The candidates must have landmarks."""
         landmarks = candidates.landmarks
         assert landmarks is not None
         k, p = len(images), len(self.hand.shape_basis)
@@ -167,7 +146,7 @@ class FitMethod:
         fit = self._fit if has_joints.any() else self._fit_given
         fitted = run_in_buckets(fit, observation)
         if extents is not None:
-            fitted = place_by_masks(fitted, landmarks.landmarks_px, intrinsics, extents)
+            fitted = _place_by_masks(fitted, landmarks.landmarks_px, intrinsics, extents)
         score = fit_score(fitted, candidates.presence, landmarks.disagreement)
         return RightHands(
             fitted.verts_m,
@@ -179,3 +158,39 @@ class FitMethod:
             ~(score >= UNSURE_SCORE),
             FittedPose(fitted.rotations, fitted.shape, fitted.shape_std),
         )
+
+
+def _place_by_masks(
+    fitted: FittedHand,
+    landmarks_px: Float[np.ndarray, "k n 2"],
+    intrinsics: Float[np.ndarray, "k 3 3"],
+    extents: SilhouetteExtent,
+) -> FittedHand:
+    """The fitted hands moved to where their landmarks and masks agree best."""
+    root_m = fitted.joints_m[:, ROOT, None]
+    silhouette = Silhouette(fitted.verts_m - root_m, extents)
+    root = run_in_buckets(
+        recover_roots,
+        fitted.joints_m[:, COMMON] - root_m,
+        landmarks_px[:, COMMON].astype(np.float32),
+        intrinsics.astype(np.float32),
+        silhouette,
+    )
+    shift_m = root.t_m[:, None] - root_m
+    return fitted._replace(
+        verts_m=fitted.verts_m + shift_m,
+        joints_m=fitted.joints_m + shift_m,
+        root_covariance_m2=root.covariance_m2,
+        noise_px=root.noise_px,
+    )
+
+
+Method = NetworkMethod | FitMethod
+
+
+def landmark_std(disagreement):
+    return np.sqrt(0.03**2 + disagreement**2)
+
+
+def fit_score(fitted, presence, disagreement):
+    return presence * np.exp(-fitted.residual / 0.1)

@@ -284,12 +284,12 @@ def load_predictor(checkpoint: str | Path | None, hand: Path | None) -> HandMesh
     return HandMeshPredictor(FitMethod(load_mano(hand) if hand else load_builtin()))
 
 
-def _boxes_of(masks: Masks, boxes: np.ndarray | Sequence | None) -> np.ndarray | Sequence | None:
+def _boxes_of(masks: Masks, boxes: np.ndarray | Sequence | None) -> np.ndarray | Sequence:
     """The given boxes, or those around the masks."""
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
     if len(empty):
         warnings.warn(f"empty masks, used as none: {empty.tolist()}", stacklevel=3)
-    if boxes is not None or (len(masks) == 1 and len(empty)):
+    if boxes is not None:
         return boxes
     if len(empty):
         raise UserError(

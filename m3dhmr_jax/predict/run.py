@@ -217,7 +217,11 @@ class _Run:
         if source.name not in self._masks:
             self.log(f"{source.source}: {self._options.masks} has no mask of it; none used")
             return None
-        return read_masks(self._masks[source.name], hands)
+        masks = read_masks(self._masks[source.name], hands)
+        if hands is None and not masks.any():
+            self.log(f"{source.source}: its mask is empty; none used")
+            return None
+        return masks
 
     def _count(self, hands: PredictedHands) -> None:
         self._frames += 1

@@ -108,8 +108,8 @@ class ShardWriter:
         self._predictor = load_predictor(job.checkpoint, job.hand)
         if self._predictor.weights_sha256 != job.weights_sha256:
             raise UserError(
-                f"{job.checkpoint or 'the hand model'} holds other weights here than where the run was started: "
-                "predictions of two networks must not be mixed; has training continued?"
+                f"{job.checkpoint or job.hand} holds other weights here than where the run was "
+                "started: predictions of two networks must not be mixed; has training continued?"
             )
         settings = {SETTINGS_KEY: json.dumps(job.settings).encode()}
         self._schema = SCHEMA.with_metadata(settings)

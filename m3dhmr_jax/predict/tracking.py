@@ -146,7 +146,7 @@ class Tracker:
         return join(found, followed), numbers + more
 
     def _is_repeated(self, hands: PredictedHands) -> Bool[np.ndarray, " k"]:
-        """Hands at the place of one that fits its track better: of two that cross, one is hidden."""
+        """Hands where another one fits its track better: of two that cross, one is hidden."""
         is_repeated = np.zeros(len(hands.track), bool)
         by_number = {track.number: track for track in self._tracks}
         p_right = right_probability(hands.handedness, hands.handedness_probability)

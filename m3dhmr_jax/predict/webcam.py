@@ -1,5 +1,6 @@
 """Hands of a camera, live in a browser page that only this computer can open."""
 
+import contextlib
 import http.server
 import queue
 import sys
@@ -60,10 +61,8 @@ def newest_frames(source: Input) -> Iterator[Frame]:
 
     def put(item: Frame | UserError | None) -> None:
         if source.path is None and waiting.full():  # Files are read completely.
-            try:
+            with contextlib.suppress(queue.Empty):
                 waiting.get_nowait()
-            except queue.Empty:
-                pass
         waiting.put(item)
 
     def read() -> None:

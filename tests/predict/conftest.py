@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
 
@@ -22,5 +23,6 @@ def images(tmp_path):
 
 @pytest.fixture(scope="session")
 def predictor(tiny_network):
-    """A predictor with an untrained network."""
-    return HandMeshPredictor(tiny_network, load_builtin(), tiny_network.params, tiny_network.stats)
+    """A predictor with an untrained network and without a detector."""
+    net = tiny_network
+    return HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))

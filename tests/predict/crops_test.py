@@ -2,17 +2,20 @@ import cv2
 import numpy as np
 import pytest
 
-from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine
 from m3dhmr_jax.data.augment import crop_from_box, eval_view, warp
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import (
     BOX_SCALE,
-    box_of_mesh,
     check_boxes,
     crop,
     crop_matrix,
     crops_around,
+    crops_of_landmarks,
+    crops_of_points,
+    hand_directions,
     mirrored_boxes,
+    rotation_matrix,
     whole_image_crop,
 )
 
@@ -122,10 +125,51 @@ def test_check_boxes_rejects_boxes_that_show_nothing():
             check_boxes(np.array([good, bad]), 100, 50)
 
 
-def test_box_of_mesh_encloses_its_projection(rng):
-    k = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
-    verts_m = rng.uniform([-0.1, -0.1, 0.4], [0.1, 0.1, 0.6], (50, 3))
-    projected_px = np.asarray(project(verts_m, k))
-    x, y, w, h = box_of_mesh(verts_m, k)
-    np.testing.assert_allclose([x - 0.5, y - 0.5], projected_px.min(axis=0), rtol=1e-5)
-    np.testing.assert_allclose([x + w - 0.5, y + h - 0.5], projected_px.max(axis=0), rtol=1e-5)
+HAND = np.array([[0.0, 0.0]] * 9 + [[0.0, -1.0]] + [[0.3, -1.5]] * 11)  # Upright.
+
+
+@pytest.mark.parametrize("angle_rad", [-2.0, 0.0, 0.3, np.pi / 2])
+def test_hand_directions_are_counter_clockwise_on_the_screen(angle_rad):
+    turned = HAND @ rotation_matrix(angle_rad).T
+    np.testing.assert_allclose(hand_directions(turned[None]), [angle_rad], atol=1e-12)
+    left = np.array([[0.0, 0.0]] * 9 + [[-1.0, 0.0]] * 12)
+    np.testing.assert_allclose(hand_directions(left[None]), [np.pi / 2])
+
+
+@pytest.mark.parametrize("angle_rad", [-2.0, 0.0, 0.3])
+def test_crop_matrix_turns_the_direction_upright(rng, angle_rad):
+    points_px = 100 * HAND @ rotation_matrix(angle_rad).T + [320, 240]
+    direction_rad = hand_directions(points_px[None])
+    crop_px = crops_of_points(points_px[None], direction_rad)[0]
+    matrix = crop_matrix(crop_px, 64, direction_rad[0])
+    in_crop = points_px @ matrix[:, :2].T + matrix[:, 2]
+    assert in_crop.min() > 0
+    assert in_crop.max() < 64
+    np.testing.assert_allclose(in_crop[9] - in_crop[0], [0, -100 * 64 / crop_px[2]], atol=1e-9)
+    np.testing.assert_allclose(np.ptp(in_crop, axis=0).max(), 64 / BOX_SCALE)
+    want = crop_from_box(crop_px[:2] + crop_px[2:] / 2, crop_px[2:], np.full(2, 64.0), -angle_rad)
+    np.testing.assert_allclose(matrix, want, atol=1e-3)
+
+
+@pytest.mark.parametrize("direction_rad", [0.4, -2.2])
+def test_turned_crop_matches_warp_of_training(rng, direction_rad):
+    coarse = rng.integers(0, 256, (4, 5, 3), np.uint8)
+    image = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+    matrix = crop_matrix(np.array([200.0, 120, 150, 150]), 64, direction_rad)
+    want = warp(image, matrix.astype(np.float32), 64)
+    np.testing.assert_allclose(crop(image, matrix, 64) / 255, want, atol=0.03)
+
+
+def test_crop_outside_the_image_is_black():
+    image = np.full((50, 60, 3), 255, np.uint8)
+    for corner in (-900.0, 900.0):
+        matrix = crop_matrix(np.array([corner, corner, 90.0, 90.0]), 32, 0.5)
+        assert not crop(image, matrix, 32).any()
+
+
+def test_crops_of_landmarks_contain_the_mesh():
+    """An upright hand's box around its landmarks grows towards the wrist."""
+    x, y, side, _ = crops_of_landmarks(100 * HAND[None])[0]
+    assert x < 0 < 30 < x + side
+    assert y < -150
+    assert y + side - 0 > -150 - y

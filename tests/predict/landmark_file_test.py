@@ -37,7 +37,7 @@ def test_read_landmarks_of_json_and_of_predictions(tmp_path):
         ("a.csv", "image,x,y\na.jpg,1,2\n", "x0"),
         ("a.json", '[{"image": "a.jpg"}]', "landmarks_px"),
         ("a.json", '[{"image": "a.jpg", "landmarks_px": [[1, 2]]}]', "21 pairs"),
-        ("a.json", "[3]", "hand 1"),
+        ("a.json", "[3]", "list of objects"),
         ("a.json", "[]", "no hand"),
         ("a.json", "{", "neither"),
         ("a.jsonl", '{"image": "a.jpg"}', "hands"),

@@ -8,12 +8,15 @@ from safetensors.numpy import save_file
 
 import m3dhmr_jax
 from m3dhmr_jax import HandMeshPredictor, inference
-from m3dhmr_jax.camera.pinhole import apply_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine, project, rotate_about_optical_axis
 from m3dhmr_jax.checkpoints.run_config import config_text
 from m3dhmr_jax.checkpoints.weights import save_weights
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.predict.cameras import assumed_intrinsics
+from m3dhmr_jax.predict.candidates import Candidates
 from m3dhmr_jax.predict.crops import crop_matrix, crops_around
+from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Prediction
 from m3dhmr_jax.visualize.overlay import scale_intrinsics
 
@@ -52,30 +55,40 @@ def mirrored(hands, width):
 
 @pytest.fixture
 def oracle(tiny_network, monkeypatch):
-    """A function that creates a predictor whose network returns the true hand."""
+    """A function that creates a predictor whose network returns the true hand at this crop."""
     hand = load_builtin()
 
-    def make(verts_m, k, box_px, noise_px=0.0):
+    def make(verts_m, k, box_px, noise_px=0.0, direction_rad=0.0):
         root_m = (hand.joint_regressor @ verts_m)[ROOT]
         landmarks_px = project(
             (hand.joint_regressor @ verts_m).astype(np.float32), k.astype(np.float32)
         )
         noise = np.random.default_rng(0).normal(size=landmarks_px.shape).astype(np.float32)
         landmarks_px += np.float32(noise_px) * noise
-        matrix = crop_matrix(crops_around(box_px[None])[0], tiny_network.image_size)
+        crop_px = crops_around(box_px[None])[0]
+        matrix = crop_matrix(crop_px, tiny_network.image_size, direction_rad)
         landmarks_01 = (
             apply_affine(landmarks_px, matrix.astype(np.float32)) / tiny_network.image_size
         )
         verts = ((verts_m - root_m) / MESH_UNIT_M).astype(np.float32)
+        verts = rotate_about_optical_axis(verts, np.array(-direction_rad, np.float32))
 
         def predict(graphdef, params, stats, image):
             b = len(image)
             return Prediction(jnp.stack([verts] * b), jnp.stack([landmarks_01] * b))
 
         monkeypatch.setattr(inference, "predict", predict)
-        return HandMeshPredictor(tiny_network, hand, tiny_network.params, tiny_network.stats)
+        net = tiny_network
+        return HandMeshPredictor(NetworkMethod(net, hand, net.params, net.stats))
 
     return make
+
+
+def at(box_px, side="right", direction_rad=0.0):
+    """One candidate."""
+    one = np.ones(1)
+    crops_px = crops_around(np.asarray(box_px, float).reshape(1, 4))
+    return Candidates(crops_px, direction_rad * one, (side,), np.nan * one, one, None)
 
 
 @pytest.fixture
@@ -97,7 +110,12 @@ def test_predictor_returns_one_hand_per_box(predictor, image):
         "root_covariance_m2": (3, 3, 3),
         "noise_px": (3,),
         "faces": (3, 1538, 3),
+        "handedness_probability": (3,),
+        "score": (3,),
+        "is_unsure": (3,),
         "crop_px": (3, 4),
+        "direction_rad": (3,),
+        "track": (3,),
         "intrinsics": (3, 3),
     }
     assert hands.handedness == ("right", "left", "right")
@@ -109,30 +127,32 @@ def test_predictor_returns_one_hand_per_box(predictor, image):
     )
 
 
-def test_predictor_recovers_a_true_right_hand(oracle, hand_m, image):
-    hands = oracle(hand_m, K, BOX)(image, BOX, K=K)
+@pytest.mark.parametrize("direction_rad", [0.0, 0.7, -2.5])
+def test_predictor_recovers_a_true_right_hand(oracle, hand_m, image, direction_rad):
+    predictor = oracle(hand_m, K, BOX, direction_rad=direction_rad)
+    hands = predictor.predict(image, at(BOX, direction_rad=direction_rad), K)
     np.testing.assert_allclose(hands.verts_m[0], hand_m, atol=2e-4)
     seen_px = project(hands.joints_m[0], K.astype(np.float32))
     np.testing.assert_allclose(seen_px, hands.landmarks_px[0], atol=0.02)
 
 
-def test_predictor_recovers_a_true_left_hand(oracle, hand_m, image):
+@pytest.mark.parametrize("direction_rad", [0.0, 0.7])
+def test_predictor_recovers_a_true_left_hand(oracle, hand_m, image, direction_rad):
     """The network gets the mirrored image, K and box."""
     k, box_px = K.copy(), BOX.copy()
     k[0, 2], box_px[0] = 639 - K[0, 2], 640 - BOX[0] - BOX[2]
-    hands = oracle(hand_m, K, BOX)(image, box_px, "left", k)
+    predictor = oracle(hand_m, K, BOX, direction_rad=direction_rad)
+    hands = predictor.predict(image, at(box_px, "left", -direction_rad), k)
     np.testing.assert_allclose(hands.verts_m[0], hand_m * [-1, 1, 1], atol=2e-4)
     seen_px = project(hands.joints_m[0], k.astype(np.float32))
     np.testing.assert_allclose(seen_px, hands.landmarks_px[0], atol=0.02)
 
 
-@pytest.mark.parametrize("box", [None, BOX, 3.2 * BOX])
+@pytest.mark.parametrize("box", [BOX, 3.2 * BOX])
 def test_left_hand_equals_the_mirrored_right_hand(predictor, image, box):
     right = predictor(image, box, "right", K)
-    k, box_px = K.copy(), None
+    k, box_px = K.copy(), np.array([640 - box[0] - box[2], *box[1:]])
     k[0, 2] = 639 - K[0, 2]
-    if box is not None:
-        box_px = np.array([640 - box[0] - box[2], *box[1:]])
     left = predictor(image[:, ::-1], box_px, "left", k)
     want = mirrored(right, 640)
     for name in ("verts_m", "joints_m", "root_m", "root_covariance_m2", "faces", "landmarks_px"):
@@ -161,7 +181,7 @@ def test_scaling_image_and_k_together_keeps_the_hand(oracle, predictor, hand_m, 
     # Resampling is not exact, and single vertices of an untrained network amplify that.
     rms_m = np.sqrt(np.mean((scaled_verts_m - verts_m) ** 2))
     assert rms_m < 0.1 * np.sqrt(np.mean(verts_m**2))
-    hands = oracle(hand_m, k, BOX * factor)(scaled, BOX * factor, K=k)
+    hands = oracle(hand_m, k, BOX * factor).predict(scaled, at(BOX * factor), k)
     np.testing.assert_allclose(hands.verts_m[0], hand_m, atol=3e-4)
 
 
@@ -180,12 +200,12 @@ def test_predictor_compiles_once_per_bucket(tiny_network, image, monkeypatch):
     real = inference.predict
     monkeypatch.setattr(inference, "predict", lambda *a: traced.append(len(a[-1])) or real(*a))
     net = tiny_network
-    predictor = HandMeshPredictor(net, load_builtin(), net.params, net.stats)
+    predictor = HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
     for n in (1, 3, 2, 4, 7, 9, 5, 0, 17, 8, 1):
         boxes_px = BOX + np.outer(np.arange(n), [2, 1, 0, 0])
         assert len(predictor(image, boxes_px, K=K).root_m) == n
     for height, width in ((50, 60), (480, 1000), (1111, 777)):
-        predictor(np.zeros((height, width, 3), np.uint8))
+        predictor(np.zeros((height, width, 3), np.uint8), [[0, 0, width, height]])
     assert traced == [1, 4, 2, 8]
 
 
@@ -256,14 +276,16 @@ def weights_file(tiny_network, tiny_config, tmp_path):
 def test_from_checkpoint_reads_a_weights_file(predictor, weights_file, image):
     loaded = HandMeshPredictor.from_checkpoint(str(weights_file))
     assert loaded.weights_sha256 == predictor.weights_sha256
-    np.testing.assert_allclose(loaded(image).verts_m, predictor(image).verts_m, atol=1e-5)
+    want = predictor(image, BOX, "right").verts_m
+    np.testing.assert_allclose(loaded(image, BOX, "right").verts_m, want, atol=1e-5)
 
 
 @pytest.mark.long
 def test_from_checkpoint_reads_a_run(trained, image):
     predictor = HandMeshPredictor.from_checkpoint(trained[0])
     again = HandMeshPredictor.from_checkpoint(str(trained[0]))
-    np.testing.assert_array_equal(predictor(image).verts_m, again(image).verts_m)
+    first, second = (each(image, BOX, "right").verts_m for each in (predictor, again))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_from_checkpoint_rejects_what_is_not_a_network(tmp_path):
@@ -285,10 +307,12 @@ def test_image_size_of_224_px_is_like_any_other(predictor):
     coarse = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
     focals_px, depths_m = [], []
     for side in (223, 224, 225):
-        hands = predictor(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC))
+        image = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+        k = assumed_intrinsics(side, side)
+        hands = predictor.predict(image, at((0, 0, side, side)), k)
         focals_px.append(hands.intrinsics[0, 0])
         depths_m.append(hands.root_m[0, 2])
-        np.testing.assert_allclose(hands.crop_px[0], [0, 0, side, side])
+        np.testing.assert_allclose(hands.crop_px[0], [-0.15 * side] * 2 + [1.3 * side] * 2)
     np.testing.assert_allclose(focals_px, focals_px[1], rtol=0.005)
     # An untrained network amplifies the difference in resampling.
     np.testing.assert_allclose(depths_m, depths_m[1], rtol=0.05)
@@ -324,7 +348,8 @@ def test_masks_improve_the_position_of_noisy_landmarks(oracle, hand_m, image, si
     predictor = oracle(hand_m, K, BOX, noise_px=6.0)
     true_m = (load_builtin().joint_regressor @ hand_m)[ROOT] * flip
     with_mask, without = (
-        predictor(image, box_px, side, k, masks=each).root_m[0] - true_m for each in (mask, None)
+        predictor.predict(image, at(box_px, side), k, each).root_m[0] - true_m
+        for each in (mask[None] > 0, None)
     )
     assert np.linalg.norm(with_mask) < 0.7 * np.linalg.norm(without)
 
@@ -345,9 +370,6 @@ def test_empty_mask_counts_as_none_with_a_warning(predictor, image):
     with pytest.warns(UserWarning, match=r"\[0, 1\]"):
         hands = predictor(image, boxes, masks=masks)
     np.testing.assert_array_equal(hands.verts_m, predictor(image, boxes).verts_m)
-    with pytest.warns(UserWarning, match=r"\[0\]"):
-        hands = predictor(image, masks=masks[0])
-    np.testing.assert_array_equal(hands.verts_m, predictor(image).verts_m)
 
 
 @pytest.mark.parametrize(
