@@ -1,0 +1,488 @@
+"""Hands of an image without boxes: where they are, their direction, landmarks and handedness.
+
+As in MediaPipe Hands, a network proposes palms, and another finds the landmarks in an upright crop
+around each; a second pass in a crop around those landmarks refines them, and rejects what is not a
+hand. Small hands are searched in parts of the image, hands cut by its border with a margin.
+
+Axes: k hands, n = 21 landmarks, p palm candidates, h w image, s crop side.
+Pixels have their centres on integers, (x, y) order. A direction is that from the wrist to the
+fingers: 0 is up, counter-clockwise is positive.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.models.hand_detector import (
+    LANDMARK_IMAGE_PX,
+    PALM_GRIDS,
+    PALM_IMAGE_PX,
+    HandLandmarks,
+    PalmCandidates,
+    detect_palms,
+    find_landmarks,
+)
+from m3dhmr_jax.predict.crops import Image
+from m3dhmr_jax.predict.detector_weights import DetectorWeights, load_detector_weights
+from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
+
+# Images per call of a network; larger numbers are split. Each size is compiled when first used.
+BUCKETS = (1, 2, 4, 8)
+# Hands whose box has a shorter longer side are counted but not returned.
+MIN_HAND_PX = 20.0
+MIN_PALM_SCORE = 0.5
+MIN_PRESENCE = 0.5
+# Largest mean distance of the landmarks of two passes, as a fraction of the hand's box.
+MAX_PASS_DISTANCE = 0.3
+# Boxes of candidates that overlap more (intersection over union) are merged.
+PALM_OVERLAP = 0.3
+# Hands whose landmarks have a smaller mean distance, as a fraction of the box, are the same.
+DUPLICATE_DISTANCE = 0.25
+# Crop around a palm: its size and its shift towards the fingers, in sizes of the palm's box.
+PALM_SCALE, PALM_SHIFT = 2.6, 0.5
+# The same around landmarks, in sizes of the box of PALM_LANDMARKS along the hand's direction.
+LANDMARKS_SCALE, LANDMARKS_SHIFT = 2.0, 0.1
+PALM_LANDMARKS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
+# Crop around a box of a hand of unknown direction, in longer sides of the box.
+BOX_SCALE = 1.5
+# Margins around the image in which hands cut by the border are searched, in longer sides.
+MARGINS = (0.25, 0.5)
+MARGIN_GREY = 128
+# Images are searched in tiles if no hand was found, or none larger than this fraction of the image.
+LARGE_HAND = 0.2
+# Such tiles have this fraction of the image's longer side, and no fewer pixels than this.
+TILE_PARTS, TILE_OVERLAP, MIN_TILE_PX = (2, 4), 0.4, 160.0
+# Views of a hand: rotation in degrees, scale of the crop, whether it is mirrored.
+VIEWS = (
+    *((0, 1.0, False), (12, 0.95, False), (-12, 1.08, False)),
+    *((0, 1.0, True), (12, 1.08, True), (-12, 0.95, True)),
+)
+
+
+class DetectedHands(NamedTuple):
+    """Hands of an image, best first; NumPy arrays."""
+
+    # Pixels of the image, FreiHAND order.
+    landmarks_px: Float[np.ndarray, "k n 2"]
+    # Up to rotation and scale, in the axes of a camera that looks along the ray to the hand (x
+    # right, y down, z forward), about an arbitrary origin.
+    joints_rel_m: Float[np.ndarray, "k n 3"]
+    # Probability that this is a hand.
+    presence: Float[np.ndarray, " k"]
+    right_probability: Float[np.ndarray, " k"]
+    # Mean distance of the views of each landmark, as a fraction of the longer side of the hand's
+    # box; with one view, that between the two passes; NaN where there was one pass.
+    disagreement: Float[np.ndarray, "k n"]
+    # Hands left out: smaller than MIN_HAND_PX, and more than asked for.
+    too_small: int = 0
+    too_many: int = 0
+
+
+class Squares(NamedTuple):
+    """Rotated squares of an image."""
+
+    centre_px: Float[np.ndarray, "k 2"]
+    side_px: Float[np.ndarray, " k"]
+    direction_rad: Float[np.ndarray, " k"]
+
+
+class Palms(NamedTuple):
+    """Palms in pixels of the image; boxes are (left, top, right, bottom)."""
+
+    box_px: Float[np.ndarray, "p 4"]
+    # Wrist, bases of index, middle, ring and little finger, two of the thumb.
+    points_px: Float[np.ndarray, "p 7 2"]
+    score: Float[np.ndarray, " p"]
+
+
+class HandDetector:
+    """Finds hands of any number, size and direction in an image.
+
+    Both networks are compiled once for each of 1, 2, 4 and 8 images, for images of any size.
+    """
+
+    def __init__(self, weights: DetectorWeights):
+        self._detect_palms = functools.partial(jax.jit(detect_palms), weights.palms)
+        self._find_landmarks = functools.partial(jax.jit(find_landmarks), weights.landmarks)
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> "HandDetector":
+        """The detector with installed weights; None: those in the user's data folder.
+
+        Raises:
+            UserError: if they are missing or corrupted.
+        """
+        enable_compilation_cache()
+        return cls(load_detector_weights(path))
+
+    def __call__(self, image: Image, *, views: int = 1, max_hands: int = 50) -> DetectedHands:
+        """The hands of an RGB image.
+
+        Args:
+            views: how many views of each hand, 1 to 6, are averaged; their disagreement tells how
+                certain landmarks are.
+            max_hands: the largest number of hands to return.
+
+        Raises:
+            UserError: if there are not that many views.
+        """
+        _check_views(views)
+        hands = self._search(image)
+        size_px = hand_size_px(hands.landmarks_px)
+        hands, too_small = _take(hands, size_px >= MIN_HAND_PX), int(np.sum(size_px < MIN_HAND_PX))
+        too_many = max(len(hands.presence) - max_hands, 0)
+        hands = _take(hands, slice(max_hands))
+        if views > 1:
+            hands = self._views(image, hands.landmarks_px, views)
+        return hands._replace(too_small=too_small, too_many=too_many)
+
+    def refine(
+        self, image: Image, landmarks_px: Float[np.ndarray, "k n 2"], *, views: int = 1
+    ) -> DetectedHands:
+        """Hands near known landmarks, such as those of the previous frame: one per row, in order.
+
+        A row of low `presence` is no longer a hand.
+
+        Raises:
+            UserError: if there are not that many views.
+        """
+        _check_views(views)
+        return self._views(image, landmarks_px, views)
+
+    def in_boxes(
+        self, image: Image, boxes_px: Float[np.ndarray, "k 4"], *, views: int = 1
+    ) -> DetectedHands:
+        """The hand in each box (x, y, width, height), of any direction: one per row, in order.
+
+        Raises:
+            UserError: if there are not that many views.
+        """
+        _check_views(views)
+        squares = Squares(
+            np.repeat(boxes_px[:, :2] + (boxes_px[:, 2:] - 1) / 2, 4, axis=0),
+            np.repeat(BOX_SCALE * boxes_px[:, 2:].max(axis=1, initial=0), 4),
+            np.tile(np.arange(4) * np.pi / 2, len(boxes_px)),
+        )
+        turned = self._landmarks(image, crop_matrices(squares, LANDMARK_IMAGE_PX))
+        best = turned.presence.reshape(-1, 4).argmax(axis=1) + 4 * np.arange(len(boxes_px))
+        hands = self._second_pass(image, _take(turned, best))
+        return self._views(image, hands.landmarks_px, views) if views > 1 else hands
+
+    def _search(self, image: Image) -> DetectedHands:
+        """All hands: in the image, else with margins around it, and small ones in tiles of it."""
+        height, width, _ = image.shape
+        centre_px, side_px = np.array([[width - 1, height - 1]]) / 2, float(max(width, height))
+        hands = self._in_squares(image, Squares(centre_px, np.array([side_px]), np.zeros(1)))
+        for margin in MARGINS:
+            if len(hands.presence):
+                return hands
+            square = Squares(centre_px, np.array([side_px * (1 + 2 * margin)]), np.zeros(1))
+            hands = self._in_squares(image, square, MARGIN_GREY)
+        for tiles in tile_squares(width, height):
+            largest_px = hand_size_px(hands.landmarks_px).max(initial=0)
+            if largest_px > LARGE_HAND * 2 * tiles.side_px[0]:
+                break
+            hands = merge_hands(hands, self._in_squares(image, tiles))
+        return hands
+
+    def _in_squares(self, image: Image, squares: Squares, border: int = 0) -> DetectedHands:
+        """Hands whose palms are found in upright squares of the image."""
+        matrices = crop_matrices(squares, PALM_IMAGE_PX)
+        crops = [crop_rotated(image, matrix, PALM_IMAGE_PX, border) for matrix in matrices]
+        candidates = PalmCandidates(*_in_buckets(self._detect_palms, crops))
+        palms = merge_palms(palms_from_candidates(candidates, matrices))
+        palm_crops = crop_matrices(squares_around_palms(palms), LANDMARK_IMAGE_PX)
+        first = self._landmarks(image, palm_crops)
+        hands = self._second_pass(image, _take(first, first.presence >= MIN_PRESENCE))
+        return merge_hands(_take(hands, are_hands(hands)))
+
+    def _second_pass(self, image: Image, first: DetectedHands) -> DetectedHands:
+        second = self._views(image, first.landmarks_px, 1)
+        distance_px = np.linalg.norm(second.landmarks_px - first.landmarks_px, axis=-1)
+        size_px = hand_size_px(second.landmarks_px)
+        return second._replace(disagreement=distance_px / size_px[:, None])
+
+    def _views(
+        self, image: Image, landmarks_px: Float[np.ndarray, "k n 2"], views: int
+    ) -> DetectedHands:
+        """The mean of the first views of the hands near these landmarks."""
+        squares = squares_around_landmarks(landmarks_px)
+        upright = crop_matrices(squares, LANDMARK_IMAGE_PX)
+        matrices = [each @ _homogeneous(upright) for each in view_matrices()[:views]]
+        found = self._landmarks(image, np.concatenate(matrices))
+        if views == 1:
+            return found
+        each = [x.reshape(views, len(landmarks_px), *x.shape[1:]) for x in found[:N_ARRAYS]]
+        mean = DetectedHands(*(x.mean(axis=0) for x in each))
+        distance_px = np.linalg.norm(each[0] - mean.landmarks_px, axis=-1).mean(axis=0)
+        size_px = hand_size_px(mean.landmarks_px)
+        return mean._replace(disagreement=distance_px / size_px[:, None])
+
+    def _landmarks(self, image: Image, matrices: Float[np.ndarray, "k 2 3"]) -> DetectedHands:
+        """The hand in each crop, one pass."""
+        if not len(matrices):
+            return NO_HANDS
+        crops = [crop_rotated(image, matrix, LANDMARK_IMAGE_PX) for matrix in matrices]
+        found = HandLandmarks(*_in_buckets(self._find_landmarks, crops))
+        return hands_from_crops(found, matrices)
+
+
+NO_HANDS = DetectedHands(
+    *(np.zeros((0, *shape), np.float32) for shape in ((21, 2), (21, 3), (), (), (21,)))
+)
+N_ARRAYS = len(NO_HANDS) - 2  # Fields of DetectedHands with one row per hand.
+
+
+def hand_size_px(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, " k"]:
+    """The longer side of each hand's box."""
+    return np.ptp(landmarks_px, axis=1).max(axis=1)
+
+
+def palms_from_candidates(
+    candidates: PalmCandidates, crop_from_img: Float[np.ndarray, "k 2 3"]
+) -> Palms:
+    """Candidates above MIN_PALM_SCORE in all crops, in pixels of the image."""
+    score = 1 / (1 + np.exp(-candidates.logits.clip(-100, 100)))
+    crops, rows = np.nonzero(score >= MIN_PALM_SCORE)
+    offsets_px = candidates.offsets_px[crops, rows].reshape(-1, 9, 2)
+    points_px = offsets_px + _cell_centres_px()[rows, None]
+    half_size_px = offsets_px[:, 1] / 2
+    points_px[:, 0], points_px[:, 1] = (
+        points_px[:, 0] - half_size_px,
+        points_px[:, 0] + half_size_px,
+    )
+    points_px = _transform(_inverses(crop_from_img)[crops], points_px - 0.5)
+    return Palms(points_px[:, :2].reshape(-1, 4), points_px[:, 2:], score[crops, rows])
+
+
+@functools.cache
+def _cell_centres_px() -> Float[np.ndarray, "p 2"]:
+    """The centre of every candidate's cell, in pixels of the palm detector's input."""
+    centres = []
+    for cells, candidates in PALM_GRIDS:
+        y, x = np.divmod(np.arange(cells**2), cells)
+        centre_px = (np.stack([x, y], axis=1) + 0.5) * (PALM_IMAGE_PX / cells)
+        centres.append(np.repeat(centre_px, candidates, axis=0))
+    return np.concatenate(centres)
+
+
+def merge_palms(palms: Palms) -> Palms:
+    """Replaces overlapping palms by their mean, weighted with the scores; best first."""
+    rest, merged = _take(palms, np.argsort(-palms.score, kind="stable")), []
+    while len(rest.score):
+        same = _overlap(rest.box_px[0], rest.box_px) > PALM_OVERLAP
+        same[0] = True
+        group = _take(rest, same)
+        weight = group.score / group.score.sum()
+        mean = [np.tensordot(weight, x, 1) for x in (group.box_px, group.points_px)]
+        merged.append((*mean, group.score[0]))
+        rest = _take(rest, ~same)
+    return Palms(*map(np.stack, zip(*merged, strict=True))) if merged else palms
+
+
+def _overlap(
+    box_px: Float[np.ndarray, "4"], boxes_px: Float[np.ndarray, "p 4"]
+) -> Float[np.ndarray, " p"]:
+    """Intersection over union of one box with each."""
+    low, high = np.maximum(box_px[:2], boxes_px[:, :2]), np.minimum(box_px[2:], boxes_px[:, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=1)
+    area, areas = np.prod(box_px[2:] - box_px[:2]), np.prod(boxes_px[:, 2:] - boxes_px[:, :2], 1)
+    return common / (area + areas - common + 1e-9)
+
+
+def squares_around_palms(palms: Palms) -> Squares:
+    """The crops for the first pass: MediaPipe's, from the palm towards the fingers."""
+    low, high = palms.box_px[:, :2], palms.box_px[:, 2:]
+    direction_rad = _direction_rad(palms.points_px[:, 2] - palms.points_px[:, 0])
+    shift_px = PALM_SHIFT * (high - low)[:, 1:] * _unit(direction_rad)
+    side_px = PALM_SCALE * (high - low).max(axis=1, initial=0)
+    return Squares((low + high) / 2 + shift_px, side_px, direction_rad)
+
+
+def squares_around_landmarks(landmarks_px: Float[np.ndarray, "k n 2"]) -> Squares:
+    """The crops for the next pass: MediaPipe's, around palm and bases of the fingers."""
+    index, middle, ring = (landmarks_px[:, i] for i in (6, 10, 14))
+    towards_px = (index + ring) / 4 + middle / 2 - landmarks_px[:, 0]
+    direction_rad = _direction_rad(towards_px)
+    up = _unit(direction_rad)
+    right = np.stack([-up[:, 1], up[:, 0]], axis=1)
+    axes = np.stack([right, up], axis=1)
+    along_px = np.einsum("kad,knd->kna", axes, landmarks_px[:, PALM_LANDMARKS])
+    low, high = along_px.min(axis=1), along_px.max(axis=1)
+    centre_px = (low + high) / 2 + LANDMARKS_SHIFT * (high - low) * [0, 1]
+    side_px = LANDMARKS_SCALE * (high - low).max(axis=1)
+    return Squares(np.einsum("kad,ka->kd", axes, centre_px), side_px, direction_rad)
+
+
+def _direction_rad(vector_px: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, " k"]:
+    """Counter-clockwise from up, where y points down."""
+    return np.arctan2(-vector_px[:, 0], -vector_px[:, 1])
+
+
+def _unit(direction_rad: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
+    return -np.stack([np.sin(direction_rad), np.cos(direction_rad)], axis=1)
+
+
+def tile_squares(width: int, height: int) -> Iterator[Squares]:
+    """Overlapping squares that cover an image, half and then a quarter as large as the image."""
+    for parts in TILE_PARTS:
+        side_px = max(width, height) / parts
+        if side_px < MIN_TILE_PX:
+            return
+        x, y = (_tile_centres_px(length, side_px) for length in (width, height))
+        centre_px = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        n = len(centre_px)
+        yield Squares(centre_px, np.full(n, side_px), np.zeros(n))
+
+
+def _tile_centres_px(length_px: int, side_px: float) -> Float[np.ndarray, " k"]:
+    if length_px <= side_px:
+        return np.array([(length_px - 1) / 2])
+    steps = int(np.ceil((length_px - side_px) / ((1 - TILE_OVERLAP) * side_px) - 1e-9))
+    return np.linspace(side_px / 2, length_px - side_px / 2, steps + 1) - 0.5
+
+
+def crop_matrices(squares: Squares, size: int) -> Float[np.ndarray, "k 2 3"]:
+    """`crop_from_img` of each square, its direction upwards, for crops of `size` px."""
+    up = _unit(squares.direction_rad)
+    right = np.stack([-up[:, 1], up[:, 0]], axis=1)
+    linear = np.stack([right, -up], axis=1) * (size / squares.side_px)[:, None, None]
+    offset = (size - 1) / 2 - np.einsum("kad,kd->ka", linear, squares.centre_px)
+    return np.concatenate([linear, offset[..., None]], axis=-1)
+
+
+@functools.cache
+def view_matrices() -> Float[np.ndarray, "v 2 3"]:
+    """What each view does to an upright crop: rotation, scale and reflection about its centre."""
+    matrices = []
+    for degrees, scale, is_mirrored in VIEWS:
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        linear = np.array([[cos, sin], [-sin, cos]]) / scale @ np.diag([1 - 2 * is_mirrored, 1])
+        centre_px = np.full(2, (LANDMARK_IMAGE_PX - 1) / 2)
+        matrices.append(np.column_stack([linear, centre_px - linear @ centre_px]))
+    return np.stack(matrices)
+
+
+def crop_rotated(
+    image: Image, crop_from_img: Float[np.ndarray, "2 3"], size: int, border: int = 0
+) -> UInt8[np.ndarray, "s s 3"]:
+    """A rotated, perhaps mirrored square of the image, bilinear; grey `border` outside the image.
+
+    Where it shrinks the image more than twofold, blocks of pixels are averaged first. Only the
+    region inside the crop is read.
+    """
+    height, width, _ = image.shape
+    img_from_crop = np.linalg.inv(_homogeneous(crop_from_img))[:2]
+    block = max(int(np.sqrt(np.abs(np.linalg.det(img_from_crop[:, :2])))), 1)
+    ends = [0, size - 1]
+    corners_px = [img_from_crop @ [x, y, 1] for x in ends for y in ends]
+    low = np.floor(np.min(corners_px, axis=0)).astype(int) - block
+    high = np.ceil(np.max(corners_px, axis=0)).astype(int) + block + 1
+    left, top = low.clip(0, [width, height]).tolist()
+    right, bottom = high.clip(0, [width, height]).tolist()
+    if left >= right or top >= bottom:
+        return np.full((size, size, 3), border, np.uint8)
+    region = np.ascontiguousarray(image[top:bottom, left:right])
+    colour = (border,) * 3
+    if block > 1:
+        missing = -region.shape[0] % block, -region.shape[1] % block
+        region = cv2.copyMakeBorder(
+            region, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT, value=colour
+        )
+        reduced = region.shape[1] // block, region.shape[0] // block
+        region = cv2.resize(region, reduced, interpolation=cv2.INTER_AREA)
+    first_px = np.array([left, top]) + (block - 1) / 2
+    linear, offset = crop_from_img[:, :2], crop_from_img[:, 2]
+    crop_from_region = np.column_stack([linear * block, offset + linear @ first_px])
+    return cv2.warpAffine(
+        region, crop_from_region, (size, size), flags=cv2.INTER_LINEAR, borderValue=colour
+    )
+
+
+def hands_from_crops(
+    found: HandLandmarks, crop_from_img: Float[np.ndarray, "k 2 3"]
+) -> DetectedHands:
+    """Hands in pixels and axes of the image; in a mirrored crop, a right hand is a left one."""
+    img_from_crop = _inverses(crop_from_img)
+    determinant = np.linalg.det(img_from_crop[:, :, :2])
+    rotation = img_from_crop[:, :, :2] / np.sqrt(np.abs(determinant))[:, None, None]
+    joints_rel_m = found.joints_m.astype(np.float64)
+    joints_rel_m[..., :2] = np.einsum("kad,knd->kna", rotation, joints_rel_m[..., :2])
+    return DetectedHands(
+        landmarks_px=_transform(img_from_crop, found.landmarks_px[..., :2] - 0.5),
+        joints_rel_m=joints_rel_m,
+        presence=found.presence,
+        right_probability=np.where(
+            determinant < 0, 1 - found.right_probability, found.right_probability
+        ),
+        disagreement=np.full(found.landmarks_px.shape[:2], np.nan),
+    )
+
+
+def are_hands(hands: DetectedHands) -> Bool[np.ndarray, " k"]:
+    """Whether two passes agree that each is a hand."""
+    distance = hands.disagreement.mean(axis=1)
+    return (hands.presence >= MIN_PRESENCE) & (distance <= MAX_PASS_DISTANCE)
+
+
+def merge_hands(*found: DetectedHands) -> DetectedHands:
+    """All hands, each once, those of high presence first."""
+    hands = DetectedHands(*(np.concatenate(x) for x in list(zip(*found, strict=True))[:N_ARRAYS]))
+    kept: list[int] = []
+    for i in np.argsort(-hands.presence, kind="stable").tolist():
+        distances_px = np.linalg.norm(hands.landmarks_px[kept] - hands.landmarks_px[i], axis=-1)
+        sizes_px = hand_size_px(hands.landmarks_px[[i, *kept]])
+        limits_px = DUPLICATE_DISTANCE * np.maximum(sizes_px[0], sizes_px[1:])
+        if (distances_px.mean(axis=1) > limits_px).all():
+            kept.append(i)
+    return _take(hands, kept)
+
+
+def _take(record: Any, rows: Any) -> Any:
+    """Some rows of every array of a record."""
+    return type(record)(*(x[rows] if isinstance(x, np.ndarray) else x for x in record))
+
+
+def _homogeneous(matrix: Float[np.ndarray, "*k 2 3"]) -> Float[np.ndarray, "*k 3 3"]:
+    last = np.broadcast_to([0.0, 0.0, 1.0], (*matrix.shape[:-2], 1, 3))
+    return np.concatenate([matrix, last], axis=-2)
+
+
+def _inverses(matrices: Float[np.ndarray, "k 2 3"]) -> Float[np.ndarray, "k 2 3"]:
+    return np.linalg.inv(_homogeneous(matrices))[:, :2]
+
+
+def _transform(
+    matrices: Float[np.ndarray, "k 2 3"], points: Float[np.ndarray, "k m 2"]
+) -> Float[np.ndarray, "k m 2"]:
+    return np.einsum("kad,kmd->kma", matrices[..., :2], points) + matrices[:, None, :, 2]
+
+
+def _check_views(views: int) -> None:
+    if views not in range(1, len(VIEWS) + 1):
+        raise UserError(f"views={views} must be 1 to {len(VIEWS)}: that many views are defined")
+
+
+def _in_buckets(
+    network: Callable[[np.ndarray], Sequence[jax.Array]],
+    images: Sequence[UInt8[np.ndarray, "s s 3"]],
+) -> list[np.ndarray]:
+    """The outputs of a network for one or more images, in as few calls as possible.
+
+    Buckets are padded with copies of their first image, whose results are dropped.
+    """
+    results = []
+    for start in range(0, len(images), BUCKETS[-1]):
+        batch = images[start : start + BUCKETS[-1]]
+        size = next(size for size in BUCKETS if size >= len(batch))
+        padding = [batch[0]] * (size - len(batch))
+        outputs = jax.device_get(network(np.stack([*batch, *padding])))
+        results.append([x[: len(batch)] for x in outputs])
+    return [np.concatenate(parts) for parts in zip(*results, strict=True)]
