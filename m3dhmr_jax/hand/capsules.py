@@ -1,6 +1,7 @@
 """Capsules along the bones of a hand, to tell whether one finger is inside another.
 
-Axes: j = 16 skeleton joints in MANO order, c capsules, q pairs of capsules, v vertices.
+Axes: j = 16 skeleton joints in MANO order, c capsules, q pairs of capsules, v vertices, m points
+(`m3dhmr_jax.hand.posed_points`), g pairs of fingers.
 """
 
 import itertools
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from m3dhmr_jax.hand.model import HandModel
+from m3dhmr_jax.types import N_JOINTS
 
 LAST_JOINTS = [15, 3, 6, 12, 9]  # Thumb, index, middle, ring, little.
 TIP_LANDMARKS = [4, 8, 12, 16, 20]  # In the same order.
@@ -62,16 +64,81 @@ def _median_distance(points, start, stop) -> float:
     return float(np.median(np.linalg.norm(points - start - fraction[:, None] * along, axis=1)))
 
 
-def closest_fractions(
-    p: Float[Array, "q 3"], q: Float[Array, "q 3"], r: Float[Array, "q 3"], s: Float[Array, "q 3"]
-) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
-    """How far along segments pq and rs their closest points lie (Ericson 2005, section 5.1.9)."""
-    d1, d2, gap = q - p, s - r, p - r
-    a, e = (jnp.maximum(jnp.sum(d * d, axis=1), 1e-12) for d in (d1, d2))
-    b, c, f = (jnp.sum(x * y, axis=1) for x, y in ((d1, d2), (d1, gap), (d2, gap)))
+class Contacts(NamedTuple):
+    """Constants that find where two fingers overlap most; points as in `posed_points`."""
+
+    # From points to the first and second capsule's axis and the vector between their starts.
+    segments: Float[np.ndarray, "m 3q"]
+    # Points at both ends of the first and of the second capsule.
+    ends: Int[np.ndarray, "q 4"]
+    # Distance of the axes below which they overlap more than at rest.
+    distance_m: Float[np.ndarray, " q"]
+    # Rows: the capsule pairs of two fingers; the first fills up.
+    groups: Int[np.ndarray, "g k"]
+
+
+class Overlap(NamedTuple):
+    """The deepest overlap of each two fingers beyond that at rest."""
+
+    # Negative where they are apart.
+    depth_m: Float[Array, " g"]
+    # Where they are closest: from the second to the first, as a unit vector and as weights of the
+    # points. The derivative of the depth is `-direction . (derivatives of the points @ weights)`.
+    direction: Float[Array, "3 g"]
+    weights: Float[Array, "m g"]
+
+
+def build_contacts(hand: HandModel, rest_points_m: Float[np.ndarray, "3 m"]) -> Contacts:
+    """Pairs of capsules by the fingers that they belong to."""
+    capsules = fit_capsules(hand)
+    point_of = np.concatenate([N_JOINTS + np.arange(len(hand.parents)), TIP_LANDMARKS])
+    ends = point_of[capsules.ends[capsules.pairs]].reshape(-1, 4)
+    p, q, r, s = np.eye(rest_points_m.shape[1], dtype=np.float32)[ends.T]
+    segments = np.concatenate([q - p, s - r, p - r]).T
+    fingers = capsules.finger[capsules.pairs]
+    members = [
+        np.flatnonzero((fingers == pair).all(1))
+        for pair in itertools.combinations_with_replacement(range(5), 2)
+    ]
+    members = [each for each in members if len(each)]
+    most = max(map(len, members))
+    groups = np.stack([np.pad(x, (0, most - len(x)), constant_values=x[0]) for x in members])
+    _, apart = _closest(jnp.asarray(rest_points_m) @ segments)
+    rest_m = np.linalg.norm(apart, axis=0)
+    distance_m = np.minimum(capsules.radius_m[capsules.pairs].sum(1), rest_m)
+    return Contacts(segments, ends, distance_m.astype(np.float32), groups)
+
+
+def finger_overlap(contacts: Contacts, points_m: Float[Array, "3 m"]) -> Overlap:
+    """How deep fingers are inside each other, and how that changes with the points."""
+    fractions, apart = _closest(jnp.matmul(points_m, contacts.segments, precision="highest"))
+    gap_m = jnp.sqrt(jnp.sum(apart**2, axis=0) + 1e-12)
+    depth_m = contacts.distance_m - gap_m
+    grouped = depth_m[contacts.groups]
+    deepest = jnp.max(grouped, axis=1)
+    is_deepest = grouped == deepest[:, None]
+    chosen = jnp.max(jnp.where(is_deepest, contacts.groups, 0), axis=1)
+    u, w = fractions[:, chosen]
+    corners = jnp.stack([1 - u, u, w - 1, -w])  # (4, g)
+    ends = jnp.asarray(contacts.ends)[chosen].T
+    is_end = ends[None] == jnp.arange(points_m.shape[1])[:, None, None]
+    weights = jnp.sum(jnp.where(is_end, corners[None], 0), axis=1)
+    return Overlap(deepest, apart[:, chosen] / gap_m[None, chosen], weights)
+
+
+def _closest(
+    segments: Float[Array, "3 3q"],
+) -> tuple[Float[Array, "2 q"], Float[Array, "3 q"]]:
+    """How far along two segments their closest points lie, and the vector between these.
+
+    Ericson 2005, section 5.1.9. `segments` holds both segments and the vector between their starts.
+    """
+    d1, d2, gap = jnp.split(segments, 3, axis=1)
+    a, e = (jnp.maximum(jnp.sum(d * d, axis=0), 1e-12) for d in (d1, d2))
+    b, c, f = (jnp.sum(x * y, axis=0) for x, y in ((d1, d2), (d1, gap), (d2, gap)))
     spread = a * e - b * b
     u = jnp.where(spread > 1e-6 * a * e, (b * f - c * e) / jnp.maximum(spread, 1e-24), 0)
-    w = (b * jnp.clip(u, 0, 1) + f) / e
-    clipped = jnp.clip(w, 0, 1)
-    u = jnp.where(w == clipped, u, (b * clipped - c) / a)
-    return jnp.clip(u, 0, 1), clipped
+    unclipped = (b * jnp.clip(u, 0, 1) + f) / e
+    w = jnp.clip(unclipped, 0, 1)
+    u = jnp.clip(jnp.where(w == unclipped, u, (b * w - c) / a), 0, 1)
+    return jnp.stack([u, w]), gap + d1 * u[None] - d2 * w[None]
