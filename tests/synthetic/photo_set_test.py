@@ -25,13 +25,18 @@ def truth(folder):
     return json.loads((folder / TRUTH).read_text())
 
 
+def shape_of(path):
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    return image.shape
+
+
 def test_write_photos_covers_sizes_sides_and_formats(folder, truth):
     sides = [[hand["handedness"] for hand in row["hands"]] for row in truth]
     assert [len(each) for each in sides[:6]] == [2, 1, 1, 4, 2, 0]
     assert 1 <= len(sides[6]) <= 5
     assert set(sides[0]) == {"left", "right"}
-    images = [cv2.imread(str(folder / row["file"]), cv2.IMREAD_GRAYSCALE) for row in truth]
-    assert [np.shape(image) for image in images] == [(144, 192)] * 4 + [(192, 144)] + [
+    assert [shape_of(folder / row["file"]) for row in truth] == [(144, 192)] * 4 + [(192, 144)] + [
         (144, 192)
     ] * 2
     largest = [max((max(h["bbox_px"][2:]) for h in row["hands"]), default=0) for row in truth]
