@@ -68,6 +68,18 @@ def arrange(layout: Layout, size_px: tuple[int, int]) -> tuple[Placement, ...]:
     )
 
 
+def layout_of_photo(
+    rng: np.random.Generator, index: int, size_px: tuple[int, int]
+) -> tuple[str, tuple[int, int], tuple[Placement, ...]]:
+    """Name, size and hands of a set's photo number `index`; the first are those of LAYOUTS."""
+    if index >= len(LAYOUTS):
+        hands = int(rng.integers(1, MAX_HANDS + 1))
+        return "random", size_px, sample_placements(rng, hands, size_px)
+    layout = LAYOUTS[index]
+    size_px = (size_px[1], size_px[0]) if layout.portrait else size_px
+    return layout.name, size_px, arrange(layout, size_px)
+
+
 def truth_row(file: str, photo: Photo) -> dict[str, Any]:
     """One photo's object in `truth.json`."""
 
@@ -129,14 +141,8 @@ def write_photos(
     with explain_disk_full(out):
         for index in range(count):
             rng = np.random.default_rng([seed, index])
-            if index < len(LAYOUTS):
-                layout = LAYOUTS[index]
-                name, size = layout.name, size_px[::-1] if layout.portrait else size_px
-                placements = arrange(layout, size)
-            else:
-                name, size = "random", size_px
-                placements = sample_placements(rng, int(rng.integers(1, MAX_HANDS + 1)), size)
-            photo = sample_photo(rng, assets, placements, size, recipe)
+            name, photo_px, placements = layout_of_photo(rng, index, size_px)
+            photo = sample_photo(rng, assets, placements, photo_px, recipe)
             file = f"{index:04d}_{name}.jpg"
             (out / file).write_bytes(encode_image(photo.image, photo.jpeg_quality))
             rows.append(truth_row(file, photo))

@@ -51,7 +51,7 @@ FREIHAND_FOCAL_PER_SIDE = 1.9
 MIN_VISIBLE = 0.95
 CHECK_SIDE = 256
 PHOTO_SHADOW_SIDE = 1024  # The shadow map covers the arm as well as the hand.
-HAND_TRIES, LAYOUT_TRIES = 60, 2000
+HAND_TRIES, ARRANGEMENT_TRIES, LAYOUT_TRIES = 15, 12, 2000
 # The smallest and the largest hand of random photos, relative to the longer side.
 SIZE_01 = (0.08, 0.6)
 MARGIN_01 = 0.02
@@ -143,22 +143,12 @@ def _depth_maps(hand: PlacedHand, size_px: tuple[int, int]):
     return maps[0], np.minimum.reduce(maps[1:])
 
 
-def place_hands(
-    rng: np.random.Generator,
-    assets: RenderAssets,
-    placements: Sequence[Placement],
-    intrinsics: Float[np.ndarray, "3 3"],
-    size_px: tuple[int, int],
-    recipe: Recipe = FULL,
-) -> tuple[PlacedHand, ...]:
-    """Random hands at the given places, each with an arm that leaves the photo.
-
-    Raises:
-        UserError: for a place outside the photo, or if hands or arms always hide each other.
-    """
+def _try_arrangement(
+    rng, assets, placements, intrinsics, size_px, recipe
+) -> tuple[PlacedHand, ...] | None:
+    """Adds hand by hand; None where no random one fits, as another's arm may cross its place."""
     placed: list[tuple[PlacedHand, tuple]] = []
     for placement in placements:
-        check_placement(placement, size_px)
         for _ in range(HAND_TRIES):
             hand = try_placement(rng, assets, recipe, placement, intrinsics, size_px)
             if hand is None:
@@ -172,12 +162,35 @@ def place_hands(
                 placed.append((hand, (own, whole)))
                 break
         else:
-            raise UserError(
-                f"none of {HAND_TRIES} random hands of {placement.size_px:.0f} px at "
-                f"{placement.centre_px} fits a photo of {size_px[0]} x {size_px[1]} px without "
-                "hiding another hand: move it, or ask for fewer or smaller hands"
-            )
+            return None
     return tuple(hand for hand, _ in placed)
+
+
+def place_hands(
+    rng: np.random.Generator,
+    assets: RenderAssets,
+    placements: Sequence[Placement],
+    intrinsics: Float[np.ndarray, "3 3"],
+    size_px: tuple[int, int],
+    recipe: Recipe = FULL,
+) -> tuple[PlacedHand, ...]:
+    """Random hands at the given places, each with an arm that leaves the photo.
+
+    Raises:
+        UserError: for a place outside the photo, or if hands or arms always hide each other.
+    """
+    for placement in placements:
+        check_placement(placement, size_px)
+    for _ in range(ARRANGEMENT_TRIES):
+        hands = _try_arrangement(rng, assets, placements, intrinsics, size_px, recipe)
+        if hands is not None:
+            return hands
+    sizes = ", ".join(f"{placement.size_px:.0f}" for placement in placements)
+    raise UserError(
+        f"none of {ARRANGEMENT_TRIES} random arrangements of hands of {sizes} px fits a photo of "
+        f"{size_px[0]} x {size_px[1]} px without one hiding another: move them apart and away "
+        "from the border, or ask for fewer or smaller hands"
+    )
 
 
 def _window(hand: PlacedHand, size_px: tuple[int, int]) -> tuple[slice, slice]:
@@ -185,8 +198,8 @@ def _window(hand: PlacedHand, size_px: tuple[int, int]) -> tuple[slice, slice]:
     points_m = np.concatenate([points for points, _ in scene_meshes(hand.scene, hand.surface)])
     points_m = points_m[points_m[:, 2] > NEAR_M].astype(np.float64) @ hand.scene.intrinsics.T
     points_px = points_m[:, :2] / points_m[:, 2:]
-    low = np.clip(np.floor(points_px.min(0)), 0, size_px).astype(int)
-    high = np.clip(np.ceil(points_px.max(0)) + 1, 0, size_px).astype(int)
+    low = np.clip(np.floor(points_px.min(0)), 0, size_px).astype(int).tolist()
+    high = np.clip(np.ceil(points_px.max(0)) + 1, 0, size_px).astype(int).tolist()
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 

@@ -23,6 +23,7 @@ SIDES = ("right", "left")
 # The hand's box in the camera that looks straight at it; its focal length gives the size.
 BOX_PX = 105.0
 MAX_DEPTH_M = 20.0
+MIN_SIZE_01 = 0.02  # Of the photo's longer side.
 # The upper arm, beyond this ring, is lengthened until it leaves the photo.
 STRETCHED_RING = 16
 MAX_STRETCH_M = 1.2
@@ -112,15 +113,18 @@ def lengthen_arm(scene: Scene, surface: Surface, stretch_m: float) -> Scene:
     return scene._replace(body_m=moved(scene.body_m, along), sleeve=sleeve)
 
 
-def needed_stretch_m(scene: Scene, surface: Surface, size_px: tuple[int, int]) -> float | None:
-    """How much longer the arm must be to end outside the photo, or None if it cannot."""
-    end_m = arm_end_m(scene, surface)
-    direction = unit(np.diff(upper_arm_m(scene, surface), axis=0)[0])
+def needed_stretch_m(
+    end_m: Float[np.ndarray, "a 3"],
+    direction: Float[np.ndarray, "3"],
+    intrinsics: Float[np.ndarray, "3 3"],
+    size_px: tuple[int, int],
+) -> float | None:
+    """How far the arm's end must move along the arm to lie outside the photo; None: it cannot."""
     for stretch_m in STRETCHES_M:
         points_m = end_m + stretch_m * direction
         if points_m[:, 2].min() < ARM_NEAREST_M:
             return None
-        if is_beyond_border(project(points_m, scene.intrinsics), *size_px):
+        if is_beyond_border(project(points_m, intrinsics), *size_px):
             return float(stretch_m)
     return None
 
@@ -167,30 +171,38 @@ def try_placement(
         scene = transform_scene(scene, np.diag([-1.0, 1.0, 1.0]))
         surface = surface._replace(faces=surface.faces[:, ::-1])
     aim = shortest_rotation(np.array([0.0, 0.0, 1.0]), ray)
-    best: tuple[float, Scene] | None = None
-    for roll in rng.uniform(0, 2 * np.pi, ROLLS):
-        turned = transform_scene(scene, aim @ axis_rotation(np.array([0.0, 0.0, 1.0]), roll))
-        verts_px = project(turned.verts_m.astype(np.float64), intrinsics)
-        stretch_m = needed_stretch_m(turned, surface, size_px)
-        if stretch_m is None or not _is_inside(verts_px, size_px):
+    end_m, verts_m = arm_end_m(scene, surface), scene.verts_m.astype(np.float64)
+    direction = unit(np.diff(upper_arm_m(scene, surface), axis=0)[0])
+    best: tuple[float, float, Float[np.ndarray, "3 3"]] | None = None
+    for roll_rad in rng.uniform(0, 2 * np.pi, ROLLS):
+        turn = aim @ axis_rotation(np.array([0.0, 0.0, 1.0]), roll_rad)
+        verts_px = project(verts_m @ turn.T, intrinsics)
+        if not _is_inside(verts_px, size_px):
             continue
-        end_px = project(arm_end_m(turned, surface), intrinsics).mean(0)
+        stretch_m = needed_stretch_m(end_m @ turn.T, turn @ direction, intrinsics, size_px)
+        if stretch_m is None:
+            continue
+        end_px = project(end_m @ turn.T, intrinsics).mean(0)
         upwards = max(0.0, -unit(end_px - verts_px.mean(0))[1])
         cost = stretch_m + FROM_ABOVE_COST * upwards + RANDOM_COST * rng.random()
         if best is None or cost < best[0]:
-            best = cost, lengthen_arm(turned, surface, stretch_m)
-    return best and PlacedHand(placement, best[1], surface)
+            best = cost, stretch_m, turn
+    if best is None:
+        return None
+    _, stretch_m, turn = best
+    turned = lengthen_arm(transform_scene(scene, turn), surface, stretch_m)
+    return PlacedHand(placement, turned, surface)
 
 
 def check_placement(placement: Placement, size_px: tuple[int, int]) -> None:
     """Raises UserError for an unknown side of the body or a hand that cannot fit the photo."""
     if placement.handedness not in SIDES:
         raise UserError(f"handedness={placement.handedness!r} must be one of {', '.join(SIDES)}")
-    (x, y), half = placement.centre_px, placement.size_px / 2
-    width, height = size_px
-    if half <= 0 or not (0 <= x < width and 0 <= y < height) or placement.size_px > min(size_px):
+    (x, y), (width, height) = placement.centre_px, size_px
+    low, high = MIN_SIZE_01 * max(size_px), min(size_px)
+    if not (0 <= x < width and 0 <= y < height and low <= placement.size_px <= high):
         raise UserError(
             f"a hand of {placement.size_px:.0f} px at ({x:.0f}, {y:.0f}) does not fit a photo of "
-            f"{width} x {height} px: its centre must lie inside and its size be at most the "
-            "photo's shorter side"
+            f"{width} x {height} px: its centre must lie inside and its size in "
+            f"{low:.0f}..{high} px"
         )

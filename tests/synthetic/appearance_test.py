@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.synthetic import shading
-from m3dhmr_jax.synthetic.backgrounds import KINDS, sample_background
+from m3dhmr_jax.synthetic.backgrounds import KINDS, drop_shadow, sample_background
 from m3dhmr_jax.synthetic.color import linear_rgb, srgb
 from m3dhmr_jax.synthetic.imaging import (
     SHOULDER,
     CameraResponse,
     apply_camera_response,
     auto_exposure,
-    hand_mask,
+    pixel_coverage,
 )
 from m3dhmr_jax.synthetic.lights import Lights, render_shadow_map
 from m3dhmr_jax.synthetic.occluders import grid_faces, superquadric
@@ -80,12 +80,20 @@ def test_auto_exposure_dims_bright_scenes_and_lifts_dark_ones():
     assert exposures[2] < 0.7
 
 
-def test_hand_mask_excludes_arm():
-    face = np.full((8, 8), -1, np.int32)
-    face[:4], face[4:, :4] = 3, 10
-    mask = hand_mask(face, 5, 4)
-    assert (mask[:2] == 255).all()
-    assert (mask[2:] == 0).all()
+def test_pixel_coverage_is_fraction_of_samples():
+    covered = np.zeros((4, 6), bool)
+    covered[:2, :2], covered[0, 2], covered[2:, 4] = True, True, True
+    want = np.array([[255, 255 / 4, 0], [0, 0, 255 / 2]])
+    np.testing.assert_allclose(pixel_coverage(covered, 2), want, atol=1)
+
+
+def test_apply_camera_response_fills_images_larger_than_its_grain():
+    background = np.full((400, 1000, 3), 0.3, np.float32)
+    samples, face = np.zeros_like(background), np.full((400, 1000), -1, np.int32)
+    camera = IDEAL_CAMERA._replace(noise_01=0.02)
+    image = apply_camera_response(samples, face, background, camera, np.random.default_rng(0))
+    assert image.shape == background.shape
+    assert image.std() == pytest.approx(255 * 0.02, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,6 +109,30 @@ def test_sample_background_has_plausible_brightness():
     means = np.array([sample_background(rng, 224).mean() for _ in range(20)])
     assert (means > 0.01).all()
     assert (means < 1).all()
+
+
+def test_sample_background_shows_the_same_at_any_resolution():
+    """Beyond the noise fields' own side too, with as much contrast and finer detail."""
+    contrast = np.array(
+        [
+            [sample_background(np.random.default_rng(i), side).std() for i in range(8)]
+            for side in (224, 448)
+        ]
+    )
+    ratio = contrast[1] / contrast[0]
+    assert 0.7 < np.exp(np.log(ratio).mean()) < 1.4
+
+
+def test_drop_shadow_darkens_beside_what_casts_it():
+    covered = np.zeros((60, 90), bool)
+    covered[20:40, 30:50] = True
+    wall = np.full((60, 90, 3), 0.5, np.float32)
+    light = np.array([-1.0, 0.0, -1.0])
+    shaded = drop_shadow(np.random.default_rng(1), wall, covered, light, scale=0.6)
+    row = shaded[30, :, 0]
+    assert shaded.shape == wall.shape
+    assert 35 < row.argmin() <= 65
+    assert row[0] > 0.49
 
 
 def test_sample_skin_covers_tones_with_lighter_palms():

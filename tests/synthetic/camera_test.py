@@ -6,6 +6,7 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.math3d import random_rotation
 from m3dhmr_jax.synthetic.camera import (
     PALM_VIEW,
+    is_beyond_border,
     place_hand,
     project,
     sample_intrinsics,
@@ -20,6 +21,19 @@ def test_palm_view_has_fingers_up_and_thumb_right():
     np.testing.assert_allclose(fingers, [0, -1, 0], atol=1e-12)
     np.testing.assert_allclose(palm, [0, 0, -1], atol=1e-12)
     np.testing.assert_allclose(thumb, [1, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("points", "want"),
+    [
+        ([[-3, 5], [-1, 20]], True),
+        ([[-3, 5], [1, 5]], False),
+        ([[5, 60], [9, 70]], True),
+        ([[-3, 20], [105, 20]], False),  # Outside, but of both borders: it crosses the image.
+    ],
+)
+def test_is_beyond_border_needs_one_border(points, want):
+    assert is_beyond_border(np.array(points, float), width=100, height=50) == want
 
 
 def test_sample_view_limits_tilt_and_shows_both_sides():

@@ -6,7 +6,12 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic.camera import project
 from m3dhmr_jax.synthetic.imaging import encode_image
 from m3dhmr_jax.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe
-from m3dhmr_jax.synthetic.render import rasterise_scene, render_image, visible_hand_mask
+from m3dhmr_jax.synthetic.render import (
+    rasterise_scene,
+    render_image,
+    visible_coverage,
+    visible_hand_mask,
+)
 from m3dhmr_jax.synthetic.scene import (
     OCCLUDERS_MIN_VISIBLE,
     hidden_fraction,
@@ -59,6 +64,17 @@ def test_sample_scene_leaves_hand_visible(scenes, assets):
         visible, without = (mask_of(each, assets).sum() for each in (scene, alone))
         assert visible > 0.9 * OCCLUDERS_MIN_VISIBLE * without
         assert without > 600
+
+
+def test_visible_coverage_contains_hand_and_reaches_border(scenes, assets):
+    """The arm always leaves the image, and its edges are soft."""
+    for scene in scenes:
+        raster = rasterise_scene(scene, assets.surface)
+        coverage = visible_coverage(raster)
+        assert (coverage[visible_hand_mask(raster, assets.surface) > 0] > 127).all()
+        border = np.concatenate([coverage[[0, -1]].ravel(), coverage[:, [0, -1]].ravel()])
+        assert border.max() == 255
+        assert ((coverage > 0) & (coverage < 255)).sum() > 50
 
 
 def test_hidden_fraction_counts_points_behind_depth():
