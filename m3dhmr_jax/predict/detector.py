@@ -30,7 +30,11 @@ from m3dhmr_jax.models.hand_detector import (
     find_landmarks,
 )
 from m3dhmr_jax.predict.crops import Image
-from m3dhmr_jax.predict.detector_weights import DetectorWeights, load_detector_weights
+from m3dhmr_jax.predict.detector_weights import (
+    DetectorWeights,
+    load_detector_weights,
+    weights_path,
+)
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 
 # Images per call of a network; larger numbers are split. Each size is compiled when first used.
@@ -121,6 +125,11 @@ class HandDetector:
         """
         enable_compilation_cache()
         return cls(load_detector_weights(path))
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether there are weights in the user's data folder."""
+        return weights_path().is_file()
 
     def __call__(self, image: Image, *, views: int = 1, max_hands: int = 50) -> DetectedHands:
         """The hands of an RGB image.

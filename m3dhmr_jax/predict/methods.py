@@ -189,7 +189,7 @@ Method = NetworkMethod | FitMethod
 
 
 def landmark_std(disagreement):
-    return np.sqrt(0.03**2 + disagreement**2)
+    return np.sqrt(0.03**2 + np.nan_to_num(disagreement) ** 2)
 
 
 def fit_score(fitted, presence, disagreement):
