@@ -4,11 +4,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from m3dhmr_jax.commands import bulk, convert, detector, predict, prepare, score, synthesize, webcam
+from m3dhmr_jax.commands import (
+    bulk,
+    convert,
+    demo,
+    detector,
+    predict,
+    prepare,
+    score,
+    synthesize,
+    webcam,
+)
 
 COMMANDS = {
     "predict": predict.COMMAND,
     "webcam": webcam.COMMAND,
+    "demo": demo.COMMAND,
     "detector": detector.COMMAND,
     "score": score.COMMAND,
     "convert": convert.COMMAND,
