@@ -13,23 +13,29 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.ma
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: quickstart bench test test-long lint types lock
+.PHONY: quickstart demo detector bench test test-long lint types lock
 
-quickstart: .venv/ready  ## Data, training, drawings and scores: under a quarter of an hour.
+quickstart: demo  ## Meshes of hands in minutes; then data, training, drawings and scores.
 	$(RUN) main.py --config=configs/quickstart.py --mode=train
 	.venv/bin/m3dhmr predict --checkpoint runs/quickstart --out runs/quickstart/predict --freihand \
 		data/quickstart/evaluation/rgb/0000000*.jpg
 	$(RUN) main.py --config=configs/quickstart.py --mode=evaluate
+
+demo: detector  ## Finds hands in rendered photos and draws their meshes.
+	.venv/bin/m3dhmr demo
+
+detector: .venv/ready  ## Fetches the weights of the hand detector, once.
+	.venv/bin/m3dhmr detector install
 
 bench: .venv/ready  ## Speed on a CPU, as tables; benchmarks/README.md.
 	$(RUN) -m benchmarks cpu
 
 # Published numbers that tests compare with are read from REFERENCE_DIR, real photos from REAL_DIR;
 # without them those tests skip.
-test: .venv/ready  ## All but the long tests: 4 to 5 minutes on two cores.
+test: detector  ## All but the long tests: 4 to 5 minutes on two cores.
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
 
-test-long: .venv/ready  ## Whole runs, full networks, faults, several processes; another instruction set.
+test-long: detector  ## Whole runs, full networks, faults, several processes; another instruction set.
 	$(RUN) -m pytest -n 2 --dist loadfile -m long
 	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.jax_cache/sse4_2 \
 		$(RUN) -m pytest -n 2 --dist loadfile -m "not long" $(NUMERIC)
