@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine
 from m3dhmr_jax.camera.root_recovery import initial_estimate
-from m3dhmr_jax.hand import HandModel, pose_hand
+from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.hand.articulation import N_ANGLES, angle_rotations, load_pose_prior
 from m3dhmr_jax.hand.capsules import Contacts, Overlap, build_contacts, finger_overlap
 from m3dhmr_jax.hand.posed_points import (
@@ -37,6 +37,7 @@ from m3dhmr_jax.hand.posed_points import (
     shape_derivatives,
     times,
 )
+from m3dhmr_jax.hand.skinning import skin
 from m3dhmr_jax.math3d import axis_rotation, rotation_matrices, unit
 from m3dhmr_jax.types import N_JOINTS, ROOT, FloatArray
 
@@ -384,34 +385,44 @@ def _left_jacobian(axis_angle: Float[Array, "3"]) -> Float[Array, "3 3"]:
 # ---- The search
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """Progress of the search."""
+
     unknowns: Unknowns
     found: Residuals
+    cost: Float[Array, ""]
+    hessian: Float[Array, "t t"]
     damping: Float[Array, ""]
+    # What the last step led to, not yet compared.
+    candidate: Unknowns
 
 
-def _step(
-    tables: Tables,
-    target: Target,
-    weights: FitWeights,
-    outlier_std: Float[Array, ""],
-    state: _State,
-) -> _State:
-    """One damped Gauss-Newton step, taken if it lowers the cost."""
-    known = (tables, target, weights, outlier_std)
-    gradient, hessian = normal_equations(*known, state.unknowns, state.found)
-    damped = hessian + jnp.diag(state.damping * (jnp.diag(hessian) + 1e-3))
+def lm_step(
+    tables: Tables, target: Target, weights: FitWeights, i: Int[Array, ""], state: State
+) -> State:
+    """Accepts the candidate if it lowers the cost, and takes a damped Gauss-Newton step."""
+    relaxation = jnp.maximum(1.0, FIRST_OUTLIERS * OUTLIER_DECAY**i)
+    known = (tables, target, weights, weights.outlier_std * relaxation)
+    both = jax.tree.map(
+        lambda *leaves: _apart(jnp.stack(leaves)),
+        (state.unknowns, state.found),
+        (state.candidate, residuals(tables, target, state.candidate)),
+    )
+    before, after = jax.vmap(functools.partial(cost, *known))(*both)
+    better = (i == 0) | (after < before)  # False if it is not finite.
+    unknowns, found = _apart(jax.tree.map(lambda leaf: jnp.where(better, leaf[1], leaf[0]), both))
+    damping = jnp.clip(state.damping * jnp.where(better, 0.3, 4.0), 1e-5, 1e4)
+    gradient, hessian = _apart(normal_equations(*known, unknowns, found))
+    damped = hessian + jnp.diag(damping * (jnp.diag(hessian) + 1e-3))
     step = -_solve(damped, gradient[:, None])[:, 0]
     step *= jnp.minimum(1, LARGEST_STEP / (jnp.max(jnp.abs(step)) + 1e-9))
-    candidate = changed(state.unknowns, step)
-    found = residuals(tables, target, candidate)
-    before = cost(*known, state.unknowns, state.found)
-    better = cost(*known, candidate, found) < before  # False also if it is not finite.
-    damping = jnp.clip(state.damping * jnp.where(better, 0.3, 4.0), 1e-5, 1e4)
-    return _State(
-        *choose(better, (candidate, found), (state.unknowns, state.found)),
-        damping,
-    )
+    candidate = changed(unknowns, step)
+    return State(unknowns, found, jnp.where(better, after, before), hessian, damping, candidate)
+
+
+def _apart(values: Any) -> Any:
+    """Keeps the compiler from repeating their computation in everything that uses them."""
+    return jax.lax.optimization_barrier(values)
 
 
 def _solve(matrix: Float[Array, "t t"], right: Float[Array, "t k"]) -> Float[Array, "t k"]:
@@ -543,51 +554,48 @@ def _align(
 def search(
     tables: Tables,
     start: Start,
+    target: Target,
     weights: FitWeights,
     steps: int,
     seen: Observation,
     rounds: Int[Array, ""],
-) -> _State:
+) -> State:
     """The unknowns of least cost.
 
     In all but the last of the `rounds`, the blind starts are tried with a few steps each. Hands
     with 3D landmarks do not need this: they start from those in every round.
     """
-    target = as_target(weights, seen)
-    has_joints = seen.joints_weight > 0
+    step = functools.partial(lm_step, tables, target, weights)
 
-    def step(i: Array, state: _State) -> _State:
-        outlier_std = weights.outlier_std * jnp.maximum(1.0, FIRST_OUTLIERS * OUTLIER_DECAY**i)
-        return _step(tables, target, weights, outlier_std, state)
-
-    def search_from(i: Array, best: tuple[_State, Array]) -> tuple[_State, Array]:
+    def search_from(i: Array, best: State) -> State:
         is_last = i == rounds - 1
         first = start_at(tables, start, target, seen, i)
-        first = choose(is_last & ~has_joints & (rounds > 1), best[0].unknowns, first)
-        state = _State(first, residuals(tables, target, first), jnp.float32(FIRST_DAMPING))
-        count = jnp.where(is_last, steps, EXPLORATION_STEPS)
+        first = choose(is_last & (seen.joints_weight <= 0), best.unknowns, first)
+        state = best._replace(candidate=first, damping=jnp.float32(FIRST_DAMPING))
+        count = 1 + jnp.where(is_last, steps, EXPLORATION_STEPS)
         state = jax.lax.fori_loop(0, count, step, state)
-        known = (tables, target, weights, jnp.float32(weights.outlier_std))
-        value = cost(*known, state.unknowns, state.found)
-        better = is_last | (value < best[1])
-        return choose(better, state, best[0]), jnp.where(better, value, best[1])
+        return choose(is_last | ~(state.cost >= best.cost), state, best)
 
-    zero = start_at(tables, start, target, seen, jnp.int32(0))
-    state = _State(zero, residuals(tables, target, zero), jnp.float32(FIRST_DAMPING))
-    return jax.lax.fori_loop(0, rounds, search_from, (state, jnp.float32(jnp.inf)))[0]
+    def any_state() -> State:
+        unknowns = start_at(tables, start, target, seen, jnp.int32(0))
+        hessian = jnp.eye(13 + N_ANGLES + len(unknowns.shape))
+        value, found = jnp.float32(0), residuals(tables, target, unknowns)
+        return State(unknowns, found, value, hessian, value, unknowns)
+
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(any_state)
+    )
+    return jax.lax.fori_loop(0, rounds, search_from, nothing._replace(cost=jnp.float32(jnp.inf)))
 
 
 def describe(
-    hand: HandModel, tables: Tables, weights: FitWeights, seen: Observation, state: _State
+    hand: HandModel, tables: Tables, target: Target, seen: Observation, state: State
 ) -> FittedHand:
     """The mesh at these unknowns, its uncertainty and its residuals."""
-    target = as_target(weights, seen)
     unknowns, found = state.unknowns, state.found
-    outlier_std = jnp.float32(weights.outlier_std)
-    _, hessian = normal_equations(tables, target, weights, outlier_std, unknowns, found)
-    p = len(unknowns.shape)
+    p, hessian = len(unknowns.shape), state.hessian
     columns = np.arange(3 + N_ANGLES, 3 + N_ANGLES + p + 3)
-    damped = hessian + 1e-6 * jnp.diag(jnp.diag(hessian))
+    damped = hessian + jnp.diag(1e-6 * jnp.diag(hessian) + 1e-6)
     covariance = _solve(damped, jnp.eye(len(hessian))[:, columns])[columns]
     wrist = wrist_m(unknowns.position)
     by_position = jnp.stack([wrist[2] * jnp.eye(3)[0], wrist[2] * jnp.eye(3)[1], wrist], axis=1)
@@ -595,15 +603,19 @@ def describe(
     root = jnp.matmul(root, by_position.T, precision="highest")
     turns = own_rotations(tables.points, angle_rotations(unknowns.angles_rad.reshape(-1, 3)))
     own = jnp.concatenate([unknowns.rotation[None], turns])
-    mesh = pose_hand(hand, own, unknowns.shape)
-    shift = (wrist - mesh.skeleton_m[0])[None]
-    missed = jnp.median(jnp.sqrt(jnp.sum(found.reprojection[:, COMMON] ** 2, axis=0)))
-    missed_m = jnp.median(jnp.sqrt(jnp.sum(found.difference_m[:, COMMON] ** 2, axis=0)))
+    bones = times(found.posed.bones, tables.points.after)
+    positions = found.posed.points_m[:, N_JOINTS:].T + wrist[None]
+    verts_m = skin(hand, bones, positions, own, unknowns.shape)
+    missed, missed_m = (
+        jnp.sort(jnp.sqrt(jnp.sum(x[:, COMMON] ** 2, axis=0)))[len(COMMON) // 2]
+        for x in (found.reprojection, found.difference_m)
+    )
     extent_m = jnp.max(jnp.ptp(found.posed.points_m[:, :N_JOINTS], axis=1))
-    focal_px = jnp.sqrt(jnp.abs(jnp.linalg.det(seen.intrinsics[:2, :2])))
+    (a, b), (c, d) = seen.intrinsics[:2, :2]
+    focal_px = jnp.sqrt(jnp.abs(a * d - b * c))
     return FittedHand(
-        verts_m=mesh.verts_m + shift,
-        joints_m=mesh.joints_m + shift,
+        verts_m=verts_m,
+        joints_m=jnp.matmul(hand.joint_regressor, verts_m, precision="highest"),
         rotations=own,
         shape=unknowns.shape,
         shape_std=jnp.sqrt(jnp.maximum(jnp.nan_to_num(jnp.diagonal(covariance)[:p]), 0)),
@@ -631,8 +643,9 @@ def make_fit(
         rounds = jnp.where(blind, len(start.rotations) + 1, 1)
 
         def one(seen: Observation) -> FittedHand:
-            state = search(tables, start, weights, steps, seen, rounds)
-            return describe(hand, tables, weights, seen, state)
+            target = as_target(weights, seen)
+            state = search(tables, start, target, weights, steps, seen, rounds)
+            return describe(hand, tables, target, seen, state)
 
         return jax.vmap(one)(seen)
 

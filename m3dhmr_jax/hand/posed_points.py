@@ -37,7 +37,8 @@ class PointTable(NamedTuple):
     links: Float[np.ndarray, "5 3 3 3"]
     # A joint's own rotation is `before @ R @ after`.
     before: Float[np.ndarray, "j-1 3 3"]
-    after: Float[np.ndarray, "j-1 3 3"]
+    # With the wrist's, which is the identity.
+    after: Float[np.ndarray, "j 3 3"]
 
 
 class PosedPoints(NamedTuple):
@@ -95,7 +96,7 @@ def build_point_table(hand: HandModel, base_shift: float = 0.0) -> PointTable:
         shape_columns_m=columns,
         links=links.reshape(_FINGERS, _SEGMENTS, 3, 3).astype(np.float32),
         before=frames.before.astype(np.float32),
-        after=frames.after.astype(np.float32),
+        after=after.astype(np.float32),
     )
 
 
@@ -105,7 +106,7 @@ def _offsets(
     joints_m: Float[np.ndarray, "j 3"],
     parents: Int[np.ndarray, " j"],
 ) -> Float[np.ndarray, "m j 3"]:
-    """The vector of each bone: its weighted skin, and the bones that lead on to what hangs on it."""
+    """The vector of each bone: its weighted skin, and the bones that lead on from it."""
     offsets = moments - weight_sums[..., None] * joints_m
     carried = weight_sums.copy()
     for joint in range(len(parents) - 1, 0, -1):
@@ -149,7 +150,7 @@ def pose_points(
 
 def own_rotations(table: PointTable, turns: Float[Array, "j-1 3 3"]) -> Float[Array, "j-1 3 3"]:
     """Each joint's own rotation, as `pose_hand` takes it, from that in its axes."""
-    return times(times(table.before, turns), table.after)
+    return times(times(table.before, turns), table.after[1:])
 
 
 def times(a: Float[Array, "k 3 3"], b: Float[Array, "k 3 d"]) -> Float[Array, "k 3 d"]:

@@ -35,16 +35,37 @@ def pose_hand(
     The global rotation is about the wrist joint. `pose_mean` is not added here: it belongs to the
     axis-angle parameters, see `rotations_from_pose`.
     """
+    joints = joints_at_rest(hand, shape)
+    bones, positions = _forward_kinematics(hand.parents.tolist(), rotations, joints)
+    verts_m = skin(hand, bones, positions, rotations, shape)
+    return PosedHand(verts_m, positions, _einsum("nv,va->na", hand.joint_regressor, verts_m))
+
+
+def skin(
+    hand: HandModel,
+    bones: Float[Array, "j 3 3"],
+    positions: Float[Array, "j 3"],
+    rotations: Float[Array, "j 3 3"],
+    shape: Float[Array, " p"],
+) -> Float[Array, "v 3"]:
+    """The surface over posed bones, metres.
+
+    Args:
+        bones, positions: global rotation of each bone from rest, and position of its joint.
+        rotations: each joint's own rotation, which pose correctives depend on.
+    """
     rest = hand.verts_m + _einsum("p,pva->va", shape, hand.shape_basis)
-    joints = jnp.asarray(hand.rest_joints) + _einsum("p,pja->ja", shape, hand.joint_shape_basis)
     if hand.pose_basis is not None:
         bend = (rotations[1:] - jnp.eye(3)[None]).reshape(-1)
         rest = rest + _einsum("q,qva->va", bend, hand.pose_basis)
-    rotations, positions = _forward_kinematics(hand.parents.tolist(), rotations, joints)
-    offset = positions - _einsum("jab,jb->ja", rotations, joints)
-    blended = _einsum("vj,jab->vab", hand.skin_weights, rotations)
-    verts_m = _einsum("vab,vb->va", blended, rest) + _einsum("vj,ja->va", hand.skin_weights, offset)
-    return PosedHand(verts_m, positions, _einsum("nv,va->na", hand.joint_regressor, verts_m))
+    offset = positions - _einsum("jab,jb->ja", bones, joints_at_rest(hand, shape))
+    blended = _einsum("vj,jab->vab", hand.skin_weights, bones)
+    return _einsum("vab,vb->va", blended, rest) + _einsum("vj,ja->va", hand.skin_weights, offset)
+
+
+def joints_at_rest(hand: HandModel, shape: Float[Array, " p"]) -> Float[Array, "j 3"]:
+    """Skeleton joints of a hand of this shape, metres."""
+    return jnp.asarray(hand.rest_joints) + _einsum("p,pja->ja", shape, hand.joint_shape_basis)
 
 
 def _forward_kinematics(
