@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import cv2
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.hand_detector import (
@@ -41,10 +41,13 @@ from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 BUCKETS = (1, 2, 4, 8)
 # Hands whose box has a shorter longer side are counted but not returned.
 MIN_HAND_PX = 20.0
-MIN_PALM_SCORE = 0.5
+MIN_PALM_SCORE = 0.4
+# Below this presence in a pass, a palm is dropped.
 MIN_PRESENCE = 0.5
-# Largest mean distance of the landmarks of two passes, as a fraction of the hand's box.
-MAX_PASS_DISTANCE = 0.3
+# A hand is certain with this presence in two passes, whose landmarks are nearer than this fraction
+# of its box. Others are looked at in all views, and need this presence in their mean.
+CERTAIN_PRESENCE, CERTAIN_DISTANCE = 0.9, 0.1
+MIN_MEAN_PRESENCE, MAX_VIEW_DISTANCE = 0.8, 0.12
 # Boxes of candidates that overlap more (intersection over union) are merged.
 PALM_OVERLAP = 0.3
 # Hands whose landmarks have a smaller mean distance, as a fraction of the box, are the same.
@@ -56,9 +59,8 @@ LANDMARKS_SCALE, LANDMARKS_SHIFT = 2.0, 0.1
 PALM_LANDMARKS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 # Crop around a box of a hand of unknown direction, in longer sides of the box.
 BOX_SCALE = 1.5
-# Margins around the image in which hands cut by the border are searched, in longer sides.
+# Black margins around the image with which hands that fill it are searched, in longer sides.
 MARGINS = (0.25, 0.5)
-MARGIN_GREY = 128
 # Images are searched in tiles if no hand was found, or none larger than this fraction of the image.
 LARGE_HAND = 0.2
 # Such tiles have this fraction of the image's longer side, and no fewer pixels than this.
@@ -81,8 +83,8 @@ class DetectedHands(NamedTuple):
     # Probability that this is a hand.
     presence: Float[np.ndarray, " k"]
     right_probability: Float[np.ndarray, " k"]
-    # Mean distance of the views of each landmark, as a fraction of the longer side of the hand's
-    # box; with one view, that between the two passes; NaN where there was one pass.
+    # How far the views of each landmark are from their mean, as a fraction of the longer side of
+    # the hand's box; with one view, its distance between the two passes; NaN with one pass.
     disagreement: Float[np.ndarray, "k n"]
     # Hands left out: smaller than MIN_HAND_PX, and more than asked for.
     too_small: int = 0
@@ -193,7 +195,7 @@ class HandDetector:
             if len(hands.presence):
                 return hands
             square = Squares(centre_px, np.array([side_px * (1 + 2 * margin)]), np.zeros(1))
-            hands = self._in_squares(image, square, MARGIN_GREY)
+            hands = self._in_squares(image, square)
         for tiles in tile_squares(width, height):
             largest_px = hand_size_px(hands.landmarks_px).max(initial=0)
             if largest_px > LARGE_HAND * 2 * tiles.side_px[0]:
@@ -201,16 +203,24 @@ class HandDetector:
             hands = merge_hands(hands, self._in_squares(image, tiles))
         return hands
 
-    def _in_squares(self, image: Image, squares: Squares, border: int = 0) -> DetectedHands:
+    def _in_squares(self, image: Image, squares: Squares) -> DetectedHands:
         """Hands whose palms are found in upright squares of the image."""
         matrices = crop_matrices(squares, PALM_IMAGE_PX)
-        crops = [crop_rotated(image, matrix, PALM_IMAGE_PX, border) for matrix in matrices]
+        crops = [crop_rotated(image, matrix, PALM_IMAGE_PX) for matrix in matrices]
         candidates = PalmCandidates(*_in_buckets(self._detect_palms, crops))
         palms = merge_palms(palms_from_candidates(candidates, matrices))
         palm_crops = crop_matrices(squares_around_palms(palms), LANDMARK_IMAGE_PX)
         first = self._landmarks(image, palm_crops)
-        hands = self._second_pass(image, _take(first, first.presence >= MIN_PRESENCE))
-        return merge_hands(_take(hands, are_hands(hands)))
+        first = _take(first, first.presence >= MIN_PRESENCE)
+        hands = self._second_pass(image, first)
+        hands = hands._replace(presence=np.minimum(hands.presence, first.presence))
+        hands = merge_hands(_take(hands, hands.presence >= MIN_PRESENCE))
+        certain = hands.presence >= CERTAIN_PRESENCE
+        certain &= hands.disagreement.mean(axis=1) <= CERTAIN_DISTANCE
+        doubtful = self._views(image, hands.landmarks_px[~certain], len(VIEWS))
+        accepted = doubtful.presence >= MIN_MEAN_PRESENCE
+        accepted &= doubtful.disagreement.mean(axis=1) <= MAX_VIEW_DISTANCE
+        return merge_hands(_take(hands, certain), _take(doubtful, accepted))
 
     def _second_pass(self, image: Image, first: DetectedHands) -> DetectedHands:
         second = self._views(image, first.landmarks_px, 1)
@@ -380,9 +390,9 @@ def view_matrices() -> Float[np.ndarray, "v 2 3"]:
 
 
 def crop_rotated(
-    image: Image, crop_from_img: Float[np.ndarray, "2 3"], size: int, border: int = 0
+    image: Image, crop_from_img: Float[np.ndarray, "2 3"], size: int
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """A rotated, perhaps mirrored square of the image, bilinear; grey `border` outside the image.
+    """A rotated, perhaps mirrored square of the image, bilinear; black outside the image.
 
     Where it shrinks the image more than twofold, blocks of pixels are averaged first. Only the
     region inside the crop is read.
@@ -397,22 +407,17 @@ def crop_rotated(
     left, top = low.clip(0, [width, height]).tolist()
     right, bottom = high.clip(0, [width, height]).tolist()
     if left >= right or top >= bottom:
-        return np.full((size, size, 3), border, np.uint8)
+        return np.zeros((size, size, 3), np.uint8)
     region = np.ascontiguousarray(image[top:bottom, left:right])
-    colour = (border,) * 3
     if block > 1:
         missing = -region.shape[0] % block, -region.shape[1] % block
-        region = cv2.copyMakeBorder(
-            region, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT, value=colour
-        )
+        region = cv2.copyMakeBorder(region, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT)
         reduced = region.shape[1] // block, region.shape[0] // block
         region = cv2.resize(region, reduced, interpolation=cv2.INTER_AREA)
     first_px = np.array([left, top]) + (block - 1) / 2
     linear, offset = crop_from_img[:, :2], crop_from_img[:, 2]
     crop_from_region = np.column_stack([linear * block, offset + linear @ first_px])
-    return cv2.warpAffine(
-        region, crop_from_region, (size, size), flags=cv2.INTER_LINEAR, borderValue=colour
-    )
+    return cv2.warpAffine(region, crop_from_region, (size, size), flags=cv2.INTER_LINEAR)
 
 
 def hands_from_crops(
@@ -433,12 +438,6 @@ def hands_from_crops(
         ),
         disagreement=np.full(found.landmarks_px.shape[:2], np.nan),
     )
-
-
-def are_hands(hands: DetectedHands) -> Bool[np.ndarray, " k"]:
-    """Whether two passes agree that each is a hand."""
-    distance = hands.disagreement.mean(axis=1)
-    return (hands.presence >= MIN_PRESENCE) & (distance <= MAX_PASS_DISTANCE)
 
 
 def merge_hands(*found: DetectedHands) -> DetectedHands:
