@@ -16,6 +16,7 @@ from m3dhmr_jax.evaluate.report.writer import about, write_report
 from m3dhmr_jax.evaluate.scoring import gather, table, write_json
 from m3dhmr_jax.metrics.freihand import camera_scores
 from m3dhmr_jax.runtime import processes, sharding
+from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.types import Batch, Config
 
@@ -32,6 +33,7 @@ class EvalOutputs(NamedTuple):
     perturbed_focal: CameraErrors | None
 
 
+@single_precision()
 def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     """Scores a run's checkpoint and the baseline on the test set; prints and writes the scores.
 

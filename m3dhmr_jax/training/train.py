@@ -20,6 +20,7 @@ from m3dhmr_jax.evaluate.run import test_set_batches
 from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.runtime import processes, sharding
+from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.runtime.preemption import Preempted, PreemptionGuard
 from m3dhmr_jax.tasks import Task, create_task
 from m3dhmr_jax.training.logger import TrainLogger
@@ -29,6 +30,7 @@ from m3dhmr_jax.training.step import TrainState, create_step, init_state
 from m3dhmr_jax.types import Batch, Config
 
 
+@single_precision()
 def train(config: Config, workdir: Path) -> None:
     """Trains to the last epoch, resuming from the newest checkpoint in `workdir` if there is one.
 
