@@ -156,9 +156,9 @@ def _stored(
     if not isinstance(data, bytes | bytearray):
         raise TypeError(f"its content is a {type(data).__name__}")
     numbers = np.frombuffer(data, _dtype(dtype))
-    if order == "K" and axes is not None:
-        return numbers.reshape(shape).transpose(axes)
-    return numbers.reshape(shape, order=order)
+    if axes is None:
+        return numbers.reshape(shape, order=order)
+    return numbers.reshape(shape).transpose(axes)
 
 
 def _dtype(record: Record) -> np.dtype:

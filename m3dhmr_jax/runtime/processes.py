@@ -108,8 +108,8 @@ def _check_slurm() -> None:
     if tasks not in ("1", started):
         raise UserError(
             f"SLURM has allocated {tasks} tasks (SLURM_NTASKS or SLURM_JOB_NUM_NODES), but srun "
-            f"has started {started} of them (SLURM_STEP_NUM_TASKS): start the program with srun, or "
-            "with srun --ntasks=1 to run one process alone"
+            f"has started {started} of them (SLURM_STEP_NUM_TASKS): start the program with srun, "
+            "or with srun --ntasks=1 to run one process alone"
         )
 
 
