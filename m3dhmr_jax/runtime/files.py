@@ -62,3 +62,15 @@ def explain_disk_full(folder: Path) -> Iterator[None]:
 def file_lock(path: Path) -> filelock.BaseFileLock:
     """Waits on entry while another process holds it; released when its holder ends."""
     return filelock.FileLock(path)
+
+
+def hint_if_deeper(folder: Path, inner: str) -> str:
+    """For messages that `folder` lacks `inner`: where it is, if an archive had a folder around it.
+
+    An empty text if it is in none of the folders inside of `folder`, or inside of these.
+    """
+    found = next((p for depth in ("*", "*/*") for p in folder.glob(f"{depth}/{inner}")), None)
+    if found is None:
+        return ""
+    start = found.parents[len(Path(inner).parts) - 1]
+    return f". It is in {start}, a level deeper: pass that folder, or move its content up"
