@@ -13,13 +13,12 @@ from m3dhmr_jax.mesh.spirals import roi_spirals
 from m3dhmr_jax.models.functional import Network, functional_network
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
 from m3dhmr_jax.models.pretrain2d import Pretrain2D
-from m3dhmr_jax.runtime.files import user_path
 from m3dhmr_jax.types import Config
 
 
 def load_hand(config: Config) -> HandModel:
     """The hand of `config.hand`: the path of the user's MANO_RIGHT.pkl; default: the built-in."""
-    return load_mano(user_path(config.hand)) if config.hand else load_builtin()
+    return load_mano(config.hand) if config.hand else load_builtin()
 
 
 def create_network(config: Config, hand: HandModel, *, abstract: bool = False) -> Network:

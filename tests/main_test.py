@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,14 @@ def run(parse, monkeypatch, tmp_path):
         main.main(["main.py"])
 
     return run
+
+
+def test_main_expands_the_home_folder_of_the_workdir(run, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    flags.FLAGS.workdir = "~/runs/mine"
+    found = []
+    run(lambda config, workdir: found.append(workdir))
+    assert found == [Path("/home/someone/runs/mine")]
 
 
 @pytest.mark.parametrize(

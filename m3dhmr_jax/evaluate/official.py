@@ -10,6 +10,7 @@ All coordinates are metres in camera space, samples in the order of the evaluati
 Axes: b samples, n joints, v vertices.
 """
 
+import json
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from m3dhmr_jax.data.json_stream import read_lists, read_records
 from m3dhmr_jax.data.units import check_metres
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
-from m3dhmr_jax.runtime.files import hint_if_deeper, write_atomic
+from m3dhmr_jax.runtime.files import check_new, expand_home, hint_if_deeper, write_atomic
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
 _SHAPES = {"xyz": (N_JOINTS, 3), "verts": (N_VERTICES, 3)}
@@ -42,6 +43,7 @@ class Hands(NamedTuple):
     verts_m: Float[np.ndarray, "b v 3"]
 
 
+@expand_home
 def read_truth(folder: Path) -> Hands:
     """The annotations of the evaluation set, in float64 as in the official script.
 
@@ -73,6 +75,7 @@ def _check_metres(path: Path, hands: Hands) -> None:
             check_metres(f"{path}, {name}", points_m)
 
 
+@expand_home
 def read_predictions(path: Path, n: int) -> Hands:
     """A challenge entry, or the zip of one, for `n` samples, in float64 as in the official script.
 
@@ -114,6 +117,24 @@ def scores_text(result: dict[str, float]) -> str:
     """The official script's `scores.txt`: mean errors in centimetres, other scores unchanged."""
     units = {key: 100 if key.endswith("mean3d") else 1 for key in _TEXT_KEYS}
     return "".join(f"{key}: {unit * result[key]:f}\n" for key, unit in units.items())
+
+
+@expand_home
+def write_scores(path: Path, result: dict[str, float]) -> None:
+    """Writes `result`, in metres, to a .json file and `scores_text` to a .txt file of that name.
+
+    Raises:
+        UserError: if `path` does not end in .json, or one of the two exists; nothing is written.
+    """
+    text_path = path.with_suffix(".txt")
+    if path.suffix != ".json":
+        raise UserError(f"--out {path} must end in .json")
+    for each in (path, text_path):
+        check_new(each)
+    with write_atomic(path) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+    with write_atomic(text_path) as partial:
+        partial.write_text(scores_text(result))
 
 
 def write_predictions(path: Path, hands: Hands) -> Path:
