@@ -9,7 +9,6 @@ from m3dhmr_jax.data import freihand, loader
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel, load_mano
 from m3dhmr_jax.runtime import processes
-from m3dhmr_jax.runtime.files import expand_home
 from m3dhmr_jax.synthetic.recipe import RECIPES
 from m3dhmr_jax.synthetic.writer import check_manifest, is_finished, manifest, write_dataset
 from tfds_freihand.prepare import prepare, source_of
@@ -17,7 +16,6 @@ from tfds_freihand.prepare import prepare, source_of
 N_CHECKED_RECORDS = 32
 
 
-@expand_home
 def prepare_folder(folder: Path | None, data_dir: Path, mano: Path | None = None) -> Path:
     """Prepares a folder in FreiHAND's layout once; returns the prepared dataset's path.
 

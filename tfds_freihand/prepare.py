@@ -11,12 +11,13 @@ from absl import logging
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.runtime.files import explain_disk_full, file_lock
+from m3dhmr_jax.runtime.files import expand_home, explain_disk_full, file_lock
 from tfds_freihand.freihand_dataset_builder import Builder
 
 _TFDS_FILES = ("dataset_info.json", "features.json", "metadata.json")
 
 
+@expand_home
 def prepare(folder: Path | None, data_dir: Path, hand: HandModel | None = None) -> Path:
     """Writes the TFDS dataset of `folder` under `data_dir` or finds it there; returns its path.
 

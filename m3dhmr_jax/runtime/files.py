@@ -51,7 +51,7 @@ def expand_home(function: Callable[Params, Result]) -> Callable[Params, Result]:
 def check_new(path: Path) -> None:
     """Raises UserError if something has this name: what others wrote is not replaced."""
     if path.exists() or path.is_symlink():
-        raise UserError(f"{path} exists and is not replaced: delete it or choose another name")
+        raise UserError(f"{path} exists and is not replaced: choose another name")
 
 
 @contextlib.contextmanager

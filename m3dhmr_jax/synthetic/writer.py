@@ -61,8 +61,8 @@ def _check_empty(out: Path) -> None:
     existing += out.glob(MANIFEST)
     if existing:
         raise UserError(
-            f"{out} already contains {existing[0].name}: delete the old dataset or choose "
-            "another folder"
+            f"{out} already contains {existing[0].name}, which is not replaced: choose another "
+            "folder"
         )
 
 
@@ -203,7 +203,7 @@ def check_manifest(folder: Path, wanted: dict[str, Any]) -> None:
     if differences:
         raise UserError(
             f"{folder} contains a synthetic dataset with other settings: {'; '.join(differences)}. "
-            "Delete it, or set another data.source.folder and data.source.prepared"
+            "Set these again, or another data.source.folder and data.source.prepared"
         )
 
 
