@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
 
-LENGTH_M = (0.05, 0.3)  # Of a fist or an open hand: twice from its mean to its farthest point.
+LENGTH_M = (0.05, 0.3)  # Of a fist or an open hand.
 DEPTH_M = (0.1, 5.0)
 N_CHECKED = 1000  # Of FreiHAND's 32,560 meshes, a copy in float64 would take half a gigabyte.
 UNITS_M = {"millimetres": 1e-3, "centimetres": 1e-2}
@@ -23,7 +23,9 @@ def check_metres(title: str, points_m: Float[np.ndarray, "b p 3"]) -> None:
         return
     points_m = points_m[:: 1 + len(points_m) // N_CHECKED].astype(np.float64)
     middle_m = points_m.mean(axis=1, keepdims=True)
-    length_m = 2 * float(np.median(np.linalg.norm(points_m - middle_m, axis=2).max(axis=1)))
+    tips = np.linalg.norm(points_m - middle_m, axis=2).argmax(axis=1)  # One end of the hand.
+    tips_m = np.take_along_axis(points_m, tips[:, None, None], axis=1)
+    length_m = float(np.median(np.linalg.norm(points_m - tips_m, axis=2).max(axis=1)))
     if not LENGTH_M[0] <= length_m <= LENGTH_M[1]:
         units = [u for u, m in UNITS_M.items() if LENGTH_M[0] <= length_m * m <= LENGTH_M[1]]
         cause = f"the coordinates seem to be in {units[0]}" if units else "is it another unit?"
