@@ -8,7 +8,7 @@ from ml_collections import config_flags
 
 from m3dhmr_jax.evaluate.run import evaluate
 from m3dhmr_jax.runtime import command_line, preemption, processes
-from m3dhmr_jax.runtime.files import explain_disk_full
+from m3dhmr_jax.runtime.files import explain_disk_full, user_path
 from m3dhmr_jax.training.train import train
 
 MODES = ("train_and_evaluate", "train", "evaluate")
@@ -30,17 +30,18 @@ def run_name(config_file: str) -> str:
 
 def main(_: list[str]) -> None:
     name = run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
-    workdir = Path(WORKDIR.value or f"runs/{name}")
     if not flags.FLAGS["verbosity"].present:  # Libraries log every file.
         logging.set_verbosity(logging.WARNING)
     preemption.install_sigterm_handler()
-    with command_line.one_line_errors(), explain_disk_full(workdir):
-        processes.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-        if MODE.value != "evaluate":
-            train(CONFIG.value, workdir)
-        if MODE.value != "train":
-            evaluate(CONFIG.value, workdir)
-        processes.barrier("the end")
+    with command_line.one_line_errors():
+        workdir = user_path(WORKDIR.value or f"runs/{name}")
+        with explain_disk_full(workdir):
+            processes.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+            if MODE.value != "evaluate":
+                train(CONFIG.value, workdir)
+            if MODE.value != "train":
+                evaluate(CONFIG.value, workdir)
+            processes.barrier("the end")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from m3dhmr_jax.hand import HandModel, load_mano
 from m3dhmr_jax.runtime import processes
 from m3dhmr_jax.synthetic.recipe import RECIPES
 from m3dhmr_jax.synthetic.writer import check_manifest, is_finished, manifest, write_dataset
-from tfds_freihand.prepare import prepare
+from tfds_freihand.prepare import prepare, source_of
 
 N_CHECKED_RECORDS = 32
 
@@ -44,12 +44,16 @@ def open_dataset(
     """The prepared dataset of `folder`, checked against `hand`; both are created on first use.
 
     If `folder` does not exist and `synthetic_train` is not 0, a synthetic set is rendered into it.
+    A folder may be deleted once it is prepared.
 
     Raises:
         UserError: if the folder is incomplete or corrupted, or a synthetic set with other settings;
+            if it does not exist and the prepared dataset is that of another folder;
             if the recipe is unknown or the meshes belong to another hand model.
     """
     source = Path(folder)
+    if not source.is_dir():
+        _check_source(folder, Path(prepared))
     if synthetic_train:
         sizes = synthetic_train, synthetic_test
         _render_once(source, *sizes, seed=seed, recipe=recipe, hand=hand)
@@ -62,6 +66,21 @@ def open_dataset(
     dataset_dir = prepare(source if source.is_dir() else None, Path(prepared), hand)
     check_hand_fits(dataset_dir, hand)
     return dataset_dir
+
+
+def _check_source(folder: str, prepared: Path) -> None:
+    """Raises UserError if the dataset in `prepared`, if there is one, is not that of `folder`.
+
+    A path counts as the same if its last two parts are: projects are moved as a whole.
+    """
+    for info in prepared.glob("*/*/dataset_info.json"):
+        source = source_of(info.parent)
+        if source and Path(folder).absolute().parts[-2:] != Path(source).parts[-2:]:
+            raise UserError(
+                f"data.source.folder={folder}: no such folder, and the dataset in "
+                f"data.source.prepared={prepared} was prepared from {source}: correct the former, "
+                "or set another data.source.prepared for a new dataset"
+            )
 
 
 def _render_once(

@@ -166,7 +166,7 @@ def test_predict_reports_a_user_s_mistake(predict, image, tmp_path, capsys, opti
 
 
 def test_score_prints_a_table_and_writes_on_request(tmp_path, capsys):
-    points = np.random.default_rng(0).normal(size=(2, 799, 3)) * 0.05 + [0, 0, 0.6]
+    points = np.random.default_rng(0).normal(size=(2, 799, 3)) * 0.03 + [0, 0, 0.6]
     parts = points[:, :21].tolist(), points[:, 21:].tolist()
     for name, part in zip(("xyz", "verts"), parts, strict=True):
         (tmp_path / f"evaluation_{name}.json").write_text(json.dumps(part))

@@ -62,7 +62,10 @@ def freihand_folder(tmp_path_factory) -> Path:
             (folder / part / "rgb" / f"{i:08d}.jpg").write_bytes(jpeg)
         shapes = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "scale": ()}
         for name, shape in shapes.items():
-            values = rng.normal(size=(n, *shape)).tolist()
+            values = rng.normal(size=(n, *shape))
+            if name in ("xyz", "verts"):
+                values = 0.03 * values + [0, 0, 0.6]  # As large as hands, and as near.
+            values = values.tolist()
             (folder / f"{part}_{name}.json").write_text(json.dumps(values))
     (folder / "training" / "mask").mkdir()
     for i in range(5):

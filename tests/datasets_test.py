@@ -1,8 +1,10 @@
 import json
+import shutil
 
 import pytest
 
-from m3dhmr_jax.datasets import open_dataset
+from m3dhmr_jax import datasets
+from m3dhmr_jax.datasets import open_dataset, prepare_folder
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic import QUICKSTART
@@ -59,3 +61,40 @@ def test_open_dataset_accepts_same_settings_and_other_folders(folder, made_synth
 def test_open_dataset_rejects_unknown_recipe(folder):
     with pytest.raises(UserError, match="'easy'"):
         opened(folder, recipe="easy")
+
+
+@pytest.fixture
+def open_prepared(freihand_folder, tmp_path, monkeypatch):
+    """Opens the dataset of `tmp_path`/data/set, whose folder is gone, under another folder."""
+    monkeypatch.setattr(datasets, "check_hand_fits", lambda *_: None)
+    folder = shutil.copytree(freihand_folder, tmp_path / "data" / "set")
+    prepare_folder(folder, tmp_path / "prepared")
+    shutil.rmtree(folder)
+
+    def opened(folder, **changes):
+        settings = {"synthetic_train": 0, "synthetic_test": 0, "recipe": "full", "seed": 0}
+        prepared = str(tmp_path / "prepared")
+        return open_dataset(
+            load_builtin(), folder=str(folder), prepared=prepared, **settings | changes
+        )
+
+    return opened
+
+
+def test_open_dataset_does_not_need_the_folder_again(open_prepared, tmp_path, monkeypatch):
+    dataset_dir = tmp_path / "prepared" / "freihand" / "1.0.0"
+    assert open_prepared(tmp_path / "data" / "set") == dataset_dir
+    monkeypatch.chdir(tmp_path)
+    assert open_prepared("data/set") == dataset_dir
+    monkeypatch.chdir("/")
+    assert open_prepared("moved/data/set") == dataset_dir
+
+
+@pytest.mark.parametrize("rendered", [0, 12])
+def test_open_dataset_rejects_the_prepared_dataset_of_another_folder(
+    open_prepared, tmp_path, rendered
+):
+    """Before it renders one."""
+    with pytest.raises(UserError, match=rf"folder=.*/sett: .*prepared from {tmp_path}/data/set"):
+        open_prepared(tmp_path / "data" / "sett", synthetic_train=rendered)
+    assert not (tmp_path / "data" / "sett").exists()

@@ -11,12 +11,13 @@ PACKAGES = ("m3dhmr_jax", "tfds_freihand")
 # From the top down; a layer may import from itself and from layers below.
 LAYERS = (
     *("cli", "commands", "training", "evaluate", "predict", "convert", "tasks", "datasets"),
-    *("tfds_freihand", "builders", "inference", "fitting", "checkpoints", "losses", "metrics"),
-    *("data", "synthetic", "models", "camera", "mesh", "hand", "visualize", "runtime", "math3d"),
-    *("types", "errors"),
+    *("tfds_freihand", "builders", "inference", "fitting", "checkpoints", "config_fields"),
+    *("losses", "metrics", "data", "synthetic", "models", "camera", "mesh", "hand", "visualize"),
+    *("runtime", "math3d", "types", "errors"),
 )
 CONFIG_READERS = {
     "m3dhmr_jax/builders.py",
+    "m3dhmr_jax/config_fields.py",
     "m3dhmr_jax/tasks.py",
     "m3dhmr_jax/training/optim.py",
     "m3dhmr_jax/training/schedule.py",
@@ -24,7 +25,7 @@ CONFIG_READERS = {
     "m3dhmr_jax/training/train.py",
     "m3dhmr_jax/evaluate/run.py",
     "m3dhmr_jax/evaluate/report/writer.py",
-    "m3dhmr_jax/checkpoints/run_config.py",  # Stores it, and reads none of its fields.
+    "m3dhmr_jax/checkpoints/run_config.py",  # Stores it.
 }
 # The package itself loads the predictor lazily.
 FILES = {

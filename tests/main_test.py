@@ -1,5 +1,7 @@
 import sys
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 from absl import flags
@@ -79,6 +81,14 @@ def run(parse, monkeypatch, tmp_path):
     return run
 
 
+def test_main_expands_the_home_folder_of_the_workdir(run, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    flags.FLAGS.workdir = "~/runs/mine"
+    found = []
+    run(lambda config, workdir: found.append(workdir))
+    assert found == [Path("/home/someone/runs/mine")]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -111,8 +121,29 @@ def test_main_keeps_the_traceback_of_a_programmers_mistake(run):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("shapes"), OSError("no file is named"), KeyError("x")]
+    "error",
+    [
+        ValueError("shapes"),
+        OSError("no file is named"),
+        KeyError("x"),
+        AssertionError("a fault"),
+        RuntimeError("a fault"),
+    ],
 )
 def test_one_line_errors_lets_other_errors_pass(error):
     with pytest.raises(type(error)), one_line_errors():
         raise error
+
+
+def test_one_line_errors_explains_a_missing_device(monkeypatch, capsys):
+    """JAX only asserts that there is one."""
+
+    def devices():
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        jax.devices()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: JAX_PLATFORMS=")

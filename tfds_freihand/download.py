@@ -19,6 +19,8 @@ URLS = (
     "https://lmb.informatik.uni-freiburg.de/data/freihand/FreiHAND_pub_v2_eval.zip",
 )
 
+SOURCE = Path("data/FreiHAND_pub_v2")  # `data.source.folder` in configs/resnet18.py.
+
 
 def fetch(dl_manager: tfds.download.DownloadManager, known: Mapping[str, object]) -> Path:
     """Downloads, checks and unpacks FreiHAND; returns its folder.

@@ -62,16 +62,19 @@ class Builder(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> Mapping[str, Sequence[Callable[[], Iterator[KeyedExample]]]]:
-        folder = self._folder(dl_manager)
+        folder, source = self._folder(dl_manager)
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)  # As _info created it.
         metadata["fingerprint"] = freihand.fingerprint(folder)
+        metadata["source"] = str(source)
         return {split: _shards(folder, split, self._hand) for split in freihand.FOLDERS}
 
-    def _folder(self, dl_manager: tfds.download.DownloadManager) -> Path:
+    def _folder(self, dl_manager: tfds.download.DownloadManager) -> tuple[Path, Path]:
+        """The folder to read, and the one that configs know it by."""
         try:
-            return Path(dl_manager.manual_dir)
+            folder = Path(dl_manager.manual_dir)
         except AssertionError:  # No folder was given.
-            return download.fetch(dl_manager, self.url_infos or {})
+            return download.fetch(dl_manager, self.url_infos or {}), download.SOURCE
+        return folder, folder.absolute()
 
 
 def _shards(

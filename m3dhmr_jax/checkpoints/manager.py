@@ -177,8 +177,8 @@ class Checkpoints:
             return candidate, cast(Content, content)
         if steps:
             raise UserError(
-                f"{self.directory}: all checkpoints (steps {steps}) are corrupted; "
-                "delete the folder to start again, or restore it from a backup"
+                f"{self.directory}: all checkpoints (steps {steps}) are corrupted; restore the "
+                "folder from a backup, or start again in another --workdir"
             )
         return None
 

@@ -8,9 +8,10 @@ import jax
 from ml_collections import ConfigDict
 
 from m3dhmr_jax.checkpoints.weights import load_weights
+from m3dhmr_jax.config_fields import NETWORK_FIELDS, check_names
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import processes
-from m3dhmr_jax.runtime.files import write_atomic
+from m3dhmr_jax.runtime.files import user_path, write_atomic
 from m3dhmr_jax.types import Config
 
 NAME = "config.json"
@@ -20,10 +21,13 @@ def save_config(workdir: Path, config: Config) -> None:
     """Writes the config as JSON, atomically.
 
     Raises:
-        UserError: if another process does not find it there, or was started with another config.
+        UserError: if another process does not find it there, or was started with another config;
+            if a file of this name is there that is not the config of a run.
     """
     text, file = config_text(config) + "\n", workdir / NAME
     if processes.is_primary():
+        if file.exists():
+            _content(file, file.read_text(encoding="utf-8"))
         with write_atomic(file) as partial:
             partial.write_text(text, encoding="utf-8")
     processes.barrier(f"{NAME} is written")
@@ -44,8 +48,10 @@ def load_config(path: Path) -> Config:
     """The config of a run's workdir or of a weights file.
 
     Raises:
-        UserError: if there is neither, or it does not hold a config.
+        UserError: if there is neither, it does not hold a config, or one of another version of
+            this program, or there is no such hand model as it names.
     """
+    path = user_path(path)
     if path.is_file():
         text = load_weights(path).metadata.get("config")
         if text is None:
@@ -62,14 +68,27 @@ def load_config(path: Path) -> Config:
     return _parse(file, file.read_text(encoding="utf-8"))
 
 
-def _parse(path: Path, text: str) -> Config:
+def _content(path: Path, text: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: its config is not JSON ({error}); restore the file") from error
     if not isinstance(content, dict) or "model" not in content:
         raise UserError(f"{path}: its config is not one of this program: it has no model section")
-    return ConfigDict(_tuples(content))
+    return content
+
+
+def _parse(path: Path, text: str) -> Config:
+    config = ConfigDict(_tuples(_content(path, text)))
+    check_names(f"{path}: its config", config, NETWORK_FIELDS)
+    hand = str(config.hand)
+    if hand and not user_path(hand).is_file():
+        raise UserError(
+            f"{path}: its config has hand={hand}, and there is no such file here "
+            f"({user_path(hand).absolute()}): start in the folder of the training, or write "
+            "the complete path of your MANO_RIGHT.pkl into the config"
+        )
+    return config
 
 
 def _tuples(value: Any) -> Any:

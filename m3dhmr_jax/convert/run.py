@@ -22,10 +22,12 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy, hierarchy_id
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
+from m3dhmr_jax.runtime.files import check_new, expand_home
 
 MAX_NAMES_SHOWN = 4  # Per kind in the report; the others are counted.
 
 
+@expand_home
 def convert_file(
     path: Path, out: Path, hierarchy_path: Path | None = None, prefix: str = ""
 ) -> list[str]:
@@ -35,10 +37,11 @@ def convert_file(
 
     Raises:
         UserError: if a file is missing or corrupted, contains more than tensors, or is of another
-            network.
+            network, or if `out` exists.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out} must end in .safetensors, the format of weights files")
+    check_new(out)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:

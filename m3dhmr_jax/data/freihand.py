@@ -22,8 +22,10 @@ from jaxtyping import Float
 
 from m3dhmr_jax.data.json_stream import read_records
 from m3dhmr_jax.data.mano_annotations import posed_vertices_m, read_parameters
+from m3dhmr_jax.data.units import check_metres
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.runtime.files import hint_if_deeper
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
 MAX_VERSIONS = 4  # Backgrounds of each training image in the official release.
@@ -57,7 +59,7 @@ def count_images(folder: Path, split: str) -> int:
     Raises:
         UserError: if the folder, or an image between the first and the last, is missing.
     """
-    return _count_numbered(folder / FOLDERS[split] / "rgb")
+    return _count_numbered(folder, f"{FOLDERS[split]}/rgb")
 
 
 def count_annotations(folder: Path, split: str) -> int:
@@ -70,7 +72,7 @@ def count_annotations(folder: Path, split: str) -> int:
     n_images = count_images(folder, split)
     if split == "test":
         return n_images
-    n = _count_numbered(folder / "training" / "mask")
+    n = _count_numbered(folder, "training/mask")
     if n_images % n or not 1 <= n_images // n <= MAX_VERSIONS:
         raise UserError(
             f"{folder}: training/rgb has {n_images} images and training/mask has {n} masks; there "
@@ -80,12 +82,13 @@ def count_annotations(folder: Path, split: str) -> int:
     return n
 
 
-def _count_numbered(folder: Path) -> int:
+def _count_numbered(root: Path, inner: str) -> int:
     """The number of files 00000000.jpg, 00000001.jpg, ... in a folder; none may be missing."""
+    folder = root / inner
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; expected FreiHAND's official layout (unpack the archives, "
-            "or render a synthetic set with m3dhmr synthesize)"
+            f"or render a synthetic set with m3dhmr synthesize){hint_if_deeper(root, inner)}"
         )
     names = {name for name in os.listdir(folder) if _FILE_NAME.fullmatch(name)}
     absent = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
@@ -110,6 +113,7 @@ def annotation_paths(folder: Path, split: str) -> dict[str, Path]:
             reason = "it is part of FreiHAND's official layout"
             if split == "test":
                 reason += "; the archive FreiHAND_pub_v2_eval.zip has it, for the same folder"
+            reason += hint_if_deeper(folder, path.name)
             raise UserError(f"{path}: no such annotation file; {reason}")
     return paths
 
@@ -119,11 +123,15 @@ def read_annotations(folder: Path, split: str, hand: HandModel | None = None) ->
 
     Raises:
         UserError: if a file is missing or truncated, its number of records does not match the
-            images, or a record has another shape; if there are only parameters and no hand, or
-            not the hand that they belong to.
+            images, or a record has another shape; if hands are not of a hand's size and distance
+            in metres; if there are only parameters and no hand, or not the hand that they belong
+            to.
     """
     n, paths = count_annotations(folder, split), annotation_paths(folder, split)
     values = {name: _read_file(path, name, n, split) for name, path in paths.items()}
+    for name in ("xyz", "verts"):
+        if name in values:
+            check_metres(str(paths[name]), values[name])
     if "mano" in values:
         values["verts"] = _pose(paths["mano"], hand, values["mano"], values["K"], values["xyz"])
     return Annotations(values["K"], values["xyz"], values["verts"], values["scale"])
@@ -224,7 +232,7 @@ def fingerprint(folder: Path) -> str:
                 file.seek(max(0, n_bytes - _SAMPLE_BYTES))
                 digest.update(file.read())
         for kind in ("rgb", "mask") if split == "train" else ("rgb",):
-            n = _count_numbered(folder / part / kind)
+            n = _count_numbered(folder, f"{part}/{kind}")
             sizes = [(folder / part / kind / f"{i:08d}.jpg").stat().st_size for i in range(n)]
             digest.update(f"{part}/{kind} ".encode() + np.asarray(sizes, np.int64).tobytes())
     return digest.hexdigest()

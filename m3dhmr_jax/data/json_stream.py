@@ -2,13 +2,16 @@
 
 FreiHAND's annotation files are lists of n records, each a nested list of one shape; the largest
 holds 76 million numbers in over a gigabyte of text. Numbers go straight into the array; nothing
-else of the text is kept. A file of predictions is a list of several such lists.
+else of the text is kept. A file of predictions is a list of several such lists, or a zip of it.
 """
 
 import contextlib
 import itertools
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import ijson
 import numpy as np
@@ -41,10 +44,12 @@ def read_lists(
     shapes: Mapping[str, tuple[int, ...]],
     dtype: type[np.floating] = np.float32,
     record: str = "record",
+    max_zipped_bytes: int = 0,
 ) -> list[np.ndarray]:
     """Reads a list of lists of records; `shapes` has a name and the records' shape for each.
 
-    Messages call a list by its name and its records by `record`.
+    Messages call a list by its name and its records by `record`. The file may be a zip with one
+    JSON file of at most `max_zipped_bytes`.
 
     Raises:
         UserError: as `read_records`, or if there are more lists or fewer.
@@ -52,7 +57,7 @@ def read_lists(
     parts = (f"{name} of shape {shape}" for name, shape in shapes.items())
     expected = f"a JSON list of exactly {len(shapes)} lists, {' and '.join(parts)}"
     arrays = []
-    with _events(path, expected) as events:
+    with _events(path, expected, max_zipped_bytes) as events:
         _expect(events, "start_array", path, expected)
         for name, shape in shapes.items():
             _expect(events, "start_array", path, expected)
@@ -64,19 +69,48 @@ def read_lists(
 
 
 @contextlib.contextmanager
-def _events(path: Path, expected: str) -> Iterator[Iterator[Event]]:
+def _events(path: Path, expected: str, max_zipped_bytes: int = 0) -> Iterator[Iterator[Event]]:
     """What the file holds, as a stream; shows its progress."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected {expected}")
     bar = {"desc": path.name, "leave": False, "disable": None}
     with (
-        path.open("rb") as file,
-        tqdm.wrapattr(file, "read", total=path.stat().st_size, **bar) as text,
+        _open(path, max_zipped_bytes) as (file, n_bytes),
+        tqdm.wrapattr(file, "read", total=n_bytes, **bar) as text,
     ):
         try:
             yield ijson.basic_parse(text, use_float=True)
         except ijson.JSONError as error:
             raise _truncated(str(path), expected, error) from error
+
+
+@contextlib.contextmanager
+def _open(path: Path, max_zipped_bytes: int) -> Iterator[tuple[IO[bytes], int]]:
+    """The file, or the only JSON file in it if it is a zip and these are read, and its size."""
+    with path.open("rb") as file:
+        if not max_zipped_bytes or file.read(2) != b"PK":
+            file.seek(0)
+            yield file, path.stat().st_size
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".json")]
+            names = [name for name in names if not name.startswith("__MACOSX/")]
+            if len(names) != 1:
+                raise UserError(f"{path}: holds {len(names)} .json files, expected exactly one")
+            n_bytes = archive.getinfo(names[0]).file_size
+            if n_bytes > max_zipped_bytes:
+                raise UserError(
+                    f"{path}: {names[0]} has {n_bytes >> 20} MB, more than the "
+                    f"{max_zipped_bytes >> 20} MB that such a file can need; nothing was unpacked"
+                )
+            with archive.open(names[0]) as file:
+                yield file, n_bytes
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: not a readable zip ({error}): it is truncated, corrupted, encrypted or of "
+            "an uncommon kind; get it again, or unpack it and pass the .json file"
+        ) from error
 
 
 def _truncated(title: str, expected: str, error: ijson.JSONError) -> UserError:

@@ -43,7 +43,8 @@ def open_split(dataset_dir: Path, split: str) -> Sequence[dict[str, Any]]:
     if n_bytes != info.num_bytes:
         raise UserError(
             f"{dataset_dir}: the record files of {split} have {n_bytes} bytes, but "
-            f"{info.num_bytes} were written: it is corrupted; delete it and prepare it again"
+            f"{info.num_bytes} were written: it is corrupted; prepare it "
+            "again into another folder"
         )
     decoders = {"image": tfds.decode.SkipDecoding()}
     # TFDS's logging decorator hides the parameters from the type checker.

@@ -3,12 +3,14 @@
     FOLDER/evaluation_xyz.json     true joints of each sample
     FOLDER/evaluation_verts.json   true vertices of each sample
     pred.json                      a challenge entry: [joints of all samples, vertices of all]
+    pred.zip                       the same, as the challenge takes it
     scores.txt                     the official script's output, mean errors in centimetres
 
 All coordinates are metres in camera space, samples in the order of the evaluation images.
 Axes: b samples, n joints, v vertices.
 """
 
+import json
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +21,14 @@ import orjson
 from jaxtyping import Float
 
 from m3dhmr_jax.data.json_stream import read_lists, read_records
+from m3dhmr_jax.data.units import check_metres
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
-from m3dhmr_jax.runtime.files import write_atomic
+from m3dhmr_jax.runtime.files import check_new, expand_home, hint_if_deeper, write_atomic
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
 _SHAPES = {"xyz": (N_JOINTS, 3), "verts": (N_VERTICES, 3)}
+_MAX_NUMBER_BYTES = 32  # Of a number as text, with what separates it from the next.
 _TEXT_KEYS = (
     *("xyz_mean3d", "xyz_auc3d", "xyz_al_mean3d", "xyz_al_auc3d"),
     *("mesh_mean3d", "mesh_auc3d", "mesh_al_mean3d", "mesh_al_auc3d"),
@@ -39,11 +43,13 @@ class Hands(NamedTuple):
     verts_m: Float[np.ndarray, "b v 3"]
 
 
+@expand_home
 def read_truth(folder: Path) -> Hands:
     """The annotations of the evaluation set, in float64 as in the official script.
 
     Raises:
-        UserError: if a file is missing or corrupted, or their lengths differ.
+        UserError: if a file is missing or corrupted, their lengths differ, or hands are not of a
+            hand's size and distance in metres.
     """
     paths = {name: folder / f"evaluation_{name}.json" for name in _SHAPES}
     for path in paths.values():
@@ -51,6 +57,7 @@ def read_truth(folder: Path) -> Hands:
             raise UserError(
                 f"{path}: no such file; the folder of the ground truth must hold "
                 f"{' and '.join(p.name for p in paths.values())}, as in FreiHAND_pub_v2_eval.zip"
+                f"{hint_if_deeper(folder, path.name)}"
             )
     truth = Hands(*(read_records(paths[name], _SHAPES[name], np.float64) for name in _SHAPES))
     if len(truth.joints_m) != len(truth.verts_m):
@@ -58,11 +65,19 @@ def read_truth(folder: Path) -> Hands:
             f"{folder}: evaluation_xyz.json has {len(truth.joints_m)} samples and "
             f"evaluation_verts.json {len(truth.verts_m)}; they must be of the same release"
         )
+    _check_metres(folder, truth)
     return truth
 
 
+def _check_metres(path: Path, hands: Hands) -> None:
+    for name, points_m in zip(_SHAPES, hands, strict=True):
+        if points_m.any():  # Joints without meshes have zeros for vertices.
+            check_metres(f"{path}, {name}", points_m)
+
+
+@expand_home
 def read_predictions(path: Path, n: int) -> Hands:
-    """A challenge entry for `n` samples, in float64 as in the official script.
+    """A challenge entry, or the zip of one, for `n` samples, in float64 as in the official script.
 
     Every sample needs 21 joints and 778 vertices. The official script accepts other meshes and
     then writes -1 for most mesh scores; here they are rejected, as are joints alone: give zeros
@@ -70,9 +85,12 @@ def read_predictions(path: Path, n: int) -> Hands:
 
     Raises:
         UserError: if it is missing or truncated, is not these two lists of `n` samples, or a
-            sample has another shape or is not finite.
+            sample has another shape or is not finite, or most hands are not of a hand's size and
+            distance in metres.
     """
-    hands = Hands(*read_lists(path, _SHAPES, np.float64, record="sample"))
+    max_bytes = _MAX_NUMBER_BYTES * (n + 1) * 3 * (N_JOINTS + N_VERTICES)
+    lists = read_lists(path, _SHAPES, np.float64, record="sample", max_zipped_bytes=max_bytes)
+    hands = Hands(*lists)
     for name, values in zip(_SHAPES, hands, strict=True):
         if len(values) != n:
             hint = ""
@@ -82,6 +100,7 @@ def read_predictions(path: Path, n: int) -> Hands:
                 f"{path}: the list of {name} has {len(values)} samples, but the ground truth has "
                 f"{n}: there must be one for each image of the evaluation set, in its order{hint}"
             )
+    _check_metres(path, hands)
     return hands
 
 
@@ -98,6 +117,24 @@ def scores_text(result: dict[str, float]) -> str:
     """The official script's `scores.txt`: mean errors in centimetres, other scores unchanged."""
     units = {key: 100 if key.endswith("mean3d") else 1 for key in _TEXT_KEYS}
     return "".join(f"{key}: {unit * result[key]:f}\n" for key, unit in units.items())
+
+
+@expand_home
+def write_scores(path: Path, result: dict[str, float]) -> None:
+    """Writes `result`, in metres, to a .json file and `scores_text` to a .txt file of that name.
+
+    Raises:
+        UserError: if `path` does not end in .json, or one of the two exists; nothing is written.
+    """
+    text_path = path.with_suffix(".txt")
+    if path.suffix != ".json":
+        raise UserError(f"--out {path} must end in .json")
+    for each in (path, text_path):
+        check_new(each)
+    with write_atomic(path) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+    with write_atomic(text_path) as partial:
+        partial.write_text(scores_text(result))
 
 
 def write_predictions(path: Path, hands: Hands) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.checkpoints.restore import restore_eval_state
+from m3dhmr_jax.config_fields import read_config
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.datasets import open_dataset
 from m3dhmr_jax.errors import UserError
@@ -16,6 +17,8 @@ from m3dhmr_jax.evaluate.report.writer import about, write_report
 from m3dhmr_jax.evaluate.scoring import gather, table, write_json
 from m3dhmr_jax.metrics.freihand import camera_scores
 from m3dhmr_jax.runtime import processes, sharding
+from m3dhmr_jax.runtime.files import expand_home
+from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.tasks import create_task
 from m3dhmr_jax.types import Batch, Config
 
@@ -32,12 +35,15 @@ class EvalOutputs(NamedTuple):
     perturbed_focal: CameraErrors | None
 
 
+@single_precision()
+@expand_home
 def evaluate(config: Config, workdir: Path) -> dict[str, dict[str, float]]:
     """Scores a run's checkpoint and the baseline on the test set; prints and writes the scores.
 
     Raises:
         UserError: for a bad field, dataset or checkpoint.
     """
+    config = read_config(config)
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")
     hand = load_hand(config)
     task = create_task(config, hand, abstract=True)

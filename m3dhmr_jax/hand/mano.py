@@ -13,6 +13,7 @@ from jaxtyping import Float
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand.model import HandModel
 from m3dhmr_jax.hand.pickled_arrays import read_arrays
+from m3dhmr_jax.runtime.files import user_path
 
 EXPECTED = "the official MANO_RIGHT.pkl of https://mano.is.tue.mpg.de (models/MANO_RIGHT.pkl)"
 SHAPES = {
@@ -42,7 +43,7 @@ def load_mano(path: str | Path) -> HandModel:
         UserError: if there is no such file, it is not a pickle of arrays (nothing in it is run
             then), or it is another model or the left hand.
     """
-    path = Path(path)
+    path = user_path(path)
     arrays = read_arrays(path, tuple(SHAPES), EXPECTED)
     for name, shape in SHAPES.items():
         if arrays[name].shape != shape:

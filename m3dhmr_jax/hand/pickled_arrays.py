@@ -141,15 +141,24 @@ def _array(value: Any, depth: int = 0) -> np.ndarray:
     raise TypeError(f"it is a {type(value).__name__}")
 
 
-def _stored(data: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    """An array from its bytes; there are never more numbers than bytes in the file."""
+def _stored(
+    data: Any, dtype: Any, shape: tuple[int, ...], order: Any, axes: Sequence[int] | None = None
+) -> np.ndarray:
+    """An array from its bytes; there are never more numbers than bytes in the file.
+
+    NumPy 2.3 and newer store an array with exchanged axes in the order of its memory: `order` is
+    then "K", and `axes` turns the stored one into it.
+    """
     if isinstance(data, Record) and data.kind == "bytes":
         data = data.args[0] if data.args else b""
     if isinstance(data, str):  # As Python 2 wrote bytes.
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
         raise TypeError(f"its content is a {type(data).__name__}")
-    return np.frombuffer(data, _dtype(dtype)).reshape(shape, order=order)
+    numbers = np.frombuffer(data, _dtype(dtype))
+    if axes is None:
+        return numbers.reshape(shape, order=order)
+    return numbers.reshape(shape).transpose(axes)
 
 
 def _dtype(record: Record) -> np.dtype:

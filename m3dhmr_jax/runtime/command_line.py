@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+import jax
 from absl import flags
 
 from m3dhmr_jax.errors import UserError
@@ -31,8 +32,26 @@ def one_line_errors() -> Iterator[None]:
         if error.filename is None:
             raise
         _exit(f"Error: {error}", RUN_FAILED)
+    except (AssertionError, RuntimeError):
+        missing = _missing_device()
+        if missing is None:
+            raise
+        _exit(f"Error: {missing}", USER_ERROR)
     except Preempted as error:
         _exit(f"Preempted {error}", EXIT_CODE)
+
+
+def _missing_device() -> str | None:
+    """Which device JAX does not find; None if it has one. JAX only asserts that it has."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0] or "there is none"
+        return (
+            f"JAX_PLATFORMS={jax.config.jax_platforms}: JAX cannot use such a device ({reason}); "  # pyright: ignore[reportAttributeAccessIssue]
+            "install jax[cuda13] for a GPU or jax[tpu] for a TPU, or unset JAX_PLATFORMS"
+        )
+    return None
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

@@ -1,18 +1,57 @@
-"""Files that appear complete or not at all, full disks, and locks between processes."""
+"""Paths as users write them, files that appear complete or not at all, full disks, and locks."""
 
 import contextlib
 import errno
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import filelock
+
+from m3dhmr_jax.errors import UserError
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 
 _REASONS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class DiskFullError(OSError):
     """Names the folder that cannot be written to."""
+
+
+def user_path(path: str | Path) -> Path:
+    """The path with a leading ~ or ~user replaced by that home folder, as shells do.
+
+    Raises:
+        UserError: if there is no such user, or no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}; write the folder without ~") from error
+
+
+def expand_home(function: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Decorates a function: its arguments that are a `Path` become those of `user_path`."""
+
+    def expanded(argument: Any) -> Any:
+        return user_path(argument) if isinstance(argument, Path) else argument
+
+    @functools.wraps(function)
+    def with_home(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        named = {name: expanded(argument) for name, argument in kwargs.items()}
+        return function(*map(expanded, args), **named)  # pyright: ignore[reportCallIssue]
+
+    return with_home
+
+
+def check_new(path: Path) -> None:
+    """Raises UserError if something has this name: what others wrote is not replaced."""
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists and is not replaced: choose another name")
 
 
 @contextlib.contextmanager
@@ -62,3 +101,15 @@ def explain_disk_full(folder: Path) -> Iterator[None]:
 def file_lock(path: Path) -> filelock.BaseFileLock:
     """Waits on entry while another process holds it; released when its holder ends."""
     return filelock.FileLock(path)
+
+
+def hint_if_deeper(folder: Path, inner: str) -> str:
+    """For messages that `folder` lacks `inner`: where it is, if an archive had a folder around it.
+
+    An empty text if it is in none of the folders inside of `folder`, or inside of these.
+    """
+    found = next((p for depth in ("*", "*/*") for p in folder.glob(f"{depth}/{inner}")), None)
+    if found is None:
+        return ""
+    start = found.parents[len(Path(inner).parts) - 1]
+    return f". It is in {start}, a level deeper: pass that folder, or move its content up"

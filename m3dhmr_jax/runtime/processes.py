@@ -54,6 +54,7 @@ def initialize(coordinator: str | None, count: int | None, index: int | None) ->
     elif len(missing) < len(given):
         raise UserError(f"{' and '.join(missing)} missing: {', '.join(given)} belong together")
     else:
+        _check_slurm()
         try:
             _initialize(local_device_ids=[] if _one_per_node() else None)
         except ValueError as error:  # JAX has not found a cluster.
@@ -94,6 +95,22 @@ def _one_per_node() -> bool:
     local = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", local)  # E.g. 8(x3),4.
     return set(re.findall(r"(\d+)(?:\(x\d+\))?", tasks)) == {"1"}
+
+
+def _check_slurm() -> None:
+    """Raises UserError in an allocation for several tasks, none of which srun has started.
+
+    JAX would wait for the others. A shell inside of an allocation has its number of tasks, or only
+    of nodes; srun sets both numbers to those that it starts.
+    """
+    tasks = os.environ.get("SLURM_NTASKS", os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    started = os.environ.get("SLURM_STEP_NUM_TASKS", "none")
+    if tasks not in ("1", started):
+        raise UserError(
+            f"SLURM has allocated {tasks} tasks (SLURM_NTASKS or SLURM_JOB_NUM_NODES), but srun "
+            f"has started {started} of them (SLURM_STEP_NUM_TASKS): start the program with srun, "
+            "or with srun --ntasks=1 to run one process alone"
+        )
 
 
 def _check_launcher(error: ValueError) -> None:

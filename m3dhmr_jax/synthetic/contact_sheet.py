@@ -7,21 +7,24 @@ import numpy as np
 from jaxtyping import UInt8
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.runtime.files import explain_disk_full
+from m3dhmr_jax.runtime.files import check_new, expand_home, explain_disk_full
 
 QUALITY = 85
 
 
+@expand_home
 def write_contact_sheet(
     folder: Path, out: Path, rows: int = 4, columns: int = 6, split: str = "training"
 ) -> None:
     """Writes the first `rows * columns` images of a split side by side into the JPEG file `out`.
 
     Raises:
-        UserError: if there are too few images, one cannot be read or `out` cannot be written.
+        UserError: if there are too few images, one cannot be read, or `out` exists or cannot be
+            written.
     """
     if min(rows, columns) < 1:
         raise UserError(f"a sheet of {rows} x {columns} images is empty: ask for 1 x 1 or more")
+    check_new(out)
     images_dir = folder / split / "rgb"
     paths = sorted(images_dir.glob("*.jpg"))[: rows * columns]
     if len(paths) < rows * columns:

@@ -6,7 +6,7 @@ first n; `evaluation/` has one image per annotation. `training_{K,xyz,verts,scal
 
 The manifest `synthetic.json`, which the official data does not have, records the settings. It is
 written first, as `synthetic.json.partial`, and renamed last: an interrupted run never looks
-finished, and the next run removes its files.
+finished, and the next run removes its files, unless there are others among them.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import tqdm
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel, hand_id, load_builtin
-from m3dhmr_jax.runtime.files import explain_disk_full, file_lock
+from m3dhmr_jax.runtime.files import expand_home, explain_disk_full, file_lock, write_atomic
 from m3dhmr_jax.runtime.preemption import defer_sigterm
 from m3dhmr_jax.synthetic.example import SPLITS, Job, render_example, start_worker
 from m3dhmr_jax.synthetic.recipe import FULL, Recipe
@@ -58,10 +58,11 @@ def check_request(out: Path, n_train: int, n_test: int, seed: int, workers: int,
 
 def _check_empty(out: Path) -> None:
     existing = [path for split in SPLITS for path in out.glob(f"{split}*")]
+    existing += out.glob(MANIFEST)
     if existing:
         raise UserError(
-            f"{out} already contains {existing[0].name}: delete the old dataset or choose "
-            "another folder"
+            f"{out} already contains {existing[0].name}, which is not replaced: choose another "
+            "folder"
         )
 
 
@@ -82,14 +83,46 @@ def is_finished(out: Path) -> bool:
 
 
 def _remove_unfinished(out: Path) -> None:
-    """Removes the files of an interrupted run, and its partial manifest last."""
+    """Removes the files of an interrupted run, and its partial manifest last.
+
+    Raises:
+        UserError: if something is there that this run has not written; nothing is removed then.
+    """
     if not (out / UNFINISHED).exists():
         return
+    own = _own_files(out)
+    paths = [path for split in SPLITS for path in out.glob(f"{split}*")]
+    paths += [path for split in SPLITS for path in (out / split).rglob("*")]
+    foreign = [path for path in paths if path not in own]
+    if foreign:
+        raise UserError(
+            f"{out} holds an unfinished dataset, which would be removed, and {foreign[0]}, which "
+            "is not a part of it: move that away or choose another folder"
+        )
     for split in SPLITS:
         shutil.rmtree(out / split, ignore_errors=True)
-        for path in out.glob(f"{split}_*.json*"):
+        for path in out.glob(f"{split}_*"):
             path.unlink()
     (out / UNFINISHED).unlink()
+
+
+def _own_files(out: Path) -> set[Path]:
+    """What the run that left its partial manifest in `out` may have written there."""
+    try:
+        settings = json.loads((out / UNFINISHED).read_text())
+        counts, backgrounds = (settings["train"], settings["test"]), (settings["backgrounds"], 1)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{out / UNFINISHED} is not a manifest of this program: choose another folder"
+        ) from error
+    own = set()
+    for split, count, versions in zip(SPLITS, counts, backgrounds, strict=True):
+        own |= {out / split, out / split / "rgb", out / split / "mask"}
+        own |= {out / split / "rgb" / f"{i:08d}.jpg" for i in range(count * versions)}
+        own |= {out / split / "mask" / f"{i:08d}.jpg" for i in range(count)}
+        own |= {out / f"{split}_{kind}.json" for kind in ANNOTATIONS}
+        own |= {_partial_path(out, split, kind) for kind in ANNOTATIONS}
+    return own
 
 
 def _run_jobs(pool: Executor, jobs: list[Job]) -> Iterator[tuple[str, str, str, str]]:
@@ -171,10 +204,11 @@ def check_manifest(folder: Path, wanted: dict[str, Any]) -> None:
     if differences:
         raise UserError(
             f"{folder} contains a synthetic dataset with other settings: {'; '.join(differences)}. "
-            "Delete it, or set another data.source.folder and data.source.prepared"
+            "Set these again, or another data.source.folder and data.source.prepared"
         )
 
 
+@expand_home
 def write_dataset(
     out: Path,
     n_train: int,
@@ -212,7 +246,8 @@ def write_dataset(
     with file_lock(out / LOCK), explain_disk_full(out):
         _remove_unfinished(out)
         _check_empty(out)
-        (out / UNFINISHED).write_text(json.dumps(settings, indent=2) + "\n")
+        with write_atomic(out / UNFINISHED) as partial:
+            partial.write_text(json.dumps(settings, indent=2) + "\n")
         with (
             _workers(workers, hand) as pool,
             tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,

@@ -14,12 +14,15 @@ from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.checkpoints.manager import Checkpoints
 from m3dhmr_jax.checkpoints.restore import initialize_from, open_checkpoints
 from m3dhmr_jax.checkpoints.run_config import save_config
+from m3dhmr_jax.config_fields import read_config
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.datasets import open_dataset
 from m3dhmr_jax.evaluate.run import test_set_batches
 from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.runtime import processes, sharding
+from m3dhmr_jax.runtime.files import expand_home
+from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.runtime.preemption import Preempted, PreemptionGuard
 from m3dhmr_jax.tasks import Task, create_task
 from m3dhmr_jax.training.logger import TrainLogger
@@ -29,6 +32,8 @@ from m3dhmr_jax.training.step import TrainState, create_step, init_state
 from m3dhmr_jax.types import Batch, Config
 
 
+@single_precision()
+@expand_home
 def train(config: Config, workdir: Path) -> None:
     """Trains to the last epoch, resuming from the newest checkpoint in `workdir` if there is one.
 
@@ -38,6 +43,7 @@ def train(config: Config, workdir: Path) -> None:
         OSError: if a checkpoint cannot be written.
         Preempted: after SIGTERM, once the current step is saved.
     """
+    config = read_config(config)
     sharding.check_divides(config.batch_size, "batch_size")
     sharding.check_microbatches(config.batch_size, config.optim.accumulate_steps)
     sharding.check_divides(config.eval.batch_size, "eval.batch_size")

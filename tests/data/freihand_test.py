@@ -116,6 +116,24 @@ def test_read_annotations_names_what_is_wrong(folder, damage, message):
         freihand.read_annotations(folder, "train")
 
 
+def test_a_folder_unpacked_too_deep_is_named(folder):
+    with pytest.raises(UserError, match=f"training/rgb: .*It is in {folder}, a level deeper"):
+        freihand.count_images(folder.parent, "train")
+    (folder / "more").mkdir()
+    (folder / "evaluation_K.json").rename(folder / "more" / "evaluation_K.json")
+    with pytest.raises(UserError, match=f"It is in {folder / 'more'}, a level deeper"):
+        freihand.annotation_paths(folder, "test")
+
+
+@pytest.mark.parametrize("names", [("xyz", "verts"), ("verts",)])
+def test_read_annotations_rejects_millimetres(folder, names):
+    for name in names:
+        path = folder / f"training_{name}.json"
+        path.write_text(json.dumps((1000 * np.array(json.loads(path.read_text()))).tolist()))
+    with pytest.raises(UserError, match=rf"training_{names[0]}\.json: .*in millimetres"):
+        freihand.read_annotations(folder, "train")
+
+
 def test_missing_evaluation_annotations_name_their_archive(folder):
     (folder / "evaluation_xyz.json").unlink()
     with pytest.raises(UserError, match=r"evaluation_xyz\.json.*FreiHAND_pub_v2_eval\.zip"):

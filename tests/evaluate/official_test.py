@@ -14,7 +14,7 @@ from m3dhmr_jax.metrics.freihand import batch_metrics, scores
 KINDS = ("xyz", "verts")
 
 
-def hands(n, seed, spread_m=0.05):
+def hands(n, seed, spread_m=0.03):
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(n, 799, 3)) * spread_m + [0.0, 0.1, 0.7]
     return Hands(points[:, :21].round(6), points[:, 21:].round(6))
@@ -139,6 +139,85 @@ def test_read_predictions_rejects_truncated_file(read, pred, keep):
     end = int(len(text) * keep) if isinstance(keep, float) else keep
     with pytest.raises(ValueError, match=r"pred\.json"):
         read(text=text[:end])
+
+
+def zipped(path, *members, **options):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def test_read_predictions_reads_the_zip_that_is_submitted(tmp_path, pred):
+    content = json.dumps([values.tolist() for values in pred])
+    rubbish = ("__MACOSX/._pred.json", "rubbish")
+    path = zipped(tmp_path / "any_name", ("pred.json", content), rubbish)
+    for got, want in zip(read_predictions(path, 3), pred, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_read_predictions_rejects_other_zips(tmp_path, pred):
+    content = json.dumps([values.tolist() for values in pred])
+    path = zipped(tmp_path / "pred.zip", ("a.json", content), ("b.json", content))
+    with pytest.raises(UserError, match=r"pred\.zip: holds 2 \.json files"):
+        read_predictions(path, 3)
+    with pytest.raises(UserError, match=r"pred\.zip: holds 0 \.json files"):
+        read_predictions(zipped(path, ("a.txt", content)), 3)
+    with pytest.raises(UserError, match=r"pred\.zip.*expected a JSON list"):
+        read_predictions(zipped(path, ("a.json", content[:-9])), 3)
+    intact = zipped(path, ("a.json", content)).read_bytes()
+    for damaged in (intact[:-9], intact[:99] + bytes(99) + intact[198:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"pred\.zip: not a readable zip"):
+            read_predictions(path, 3)
+
+
+def test_read_predictions_does_not_unpack_a_zip_bomb(tmp_path):
+    """A thousand times as much content as the file has."""
+    bomb = zipped(tmp_path / "pred.zip", ("pred.json", b"[" * (8 << 20)))
+    assert bomb.stat().st_size < 20_000
+    with pytest.raises(UserError, match=r"pred\.json has 8 MB, more than"):
+        read_predictions(bomb, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda x: 1000 * x, "in millimetres; convert"),
+        (lambda x: 100 * x, "in centimetres; convert"),
+        (lambda x: 10 * x, "another unit"),
+        (lambda x: x - [0, 0.1, 0.7], "relative to the wrist"),
+        (lambda x: x * [1, -1, -1], "z axis seems to point to the viewer"),
+        (lambda x: x + np.array([0, 0, 700]), "position of the hand"),
+    ],
+)
+def test_coordinates_that_are_not_metres_in_camera_space_are_rejected(
+    truth_folder, truth, read, change, cause
+):
+    lists = [change(values).tolist() for values in truth]
+    with pytest.raises(UserError, match=rf"pred\.json, xyz: .*{cause}"):
+        read(lists)
+    (truth_folder / "evaluation_verts.json").write_text(json.dumps(lists[1]))
+    (truth_folder / "evaluation_xyz.json").write_text(json.dumps(lists[0]))
+    with pytest.raises(UserError, match=f"{truth_folder}, xyz: .*{cause}"):
+        read_truth(truth_folder)
+
+
+def test_single_hands_may_be_anywhere_and_meshes_missing(read, truth):
+    joints_m, verts_m = truth
+    far_m = joints_m * np.array([1, 1, 1000])[:, None, None]
+    read([far_m.tolist(), np.zeros_like(verts_m).tolist()])
+    with pytest.raises(UserError, match=r"pred\.json, verts: .* in millimetres"):
+        read([joints_m.tolist(), (1000 * verts_m).tolist()])
+
+
+def test_read_truth_names_a_folder_that_is_deeper(truth_folder):
+    inner = truth_folder.rename(truth_folder.with_name(f"{truth_folder.name}_inner"))
+    outer = truth_folder / "FreiHAND_pub_v2"
+    outer.parent.mkdir()
+    inner.rename(outer)
+    with pytest.raises(UserError, match=f"It is in {outer}, a level deeper"):
+        read_truth(outer.parent)
 
 
 def test_read_truth_rejects_missing_and_inconsistent_files(truth_folder):

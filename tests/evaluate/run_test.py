@@ -79,3 +79,19 @@ def test_saved_predictions_have_the_reported_scores(run_main, trained, tmp_path)
         tolerance *= 1000 if name.endswith("_mm") else 1
         # After 24 steps hands are too flat to be aligned in float32 to more than four digits.
         np.testing.assert_allclose(value, reported[name], 1e-4, tolerance, err_msg=name)
+
+
+def test_run_resumes_and_is_evaluated_with_x64(run_main, trained, tmp_path):
+    """The variable is often set for other programs."""
+    workdir, x64 = shutil.copytree(trained[0], tmp_path / "copy"), {"JAX_ENABLE_X64": "1"}
+    result = run_main(workdir, "--mode=evaluate", environment=x64)
+    assert result.returncode == 0, result.stderr
+    again, before = (
+        json.loads((w / "eval" / "scores.json").read_text()) for w in (workdir, trained[0])
+    )
+    for name in REPORTED_METRICS:
+        np.testing.assert_allclose(again["model"][name], before["model"][name], 1e-6)
+    result = run_main(workdir, "--mode=train", "--config.epochs=9", environment=x64)
+    assert result.returncode == 0, result.stderr
+    assert "Resuming from step 24" in result.stdout
+    assert "corrupted" not in result.stderr

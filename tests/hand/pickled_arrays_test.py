@@ -27,6 +27,8 @@ def read(path, name="a"):
     [
         NUMBERS,
         np.asfortranarray(NUMBERS),
+        NUMBERS.transpose(2, 0, 1),
+        NUMBERS[:, ::-1],
         NUMBERS.astype(">f4"),
         np.arange(5, dtype=np.uint32) * 10**9,
         np.array([True, False]),
@@ -40,6 +42,29 @@ def test_read_arrays_takes_every_kind_and_protocol(tmp_path, array, protocol):
     got = read(dump(tmp_path / "p", {"a": array}, protocol))
     assert got.shape == np.shape(array)
     np.testing.assert_array_equal(got, array)
+
+
+class Stored:
+    """Pickled as NumPy pickles an array, by a call with given arguments."""
+
+    def __init__(self, *args):
+        self.args = args
+
+    def __reduce__(self):
+        return np._core.numeric._frombuffer, self.args
+
+
+def test_read_arrays_takes_the_axes_of_numpy_2_3(tmp_path):
+    content = {"a": Stored(NUMBERS.tobytes(), NUMBERS.dtype, NUMBERS.shape, "K", (2, 0, 1))}
+    got = read(dump(tmp_path / "p", content, 5))
+    np.testing.assert_array_equal(got, NUMBERS.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("axes", [(0, 0, 1), (0, 1), (0, 1, 3), None])
+def test_read_arrays_rejects_axes_that_are_not_those_of_the_shape(tmp_path, axes):
+    content = {"a": Stored(NUMBERS.tobytes(), NUMBERS.dtype, NUMBERS.shape, "K", axes)}
+    with pytest.raises(UserError, match="'a' is not an array of numbers"):
+        read(dump(tmp_path / "p", content, 5))
 
 
 @pytest.mark.parametrize("protocol", [0, 2])

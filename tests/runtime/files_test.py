@@ -2,10 +2,20 @@ import errno
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from m3dhmr_jax.runtime.files import DiskFullError, explain_disk_full, file_lock, write_atomic
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.runtime.files import (
+    DiskFullError,
+    check_new,
+    expand_home,
+    explain_disk_full,
+    file_lock,
+    user_path,
+    write_atomic,
+)
 
 WITHOUT_POSIX = """
 import sys
@@ -21,6 +31,29 @@ sys.meta_path.insert(0, Missing())
 import m3dhmr_jax.runtime.files
 m3dhmr_jax.HandMeshPredictor
 """
+
+
+@expand_home
+def kinds_of(path, *, text="", other=None):
+    return path, text, other
+
+
+def test_expand_home_replaces_paths_only(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    found = kinds_of(Path("~/a"), text="~/b", other=Path("~"))
+    assert found == (Path("/home/someone/a"), "~/b", Path("/home/someone"))
+    assert kinds_of(Path("a/~/b")) == (Path("a/~/b"), "", None)
+    assert user_path("~/b") == Path("/home/someone/b")
+    with pytest.raises(UserError, match="~nobody_of_this_name/a"):
+        user_path("~nobody_of_this_name/a")
+
+
+def test_check_new_rejects_whatever_has_the_name(tmp_path):
+    check_new(tmp_path / "new")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UserError, match=f"{path} exists"):
+            check_new(path)
 
 
 def test_write_atomic_replaces_file(tmp_path):

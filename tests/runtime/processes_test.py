@@ -97,6 +97,7 @@ def together(in_two_processes, dataset_dir, tmp_path_factory):
             "SLURM_JOB_ID": "1",
             "SLURM_STEP_NODELIST": host,
             "SLURM_NTASKS": "2",
+            "SLURM_STEP_NUM_TASKS": "2",
             "SLURM_PROCID": str(index),
             "SLURM_LOCALID": str(index),
             "JAX_COORDINATOR_PORT": port,
@@ -203,6 +204,34 @@ def test_initialize_rejects_unknown_launcher(monkeypatch, no_cluster):
     monkeypatch.setenv("PMI_SIZE", "4")
     with pytest.raises(UserError, match="PMI_SIZE"):
         processes.initialize(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "2"},
+        {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "1"},  # An interactive step.
+        {"SLURM_JOB_NUM_NODES": "2"},
+    ],
+)
+def test_initialize_rejects_an_allocation_without_srun(monkeypatch, no_cluster, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"allocated 2 tasks.*start the program with srun"):
+        processes.initialize(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "1"},
+        {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_JOB_NUM_NODES": "2"},
+    ],
+)
+def test_initialize_takes_a_single_task_of_slurm(monkeypatch, no_cluster, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    processes.initialize(None, None, None)
 
 
 def test_initialize_without_cluster_is_single_process(no_cluster):

@@ -17,7 +17,7 @@ from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime.files import DiskFullError
 from tests.faults import small_disk
 from tfds_freihand import freihand_dataset_builder
-from tfds_freihand.prepare import prepare
+from tfds_freihand.prepare import prepare, source_of
 
 
 @pytest.fixture
@@ -64,6 +64,13 @@ def test_prepare_writes_tfds_metadata(freihand_folder, data_dir):
     assert info.splits["train"].num_examples == 10
     assert "tensorflow" not in sys.modules
     assert info.file_format == tfds.core.FileFormat.ARRAY_RECORD
+
+
+def test_source_of_names_the_folder_of_a_dataset(freihand_folder, data_dir):
+    dataset_dir = prepare(freihand_folder, data_dir)
+    assert source_of(dataset_dir) == str(freihand_folder)
+    (dataset_dir / "metadata.json").unlink()
+    assert source_of(dataset_dir) == ""
 
 
 def test_prepare_finds_existing_dataset(freihand_folder, data_dir):

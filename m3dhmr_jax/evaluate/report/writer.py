@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import simplejpeg
 
+from m3dhmr_jax.config_fields import flatten
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.evaluate.focal_noise import DESCRIPTION
 from m3dhmr_jax.evaluate.report.cases import Labelled, gallery
@@ -61,7 +62,7 @@ def about(config: Config, data: Path, step: int) -> About:
         trained_on=trained_on,
         tested_on=describe_split(config, data, "test"),
         facts=facts,
-        config={name: str(value) for name, value in _flat(config.to_dict()).items()},
+        config={name: str(value) for name, value in flatten(config.to_dict()).items()},
         versions={"Python": platform.python_version(), "device": jax.devices()[0].device_kind}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         focal_noise=DESCRIPTION,
@@ -78,13 +79,3 @@ def describe_split(config: Config, data: Path, split: str) -> str:
     if sizes == FREIHAND_SIZES:
         return f"FreiHAND ({count:,} images)"
     return f"{count:,} images of {source.folder}"
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
