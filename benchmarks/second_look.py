@@ -89,7 +89,12 @@ def main() -> None:
             rows.append([name, look, joints_mm, verts_mm])
     heads = ["recipe", "direction", "PA-MPJPE mm", "PA-MPVPE mm"]
     print(table(heads, rows))
-    record("second_look", {}, count=flags.count, rows=[dict(zip(heads, row, strict=True)) for row in rows])
+    record(
+        "second_look",
+        {},
+        count=flags.count,
+        rows=[dict(zip(heads, row, strict=True)) for row in rows],
+    )
 
 
 if __name__ == "__main__":

@@ -1,30 +1,30 @@
 """`m3dhmr convert`: public PyTorch weights."""
 
 import argparse
-from pathlib import Path
 
 from m3dhmr_jax.commands.command import Command
+from m3dhmr_jax.runtime.files import user_path
 
 
 def add_convert_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "file",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="a .pth, .pt or .safetensors file of torchvision's ResNet-18 or ResNet-34, which "
         "becomes the initial encoder of a training, or of MobRecon, which becomes a network",
     )
     add(
         "--out",
-        type=Path,
+        type=user_path,
         required=True,
         metavar="FILE",
         help="the .safetensors file to write, for --config.init_from or --config.eval.checkpoint",
     )
     add(
         "--hierarchy",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="the .npz file of the mesh hierarchy that MobRecon was trained with",
     )

@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 
 from m3dhmr_jax.commands.command import Command
+from m3dhmr_jax.runtime.files import user_path
 
 
 def add_demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         default=Path("runs/demo"),
         metavar="FOLDER",
         help="folder for the photos and the sheet (default: runs/demo)",

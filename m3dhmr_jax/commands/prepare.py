@@ -4,27 +4,28 @@ import argparse
 from pathlib import Path
 
 from m3dhmr_jax.commands.command import Command
+from m3dhmr_jax.runtime.files import user_path
 
 
 def add_prepare_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "folder",
-        type=Path,
+        type=user_path,
         nargs="?",
         metavar="FOLDER",
         help="a folder in FreiHAND's official layout (default: download the official archives)",
     )
     add(
         "--out",
-        type=Path,
+        type=user_path,
         default=Path("data/tfds"),
         metavar="FOLDER",
         help="folder for prepared datasets (default: data/tfds)",
     )
     add(
         "--hand",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="MANO_RIGHT.pkl, for releases without annotation files of vertices",
     )

@@ -2,9 +2,9 @@
 
 import argparse
 import os
-from pathlib import Path
 
 from m3dhmr_jax.commands.command import Command
+from m3dhmr_jax.runtime.files import user_path
 
 # A copy, as the library takes long to import; a test compares them.
 RECIPES = ("full", "quickstart")
@@ -12,7 +12,13 @@ RECIPES = ("full", "quickstart")
 
 def add_synthesize_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the dataset")
+    add(
+        "--out",
+        type=user_path,
+        required=True,
+        metavar="FOLDER",
+        help="a new folder for the dataset",
+    )
     add("--train", type=int, default=32560, metavar="N", help="training hands (default: 32560)")
     add("--test", type=int, default=3960, metavar="N", help="evaluation hands (default: 3960)")
     add("--seed", type=int, default=0, help="same seed, same images (default: 0)")
@@ -38,13 +44,13 @@ def add_synthesize_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--hand",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="MANO_RIGHT.pkl (default: the built-in hand)",
     )
     add(
         "--sheet",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="also write a contact sheet of the first 24 images; if the dataset is complete, only "
         "the sheet",

@@ -34,12 +34,13 @@ from m3dhmr_jax.predict.crops import (
     mirrored_boxes,
     whole_image_crop,
 )
-from m3dhmr_jax.predict.detector import DetectedHands, HandDetector
+from m3dhmr_jax.predict.detector import MIN_HAND_PX, DetectedHands, HandDetector
 from m3dhmr_jax.predict.images import as_image
 from m3dhmr_jax.predict.masks import Masks, boxes_of_masks, check_masks
 from m3dhmr_jax.predict.methods import FitMethod, Method, NetworkMethod
 from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
+from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.types import ROOT
 
 
@@ -66,6 +67,7 @@ class HandMeshPredictor:
         self._detector = detector
 
     @classmethod
+    @single_precision()
     def from_checkpoint(cls, path: str | Path) -> "HandMeshPredictor":
         """A network on the detector's crops; without an installed detector, on given boxes.
 
@@ -94,6 +96,7 @@ class HandMeshPredictor:
         """Identifies what predictions come from."""
         return self._method.weights_sha256
 
+    @single_precision()
     def __call__(
         self,
         image: np.ndarray,
@@ -164,6 +167,17 @@ class HandMeshPredictor:
             HandDetector.load()  # Raises, unless it was installed in the meantime.
             raise UserError("the hand detector was installed after this program was started")
         detected = self._detector(image, views=views)
+        if detected.too_small:
+            warnings.warn(
+                f"{detected.too_small} hands smaller than {MIN_HAND_PX:g} px were skipped",
+                stacklevel=3,
+            )
+        if detected.too_many:
+            found = len(detected.presence)
+            warnings.warn(
+                f"only the best {found} of {found + detected.too_many} hands are returned",
+                stacklevel=3,
+            )
         return _seen(detected, (handedness,) * len(detected.presence))
 
     def in_boxes(
@@ -221,6 +235,7 @@ class HandMeshPredictor:
             landmarks=Landmarks(landmarks_px, np.full((n, 21, 3), np.nan), np.zeros((n, 21))),
         )
 
+    @single_precision()
     def predict(
         self,
         image: Image,
