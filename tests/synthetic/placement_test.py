@@ -42,7 +42,7 @@ def scene(assets):
 
 
 @pytest.fixture(
-    scope="module", params=[("right", (90.0, 80.0), 100.0), ("left", (240.0, 130.0), 26.0)]
+    scope="module", params=[("right", (90.0, 80.0), 100.0), ("left", (165.0, 112.0), 26.0)]
 )
 def hand(request, assets):
     placement = Placement(*request.param)
