@@ -58,7 +58,7 @@ def joint_frames(hand: HandModel) -> JointFrames:
     return JointFrames(before, after)
 
 
-def _bones(hand: HandModel) -> Float[np.ndarray, "bones 3"]:
+def _bones(hand: HandModel) -> Float[np.ndarray, "j+1 3"]:
     """From each joint to the next one or to the fingertip; 0 for the wrist."""
     landmarks = hand.joint_regressor @ hand.verts_m
     tips = dict(zip(LAST_JOINTS, landmarks[TIP_LANDMARKS], strict=True))

@@ -12,7 +12,7 @@ Axes: b batch, h w image, i j kernel, c d channels, p palm candidates, n = 21 la
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,6 @@ class HandLandmarks(NamedTuple):
     right_probability: Float[Array, " b"]
 
 
-Outputs = TypeVar("Outputs", PalmCandidates, HandLandmarks)
-
-
 def detect_palms(weights: Weights, images: UInt8[Array, "b 192 192 3"]) -> PalmCandidates:
     """Candidates for palms in RGB images."""
     return _in_groups(_detect_palms, weights, images)
@@ -71,8 +68,8 @@ def find_landmarks(weights: Weights, images: UInt8[Array, "b 224 224 3"]) -> Han
 
 
 def _in_groups(
-    network: Callable[[Weights, Array], Outputs], weights: Weights, images: Array
-) -> Outputs:
+    network: Callable[[Weights, Array], NamedTuple], weights: Weights, images: Array
+) -> NamedTuple:
     """Runs a network, on a CPU a few images at a time."""
     b = len(images)
     if jax.default_backend() != "cpu" or b <= CPU_GROUP or b % CPU_GROUP:
