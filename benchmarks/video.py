@@ -31,7 +31,8 @@ from m3dhmr_jax.synthetic.scene import prepare_assets, sample_scene
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 SECONDS = (5, 30)
 FEATHER_PX = 12
-FIRST_BOX = "image,x,y,width,height,handedness\n{name},245,165,150,150,right\n"  # Around the hand in frame 0.
+# Around the hand in frame 0.
+FIRST_BOX = "image,x,y,width,height,handedness\n{name},245,165,150,150,right\n"
 
 
 def rendering(seed: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -252,3 +252,32 @@ def test_first_examples_run_as_pasted(trained, run_main, tmp_path):
     assert list((tmp_path / "bulk_hands").glob("hands-*.parquet"))
     assert (tmp_path / "data/synthetic/synthetic.json").is_file()
     assert (tmp_path / "data/tfds/freihand").is_dir()
+
+
+def test_detector_is_installed_once(tmp_path, capsys, monkeypatch):
+    """Whether weights are right is for the library to say."""
+    from m3dhmr_jax.predict import detector_weights
+
+    installed = []
+
+    def install(source):
+        installed.append(source)
+        return tmp_path / "weights"
+
+    monkeypatch.setenv("M3DHMR_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(detector_weights, "install_detector", install)
+    path = detector_weights.weights_path()
+    assert path.is_relative_to(tmp_path)
+    assert exit_code(cli.main, ["detector", "install"]) == 0
+    assert "hand detector installed" in capsys.readouterr().out
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"corrupted")
+    assert exit_code(cli.main, ["detector", "install"]) == 0
+    assert installed == [None, None]
+
+    monkeypatch.setattr(detector_weights, "load_detector_weights", lambda: None)
+    assert exit_code(cli.main, ["detector", "install"]) == 0
+    assert f"installed already: {path}" in capsys.readouterr().out
+    assert installed == [None, None]
+    assert exit_code(cli.main, ["detector", "install", "--from", "a.whl"]) == 0
+    assert [*map(str, installed[2:])] == ["a.whl"]

@@ -243,6 +243,7 @@ def test_is_lost_detects_implausible_sizes(predictor, factor):
         assert is_lost(scaled, np.ones(1), WIDTH, HEIGHT).tolist() == [is_wrong]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not HandDetector.is_installed(), reason=f"no hand detector: {COMMAND}")
 def test_rendered_hands_keep_their_numbers_through_a_clip():
     """A photo that moves, turns and comes nearer over ten frames."""
