@@ -4,8 +4,9 @@
 
 One line per config. `plain` is the network as it is trained, `jax.jit` of the unfolded module in
 evaluation mode; `network` is what the predictor runs. All configs are timed in turn in one
-process, next to the plain M3DHMR-ResNet18. The image has 640 x 480 px with one box and K; its
-column stays empty where OpenCV is not installed.
+process, next to the plain M3DHMR-ResNet18. The image has 640 x 480 px with one box and K; the
+pipeline looks at the box twice, first for the direction of the hand. Its column stays empty where
+OpenCV is not installed.
 """
 
 import argparse
@@ -52,9 +53,10 @@ def calls(name: str, compute_dtype: str) -> dict[str, Callable[[], object]]:
         "network": functools.partial(fast, folded, {}, image),
     }
     if importlib.util.find_spec("cv2"):
+        from m3dhmr_jax.predict.methods import NetworkMethod
         from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
-        predictor = HandMeshPredictor(network, hand, params, stats)
+        predictor = HandMeshPredictor(NetworkMethod(network, hand, params, stats))
         image_u8 = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
         boxes_px = [[200, 150, 170, 180]]
         parts["pipeline"] = functools.partial(predictor, image_u8, boxes=boxes_px, K=K)

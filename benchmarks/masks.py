@@ -21,13 +21,13 @@ from benchmarks.measure import record, table
 from m3dhmr_jax.camera.silhouette import SilhouetteExtent, silhouette_extent
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.inference import place
-from m3dhmr_jax.predict.predictor import HandMeshPredictor, PredictedHands
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
+from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.synthetic import RECIPES, write_dataset
-from m3dhmr_jax.types import FREIHAND_IMAGE_PX, ROOT
+from m3dhmr_jax.types import ROOT
 
 SEED = 1_000_003
 COUNT = 500
-BOX_PX = 100.0  # With the predictor's margin, the crop that evaluation uses.
 GROWN_PX = 2
 
 
@@ -40,14 +40,13 @@ def read_image(path: Path, flag: int) -> np.ndarray:
 
 
 def predict_all(predictor: HandMeshPredictor, folder: Path, k: np.ndarray) -> list[PredictedHands]:
-    """The hand in the centre of each training image."""
-    corner = (FREIHAND_IMAGE_PX - BOX_PX) / 2
+    """The hand of each training image, in the centred crop that evaluation uses."""
     images = (
         read_image(folder / freihand.image_name("train", i), cv2.IMREAD_COLOR)
         for i in range(len(k))
     )
-    box = (corner, corner, BOX_PX, BOX_PX)
-    return [predictor(image, box, K=k_of) for image, k_of in zip(images, k, strict=True)]
+    pairs = zip(images, k, strict=True)
+    return [predictor(image, K=k_of, freihand=True) for image, k_of in pairs]
 
 
 def grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -15,7 +15,9 @@ from m3dhmr_jax.commands import predict as predict_command
 from m3dhmr_jax.commands.command import Command
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import outputs
-from m3dhmr_jax.predict.predictor import SIDES, HandMeshPredictor
+from m3dhmr_jax.predict.candidates import SIDES
+from m3dhmr_jax.predict.methods import NetworkMethod
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.runtime.files import DiskFullError
 from m3dhmr_jax.synthetic import RECIPES
 from tests.conftest import ROOT, exit_code
@@ -107,7 +109,7 @@ def predict(tiny_network, monkeypatch, tmp_path):
     from m3dhmr_jax.hand import load_builtin
 
     net = tiny_network
-    predictor = HandMeshPredictor(net, load_builtin(), net.params, net.stats)
+    predictor = HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
     monkeypatch.setattr(HandMeshPredictor, "from_checkpoint", lambda _: predictor)
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: exit_code(
@@ -119,7 +121,7 @@ def predict(tiny_network, monkeypatch, tmp_path):
 def test_predict_applies_its_options(predict, image, tmp_path):
     """Also to images between options."""
     (tmp_path / "more.png").write_bytes(image.read_bytes())
-    options = ["--meshes=ply", "--handedness=left", "--fov", 40]
+    options = ["--freihand", "--meshes=ply", "--handedness=left", "--fov", 40]
     assert predict(image, "--out", "out", tmp_path / "more.png", *options) == 0
     lines = [json.loads(line) for line in (tmp_path / "out/hands.jsonl").read_text().splitlines()]
     assert [line["image"] for line in lines] == ["image.png", "more.png"]
@@ -135,10 +137,26 @@ def test_predict_applies_its_options(predict, image, tmp_path):
 
 def test_predict_reads_freihand_s_crop_by_flag(predict, tmp_path):
     assert cv2.imwrite(str(tmp_path / "crop.png"), np.zeros((224, 224, 3), np.uint8))
-    for options, crop_px in ((["--freihand"], [47, 47, 130, 130]), ([], [0, 0, 224, 224])):
+    (tmp_path / "boxes.csv").write_text("image,x,y,width,height\ncrop.png,60,50,80,60\n")
+    for options, crop_px in (
+        (["--freihand"], [47, 47, 130, 130]),
+        (["--freihand", "--boxes=boxes.csv"], [48, 28, 104, 104]),
+    ):
         assert predict("crop.png", "--out=out", *options) == 0
         (hand,) = json.loads((tmp_path / "out/hands.jsonl").read_text())["hands"]
         assert hand["crop_px"] == crop_px
+
+
+def test_predict_names_the_command_that_installs_the_detector(
+    predict, image, tmp_path, capsys, monkeypatch
+):
+    """Where hands must be found."""
+    monkeypatch.setenv("M3DHMR_DATA_DIR", str(tmp_path / "empty"))
+    for command in (["predict", "--out=out", str(image)], ["webcam"]):
+        assert exit_code(cli.main, command) == 2
+        assert "m3dhmr detector install" in capsys.readouterr().err
+    assert predict(image, "--out=out") == 2
+    assert "m3dhmr detector install" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -234,3 +252,32 @@ def test_first_examples_run_as_pasted(trained, run_main, tmp_path):
     assert list((tmp_path / "bulk_hands").glob("hands-*.parquet"))
     assert (tmp_path / "data/synthetic/synthetic.json").is_file()
     assert (tmp_path / "data/tfds/freihand").is_dir()
+
+
+def test_detector_is_installed_once(tmp_path, capsys, monkeypatch):
+    """Whether weights are right is for the library to say."""
+    from m3dhmr_jax.predict import detector_weights
+
+    installed = []
+
+    def install(source):
+        installed.append(source)
+        return tmp_path / "weights"
+
+    monkeypatch.setenv("M3DHMR_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(detector_weights, "install_detector", install)
+    path = detector_weights.weights_path()
+    assert path.is_relative_to(tmp_path)
+    assert exit_code(cli.main, ["detector", "install"]) == 0
+    assert "hand detector installed" in capsys.readouterr().out
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"corrupted")
+    assert exit_code(cli.main, ["detector", "install"]) == 0
+    assert installed == [None, None]
+
+    monkeypatch.setattr(detector_weights, "load_detector_weights", lambda: None)
+    assert exit_code(cli.main, ["detector", "install"]) == 0
+    assert f"installed already: {path}" in capsys.readouterr().out
+    assert installed == [None, None]
+    assert exit_code(cli.main, ["detector", "install", "--from", "a.whl"]) == 0
+    assert [*map(str, installed[2:])] == ["a.whl"]

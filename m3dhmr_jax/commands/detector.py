@@ -1,8 +1,10 @@
 """`m3dhmr detector`: the weights of the hand detector."""
 
 import argparse
+import contextlib
 
 from m3dhmr_jax.commands.command import Command
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime.files import user_path
 
 
@@ -20,8 +22,17 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_detector(options: argparse.Namespace) -> None:
-    from m3dhmr_jax.predict.detector_weights import install_detector
+    from m3dhmr_jax.predict.detector_weights import (
+        install_detector,
+        load_detector_weights,
+        weights_path,
+    )
 
+    if options.source is None:
+        with contextlib.suppress(UserError):  # Missing, or to be replaced.
+            load_detector_weights()
+            print(f"hand detector is installed already: {weights_path()}")
+            return
     print(f"hand detector installed: {install_detector(options.source)}")
 
 

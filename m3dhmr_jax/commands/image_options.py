@@ -85,8 +85,8 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         choices=range(1, 7),
         default=1,
         metavar="N",
-        help="average landmarks over 1 to 6 looks at each hand: slower, a little more accurate "
-        "(default: 1)",
+        help="average landmarks over 1 to 6 looks at each hand, except in tracked videos: slower, "
+        "a little more accurate (default: 1)",
     )
 
 

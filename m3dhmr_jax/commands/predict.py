@@ -111,9 +111,9 @@ def run_predict(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "recovers hands in images, videos and cameras",
     (
-        "m3dhmr predict my_images/",
         "m3dhmr predict --checkpoint runs/quickstart --freihand "
         "data/quickstart/evaluation/rgb/0000000*.jpg",
+        "m3dhmr predict my_images/",
         "m3dhmr predict --checkpoint runs/quickstart --boxes boxes.csv --fov 70 my_images/",
         "m3dhmr predict --checkpoint runs/quickstart --masks my_masks/ my_images/",
         "m3dhmr predict --camera 0 --smooth",

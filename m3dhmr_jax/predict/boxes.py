@@ -60,7 +60,7 @@ def read_boxes(path: Path, handedness: str | None) -> BoxesByFile:
 
 
 def _csv_rows(path: Path) -> Iterable[Mapping[str, Any]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             return list(csv.DictReader(file))
         except (csv.Error, UnicodeDecodeError) as error:
@@ -69,7 +69,7 @@ def _csv_rows(path: Path) -> Iterable[Mapping[str, Any]]:
 
 def _json_rows(path: Path) -> Iterable[Mapping[str, Any]]:
     try:
-        rows = json.loads(path.read_text())
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error})") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

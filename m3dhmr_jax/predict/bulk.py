@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,8 +32,15 @@ OBJECT_STORE_BYTES = 100 * 2**20  # Ray's memory carries file names only, no ima
 FILES_AT_ONCE = 16  # Read in parallel to find what is finished.
 
 
-def read_finished(out: Location, settings: dict[str, Any]) -> dict[str, str | None]:
-    """The images in finished files, each with its error or None.
+class Finished(NamedTuple):
+    """The rows of an image."""
+
+    error: str | None
+    hands: int
+
+
+def read_finished(out: Location, settings: dict[str, Any]) -> dict[str, Finished]:
+    """The images in finished files.
 
     Corrupted files are reported and deleted: their images count as unfinished. Hidden files that a
     killed writer left are deleted too.
@@ -46,7 +53,7 @@ def read_finished(out: Location, settings: dict[str, Any]) -> dict[str, str | No
         if each.base_name.startswith(".hands-"):
             out.filesystem.delete_file(each.path)
     paths = sorted(each.path for each in listed if each.base_name.startswith("hands-"))
-    finished: dict[str, str | None] = {}
+    finished: dict[str, Finished] = {}
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         tables = pool.map(lambda path: _read_shard(out, path), paths)
         for path, table in zip(paths, tables, strict=True):
@@ -57,21 +64,23 @@ def read_finished(out: Location, settings: dict[str, Any]) -> dict[str, str | No
                     f"{path} was written with other weights or options, and their predictions must "
                     "not be mixed: choose another --out, or repeat the command as it was"
                 )
-            errors = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
-            duplicates = finished.keys() & errors.keys()
+            rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            hands = Counter(image for image, _, hand in rows if hand is not None)
+            found = {image: Finished(error, hands[image]) for image, error, _ in rows}
+            duplicates = finished.keys() & found.keys()
             if duplicates:
                 raise UserError(
                     f"{path} contains {min(duplicates)}, and so does another file, as if two runs "
                     "had written at once: delete one of the files"
                 )
-            finished |= errors
+            finished |= found
     return finished
 
 
 def _read_shard(out: Location, path: str) -> pa.Table | None:
     try:
         with out.filesystem.open_input_file(path) as file:
-            return pq.read_table(file, columns=["image", "error"])
+            return pq.read_table(file, columns=["image", "error", "hand"])
     except pa.ArrowInvalid as error:
         print(f"{path} is corrupted and will be written again: {error}", file=sys.stderr)
         out.filesystem.delete_file(path)
@@ -124,8 +133,13 @@ def predict_folder(
         with connected(address, workers):
             write_shards(job, shards, workers, gpus)
         finished = read_finished(target, job.settings)
-    problems = [finished[name] for name in names if finished.get(name)]
-    print(f"hands of {len(names) - len(problems)} of {len(names)} images written to {out}")
+    done = [finished[name] for name in names if name in finished]
+    problems = [each.error for each in done if each.error]
+    usable = len(names) - len(problems)
+    print(f"hands of {usable} of {len(names)} images written to {out}")
+    empty = sum(each.hands == 0 and not each.error for each in done)
+    if empty:
+        print(f"no hand found in {empty} of {usable} images")
     if problems:
         raise IncompleteError(
             f"{len(problems)} of {len(names)} images could not be used, as their rows state: "

@@ -102,6 +102,11 @@ def _read_given(options: PredictOptions, inputs: Sequence[Input]) -> Given | Non
     path = options.boxes or options.landmarks
     if path is None:
         return None
+    if options.boxes and options.landmarks:
+        raise UserError(
+            f"--boxes {options.boxes} and --landmarks {options.landmarks}: give one of them; "
+            "landmarks need no boxes"
+        )
     read = read_boxes if options.boxes else read_landmarks
     given = read(path, options.handedness)
     if not given.keys() & {source.source for source in inputs}:
@@ -246,7 +251,8 @@ class _Run:
                 f"after {self._first_s - self._start_s:.1f} s for the first frame"
             )
         if self._losses:
-            print(f"a hand was lost {self._losses} times and searched for in its given box")
+            where = " in its given box" if self._options.boxes else ""
+            print(f"a hand was lost {self._losses} times and searched for{where} again")
         if self._skipped:
             reasons = [
                 reason if times == 1 else f"{reason} ({times} frames)"

@@ -8,6 +8,7 @@ metres.
 
 import hashlib
 import json
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,7 +63,7 @@ SCHEMA = pa.schema(
         ("method", pa.string()),  # network or fit.
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("note", pa.string()),  # What was converted.
+        ("note", pa.string()),  # What was converted or left out.
         ("error", pa.string()),  # Why there is no prediction.
     ]
 )
@@ -142,7 +143,9 @@ class ShardWriter:
     def _rows(self, image: str, read: Future[DecodedImage]) -> list[dict[str, Any]]:
         try:
             decoded = read.result()
-            hands, camera = self._predict(image, decoded)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                hands, camera = self._predict(image, decoded)
         except (UserError, OSError) as error:
             return [{"image": image, "error": str(error)}]
         height, width, _ = decoded.image.shape
@@ -153,7 +156,7 @@ class ShardWriter:
             "method": hands.method,
             "width": width,
             "height": height,
-            "note": decoded.note or None,
+            "note": "; ".join(filter(None, [decoded.note, *map(_text, caught)])) or None,
         }
         return [
             image_columns
@@ -178,6 +181,10 @@ def _plain(values: np.ndarray | np.generic) -> list[float] | float | bool | None
     if values.ndim:
         return values.ravel().tolist()
     return None if np.isnan(values) else values.item()
+
+
+def _text(warning: warnings.WarningMessage) -> str:
+    return str(warning.message)
 
 
 def shard_name(images: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from m3dhmr_jax.predict.boxes import HandBoxes
 from m3dhmr_jax.predict.candidates import Candidates, ShapePrior, join, unknown_shape
-from m3dhmr_jax.predict.crops import Image
+from m3dhmr_jax.predict.crops import Image, check_boxes
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.types import N_JOINTS
@@ -57,6 +57,9 @@ class Tracker:
 
     Attributes:
         losses: how often a hand was lost.
+
+    Raises:
+        UserError: when called, if a box lies outside the image.
     """
 
     def __init__(
@@ -80,8 +83,9 @@ class Tracker:
         intrinsics: Float[np.ndarray, "3 3"],
     ) -> PredictedHands:
         """The hands of the next frame, in the order of their numbers in `track`."""
+        height, width, _ = image.shape
         if self._given is not None and index in self._given:
-            self._boxes, self._tracks = self._given[index], []
+            self._boxes, self._tracks, self._hidden = self._given[index], [], []
         if self._given is not None:
             candidates, numbers = self._in_boxes(image, time_s, intrinsics)
         elif self._is_detection_due(time_s):
@@ -91,10 +95,9 @@ class Tracker:
             candidates, numbers = self._follow(image, self._tracks, time_s)
         hands = self._predictor.predict(image, candidates, intrinsics)
         hands = hands._replace(track=np.array(numbers, int))
-        height, width, _ = image.shape
         is_kept = ~is_lost(hands, candidates.presence, width, height)
         if self._given is None:
-            is_kept &= ~self._is_repeated(hands)
+            is_kept &= ~self._is_repeated(hands, is_kept, time_s)
         self._update(hands, np.flatnonzero(is_kept), time_s)
         shown = np.flatnonzero(is_kept) if self._given is None else np.arange(len(numbers))
         return hands.take(shown[np.argsort(hands.track[shown], kind="stable")])
@@ -107,6 +110,8 @@ class Tracker:
         self, image: Image, time_s: float, intrinsics: Float[np.ndarray, "3 3"]
     ) -> tuple[Candidates, list[int]]:
         """Tracked hands where they are expected, the others in their boxes."""
+        height, width, _ = image.shape
+        check_boxes(self._boxes.boxes_px, width, height)
         followed, numbers = self._follow(image, self._tracks, time_s)
         rest = [i for i in range(len(self._boxes.handedness)) if i not in numbers]
         sides = [self._boxes.handedness[i] for i in rest]
@@ -133,7 +138,8 @@ class Tracker:
         for i, track in enumerate(tracks):
             distance = distances(track.landmarks_at(time_s), found.landmarks.landmarks_px)
             is_other = np.array(found.handedness) != track.handedness
-            cost[i] = distance + OTHER_SIDE * is_other
+            # No farther, or the pairs would be chosen for those that are discarded.
+            cost[i] = np.minimum(distance + OTHER_SIDE * is_other, SAME_TRACK)
         pairs = zip(*scipy.optimize.linear_sum_assignment(cost), strict=True)
         known = {int(j): tracks[i] for i, j in pairs if cost[i, j] < SAME_TRACK}
         numbers = []
@@ -145,19 +151,23 @@ class Tracker:
         followed, more = self._follow(image, rest, time_s)
         return join(found, followed), numbers + more
 
-    def _is_repeated(self, hands: PredictedHands) -> Bool[np.ndarray, " k"]:
-        """Hands where another one fits its track better: of two that cross, one is hidden."""
-        is_repeated = np.zeros(len(hands.track), bool)
+    def _is_repeated(
+        self, hands: PredictedHands, is_kept: Bool[np.ndarray, " k"], time_s: float
+    ) -> Bool[np.ndarray, " k"]:
+        """Hands where another kept one fits its track better: of two that cross, one is hidden."""
+        is_repeated = ~is_kept
         by_number = {track.number: track for track in self._tracks}
         p_right = right_probability(hands.handedness, hands.handedness_probability)
-        doubt = np.ones(len(hands.track))
+        doubt = np.full(len(hands.track), np.inf)
         for i, number in enumerate(hands.track.tolist()):
             if number in by_number:
                 track = by_number[number]
                 before = right_probability(
                     (track.handedness,), np.array([track.handedness_probability])
                 )
+                expected_px = track.landmarks_at(time_s)
                 doubt[i] = abs(before[0] - p_right[i])
+                doubt[i] += distances(expected_px, hands.landmarks_px[i : i + 1])[0]
         for i in np.argsort(doubt, kind="stable"):
             if not is_repeated[i]:
                 near = distances(hands.landmarks_px[i], hands.landmarks_px) < SAME_HAND
@@ -168,7 +178,9 @@ class Tracker:
     def _update(self, hands: PredictedHands, kept: np.ndarray, time_s: float) -> None:
         before = {track.number: track for track in self._tracks + self._hidden}
         seen_now = {track.number for track in self._tracks}
-        self._tracks = [next_track(before.get(int(hands.track[i])), hands, i, time_s) for i in kept]
+        self._tracks = [
+            next_track(before.get(int(hands.track[i])), hands, i, time_s) for i in kept.tolist()
+        ]
         numbers = {track.number for track in self._tracks}
         self.losses += len((seen_now & set(hands.track.tolist())) - numbers)
         self._hidden = [

@@ -1,12 +1,13 @@
 """Hands of a camera, live in a browser page that only this computer can open."""
 
 import contextlib
+import functools
 import http.server
 import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import cv2
@@ -23,8 +24,8 @@ from m3dhmr_jax.visualize.text import draw_text
 
 ADDRESS = "127.0.0.1"
 BOUNDARY = "frame"
-WAIT_S = 1.0  # A viewer that waits longer for a frame checks whether the camera has ended.
 TEXT_PX = 20
+CLOSE_S = 2.0  # A camera that delivers nothing for so long is left open.
 PAGE = b"""<!doctype html><meta charset="utf-8"><title>m3dhmr</title>
 <style>body{margin:0;background:#111;display:grid;place-items:center;height:100vh}
 img{max-width:100vw;max-height:100vh}</style><img src="/stream" alt="hands of the camera">
@@ -36,48 +37,68 @@ class LatestImage:
 
     def __init__(self):
         self._changed = threading.Condition()
-        self._jpeg, self._number = b"", 0
+        self._jpeg, self._number, self._is_over = b"", 0, False
 
     def put(self, jpeg: bytes) -> None:
         with self._changed:
             self._jpeg, self._number = jpeg, self._number + 1
             self._changed.notify_all()
 
-    def after(self, number: int) -> tuple[bytes, int]:
-        """A newer JPEG than this one, or b"" if there is none in time."""
+    def end(self) -> None:
+        """Lets the viewers go: no JPEG follows."""
         with self._changed:
-            if self._changed.wait_for(lambda: self._number > number, WAIT_S):
-                return self._jpeg, self._number
-            return b"", number
+            self._is_over = True
+            self._changed.notify_all()
+
+    def after(self, number: int) -> tuple[bytes, int] | None:
+        """Waits for a newer JPEG than this one; None: there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > number or self._is_over)
+            return (self._jpeg, self._number) if self._number > number else None
 
 
-def newest_frames(source: Input) -> Iterator[Frame]:
+def newest_frames(source: Input) -> Generator[Frame, None, None]:
     """The frames of a camera; those that arrive during the work on one are dropped.
+
+    Closing the iterator closes the camera.
 
     Raises:
         UserError: as `read_frames`.
     """
     waiting: queue.Queue[Frame | UserError | None] = queue.Queue(maxsize=1)
+    is_closed = threading.Event()
+
+    def drop() -> None:
+        with contextlib.suppress(queue.Empty):
+            waiting.get_nowait()
 
     def put(item: Frame | UserError | None) -> None:
-        if source.path is None and waiting.full():  # Files are read completely.
-            with contextlib.suppress(queue.Empty):
-                waiting.get_nowait()
-        waiting.put(item)
+        if source.path is None:  # Files are read completely.
+            drop()
+        if not is_closed.is_set():
+            waiting.put(item)
 
     def read() -> None:
         try:
-            for frame in read_frames(source, lambda text: print(text, file=sys.stderr)):
+            for frame in read_frames(source, functools.partial(print, file=sys.stderr)):
                 put(frame)
+                if is_closed.is_set():
+                    return
             put(None)
         except UserError as error:
             put(error)
 
-    threading.Thread(target=read, daemon=True).start()
-    while (item := waiting.get()) is not None:
-        if isinstance(item, UserError):
-            raise item
-        yield item
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+    finally:
+        is_closed.set()
+        drop()  # The reader may wait for room.
+        reader.join(CLOSE_S)
 
 
 def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServer:
@@ -91,7 +112,7 @@ def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServ
         def do_GET(self) -> None:
             # Pages of other sites must not see the camera, nor through a name of their own for
             # this address.
-            host = self.headers.get("Host", "").rpartition(":")[0]
+            host = self.headers.get("Host", "").partition(":")[0]
             is_foreign = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
             if host not in ("localhost", ADDRESS) or is_foreign:
                 self.send_error(403)
@@ -112,12 +133,11 @@ def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServ
 
         def _stream(self) -> None:
             number = 0
-            while True:
-                jpeg, number = latest.after(number)
+            while (newest := latest.after(number)) is not None:
+                jpeg, number = newest
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}"
                 try:
-                    if jpeg:
-                        self.wfile.write(f"{head}\r\n\r\n".encode() + jpeg + b"\r\n")
+                    self.wfile.write(f"{head}\r\n\r\n".encode() + jpeg + b"\r\n")
                 except OSError:  # The page was closed.
                     return
 
@@ -137,18 +157,23 @@ def show_camera(
 ) -> None:
     """Serves the camera's image with its hands, mirrored as in a mirror, until Ctrl-C.
 
+    A video file in place of the camera is shown frame by frame, until its end.
+
     Raises:
-        UserError: if the camera does not open or ends, or the port is taken.
+        UserError: if the camera does not open or stops, or the port is taken.
     """
     latest = LatestImage()
-    with make_server(latest, port) as server:
+    with (
+        make_server(latest, port) as server,
+        contextlib.closing(newest_frames(source)) as frames,
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"open http://localhost:{server.server_port} in a browser; Ctrl-C ends")
         tracker = Tracker(predictor, None, options.handedness)
         smoother = HandSmoother(predictor.hand.joint_regressor) if options.smooth else None
         last_s = time.monotonic()
         try:
-            for frame in newest_frames(source):
+            for frame in frames:
                 k, _ = choose_intrinsics(frame.image, None, options)
                 hands = tracker(frame.image, frame.index, frame.time_s, k)
                 hands = hands if smoother is None else smoother(hands, frame.time_s)
@@ -158,6 +183,7 @@ def show_camera(
         except KeyboardInterrupt:
             pass
         finally:
+            latest.end()
             server.shutdown()
 
 

@@ -2,6 +2,7 @@ import contextlib
 import os
 import signal
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,17 +61,18 @@ def files_of(out):
 
 def predict(trained, images, out, predict_options=None, **options):
     options = {"workers": 2, "batch_size": 3} | options
-    bulk.predict_folder(
-        str(trained[0]), str(images), str(out), predict_options or PredictOptions(), **options
-    )
+    predict_options = predict_options or PredictOptions(freihand=True)
+    bulk.predict_folder(str(trained[0]), None, str(images), str(out), predict_options, **options)
 
 
 def check_rows(rows, predictor):
-    """Rows contain what the predictor returns for whole images."""
+    """Rows contain what the predictor returns for centred crops."""
     for row in rows:
-        hands = predictor(read_image(Path(row["image"])).image)
+        hands = predictor(read_image(Path(row["image"])).image, freihand=True)
         assert (row["hand"], row["handedness"], row["camera"]) == (0, "right", "assumed")
-        for name in HAND_COLUMNS:
+        assert row["method"] == "network"
+        assert row["handedness_probability"] is None  # It was assumed.
+        for name in HAND_COLUMNS.keys() - {"handedness_probability"}:
             want = np.ravel(getattr(hands, name)[0])
             np.testing.assert_allclose(np.ravel(row[name]), want, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(row["K"], hands.intrinsics.ravel(), rtol=1e-6)
@@ -124,7 +126,8 @@ def test_killed_worker_loses_and_duplicates_nothing(trained, predictor, cluster,
     os.mkfifo(image)  # Opening it waits for a writer, and there is none.
     out = open_location(str(tmp_path / "out"))
     Path(out.path).mkdir()
-    job = Job(str(trained[0]), predictor.weights_sha256, PredictOptions(), None, source, out)
+    options = PredictOptions(freihand=True)
+    job = Job(str(trained[0]), None, predictor.weights_sha256, options, None, source, out)
     shards = [names[i : i + 2] for i in range(0, 10, 2)]
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(bulk.write_shards, job, shards, 2, 0.0)
@@ -172,20 +175,25 @@ def test_predict_folder_does_not_mix_options_or_weights(
     out = tmp_path / "out"
     predict(trained, images / "0.png", out)
     with pytest.raises(UserError, match=r"hands-\w+\.parquet"):
-        predict(trained, images, out, PredictOptions(fov_deg=40))
+        predict(trained, images, out, PredictOptions(freihand=True, fov_deg=40))
+    with pytest.raises(UserError, match=r"hands-\w+\.parquet"):
+        predict(trained, images, out, PredictOptions(freihand=True, views=2))
     location = open_location(str(out))
-    job = Job(str(trained[0]), "0" * 64, PredictOptions(), None, location, location)
+    job = Job(str(trained[0]), None, "0" * 64, PredictOptions(), None, location, location)
     with pytest.raises(UserError, match=str(trained[0])):
         ShardWriter(job)
 
 
-def test_bulk_applies_boxes_and_camera(trained, predictor, images, tmp_path, in_one_process):
+def test_bulk_applies_boxes_and_camera(
+    trained, predictor, images, tmp_path, capsys, in_one_process
+):
     boxes = tmp_path / "boxes.csv"
     rows = "image,x,y,width,height,handedness\n0.png,5,5,30,30,left\n0.png,40,20,30,30,\n"
     boxes.write_text(rows)
     options = ["--boxes", str(boxes), "--fov", "40", "--out", str(tmp_path / "out")]
-    options += ["--checkpoint", str(trained[0]), f"{images}/*.png"]
+    options += ["--handedness", "right", "--checkpoint", str(trained[0]), f"{images}/*.png"]
     assert exit_code(cli.main, ["bulk", *options]) == 0
+    assert "no hand found in 9 of 10 images" in capsys.readouterr().out
     rows = {(Path(row["image"]).name, row["hand"]): row for row in rows_of(tmp_path / "out")}
     assert set(rows) == {("0.png", 0), ("0.png", 1)} | {(f"{i}.png", None) for i in range(1, 10)}
     k = np.reshape(rows["1.png", None]["K"], (3, 3))
@@ -200,6 +208,21 @@ def test_bulk_applies_boxes_and_camera(trained, predictor, images, tmp_path, in_
     (images / "more" / "0.png").write_bytes((images / "0.png").read_bytes())
     with pytest.raises(UserError, match=r"2 .*0\.png"):
         predict(trained, images, tmp_path / "twice", PredictOptions(boxes=boxes))
+
+
+def test_bulk_notes_what_a_prediction_warns_of(
+    trained, predictor, images, tmp_path, in_one_process, monkeypatch
+):
+    none = predictor(read_image(images / "0.png").image, boxes=[])
+
+    def warn(*_, **__):
+        warnings.warn("3 hands smaller than 20 px were skipped", stacklevel=1)
+        return none
+
+    monkeypatch.setattr(HandMeshPredictor, "__call__", warn)
+    predict(trained, images / "0.png", tmp_path / "out")
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["hand"], row["note"]) == (None, "3 hands smaller than 20 px were skipped")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def sizes_of(path):
 def test_predict_files_writes_all_results_and_names_skipped_inputs(load, images, tmp_path, capsys):
     out = tmp_path / "out"
     with pytest.raises(IncompleteError, match="skipped") as error:
-        predict_files(load, PredictOptions([str(images)]), out)
+        predict_files(load, PredictOptions([str(images)], freihand=True), out)
     for name in ("text.jpg", "deep.png"):
         assert name in str(error.value)
     names = {path.stem for path in images.iterdir()} - {"text", "deep"}
@@ -158,10 +158,11 @@ def test_predict_files_reads_a_camera_until_it_stops(load, video, tmp_path, monk
     """A video plays the camera."""
     opened = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: opened({0: str(video)}[number]))
-    predict_files(load, PredictOptions(camera=0, frames=3, smooth=True), tmp_path / "enough")
+    options = PredictOptions(camera=0, track=False, freihand=True)
+    predict_files(load, options._replace(frames=3, smooth=True), tmp_path / "enough")
     assert [line["frame"] for line in lines_of(tmp_path / "enough")] == [0, 1, 2]
     with pytest.raises(IncompleteError, match=r"camera 0 .* 12"):
-        predict_files(load, PredictOptions(camera=0), tmp_path / "stopped")
+        predict_files(load, options, tmp_path / "stopped")
     lines = lines_of(tmp_path / "stopped")
     assert [(line["image"], len(line["hands"])) for line in lines] == [("camera 0", 1)] * 12
     assert (tmp_path / "stopped" / "camera0_hands.mp4").stat().st_size > 500
@@ -206,7 +207,7 @@ def test_predict_files_takes_hands_from_masks(load, images, tmp_path, capsys):
     save_mask(masks, "wide", (60, 100), (5, 5, 30, 30), (50, 20, 40, 30))
     save_mask(masks, "freihand", (224, 224))
     names = ("wide.png", "freihand.jpg", "tiny.png")
-    options = PredictOptions([str(images / name) for name in names], masks=masks)
+    options = PredictOptions([str(images / name) for name in names], masks=masks, freihand=True)
     predict_files(load, options, out)
     lines = {line["image"]: line["hands"] for line in lines_of(out)}
     assert {name: len(hands) for name, hands in lines.items()} == dict(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.predict.predictor import PredictedHands
+from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.predict.smoothing import HandSmoother, one_euro
 
 
@@ -57,9 +57,16 @@ def hands():
         noise_px=np.ones(2, np.float32),
         faces=np.stack([hand.faces, hand.faces[:, ::-1]]),
         handedness=("right", "left"),
+        handedness_probability=np.full(2, np.nan),
+        score=np.ones(2),
+        is_unsure=np.zeros(2, bool),
         crop_px=np.array([[90.0, 90, 220, 220]] * 2),
+        direction_rad=np.zeros(2),
+        track=np.arange(2),
         intrinsics=np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]),
         camera_is_assumed=True,
+        method="network",
+        pose=None,
     )
 
 
@@ -88,13 +95,29 @@ def test_smoother_reduces_jitter_and_keeps_joints_on_the_mesh(hands):
     )
 
 
-def test_smoother_restarts_with_another_number_of_hands_and_earlier_times(hands):
+def moved(hands, shift_m=1.0):
+    shifted = np.float32(shift_m)
+    return hands._replace(verts_m=hands.verts_m + shifted, root_m=hands.root_m + shifted)
+
+
+def test_smoother_restarts_with_earlier_times_and_hands_that_were_gone(hands):
     smooth = HandSmoother(load_builtin().joint_regressor)
     smooth(hands, 0.0)
-    moved = hands._replace(verts_m=hands.verts_m + 1, root_m=hands.root_m + 1)
-    np.testing.assert_allclose(smooth(moved, 0.0).root_m, moved.root_m, atol=1e-5)
-    one = type(hands)(*(x[:1] if np.ndim(x) and len(x) == 2 else x for x in hands))
-    np.testing.assert_allclose(smooth(one, 0.1).verts_m, one.verts_m, atol=1e-6)
-    none = type(hands)(*(x[:0] if np.ndim(x) and len(x) == 2 else x for x in hands))
+    np.testing.assert_allclose(smooth(moved(hands), 0.0).root_m, moved(hands).root_m, atol=1e-5)
+    none = hands.take([])
     assert smooth(none, 0.2).verts_m.shape == (0, 778, 3)
     np.testing.assert_allclose(smooth(hands, 0.3).verts_m, hands.verts_m, atol=1e-6)
+
+
+def test_smoother_filters_each_hand_by_its_number(hands):
+    """Whatever its row is, and whether others come and go."""
+    smooth = HandSmoother(load_builtin().joint_regressor)
+    smooth(hands, 0.0)
+    first, second = hands.take([0]), hands.take([1])
+    alone = smooth(moved(second, 0.01), 1 / 30)
+    step_m = alone.root_m - second.root_m
+    assert (step_m > 0.001).all()
+    assert (step_m < 0.009).all()
+    both = smooth(hands.take([1, 0]), 2 / 30)
+    assert (np.abs(both.root_m[0] - second.root_m[0]) > 1e-4).all()  # It is still filtered.
+    np.testing.assert_allclose(both.root_m[1], first.root_m[0], atol=1e-6)  # It starts anew.

@@ -1,84 +1,260 @@
+import cv2
 import numpy as np
 import pytest
 
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict.boxes import HandBoxes
-from m3dhmr_jax.predict.predictor import PredictedHands
-from m3dhmr_jax.predict.tracking import Tracker, is_lost
+from m3dhmr_jax.predict.cameras import assumed_intrinsics
+from m3dhmr_jax.predict.detector import HandDetector
+from m3dhmr_jax.predict.detector_weights import COMMAND
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
+from m3dhmr_jax.predict.tracking import (
+    COASTING_S,
+    DETECTION_INTERVAL_S,
+    MIN_SHAPE_STD,
+    Tracker,
+    is_lost,
+)
+from m3dhmr_jax.synthetic.photos import sample_photo
+from m3dhmr_jax.synthetic.placement import Placement
+from m3dhmr_jax.synthetic.recipe import QUICKSTART
+from m3dhmr_jax.synthetic.scene import prepare_assets
+from tests.predict.fake_predictor import IMAGE, FakePredictor, Seen
 
-SIZE = 640, 480
-
-
-def hands_at(*centres, side_px=100.0, noise_px=1.0):
-    """Hands that project around these pixels."""
-    k, grid = len(centres), np.linspace(-0.5, 0.5, 21)
-    around = side_px * np.stack([grid, grid[::-1]], axis=1)
-    projected_px = np.array(centres).reshape(k, 1, 2) + around
-    return PredictedHands(
-        verts_m=np.concatenate([projected_px, np.ones((k, 21, 1))], axis=2),  # As K is unity.
-        joints_m=np.zeros((k, 21, 3)),
-        landmarks_px=projected_px,
-        root_m=np.zeros((k, 3)),
-        root_covariance_m2=np.zeros((k, 3, 3)),
-        noise_px=np.full(k, noise_px),
-        faces=np.zeros((k, 1, 3), int),
-        handedness=("right",) * k,
-        crop_px=np.zeros((k, 4)),
-        intrinsics=np.eye(3),
-        camera_is_assumed=True,
-    )
+RATE_HZ = 30.0
+LEFT = 0.01
+HEIGHT, WIDTH, _ = IMAGE.shape
 
 
-def test_tracker_starts_with_the_whole_image_and_follows_the_hand():
-    tracker = Tracker(None, "left", track=True)
-    assert tracker.boxes_for(0) == (None, ("left",))
-    tracker.update(hands_at((200, 150)), *SIZE)
-    boxes_px, sides = tracker.boxes_for(1)
-    np.testing.assert_allclose(boxes_px, [[150.5, 100.5, 100, 100]])
-    assert sides == ("left",)
-    tracker.update(hands_at((200, 150), noise_px=50.0), *SIZE)
-    assert tracker.boxes_for(2)[0] is None
-    assert tracker.losses == 1
+@pytest.fixture
+def predictor():
+    return FakePredictor()
 
 
-def test_tracker_applies_given_boxes_from_their_frame_on():
-    first = HandBoxes(np.array([[100.0, 100, 50, 50], [300, 100, 50, 50]]), ("left", "right"))
-    later = HandBoxes(np.array([[10.0, 10, 90, 90]]), ("right",))
-    tracker = Tracker({2: first, 4: later}, "right", track=True)
-    for index in (0, 1):
-        boxes_px, sides = tracker.boxes_for(index)
-        assert (boxes_px.shape, sides) == ((0, 4), ())
-        tracker.update(hands_at(), *SIZE)
-    np.testing.assert_array_equal(tracker.boxes_for(2)[0], first.boxes_px)
-    tracker.update(hands_at((130, 130), (900, 130)), *SIZE)  # The second one left the image.
-    boxes_px, sides = tracker.boxes_for(3)
-    assert np.abs(boxes_px[0, :2] + boxes_px[0, 2:] / 2 - 130.5).max() < 1e-6
-    np.testing.assert_array_equal(boxes_px[1], first.boxes_px[1])
-    assert sides == ("left", "right")
-    np.testing.assert_array_equal(tracker.boxes_for(4)[0], later.boxes_px)
+@pytest.fixture
+def show(predictor):
+    """Shows frame after frame to a tracker; returns its hands and the calls of each frame."""
+
+    def run(frames, given=None, handedness=None):
+        tracker = Tracker(predictor, given, handedness)
+        results, calls = [], []
+        for i, hands in enumerate(frames):
+            predictor.hands, predictor.calls = list(hands), []
+            results.append(tracker(IMAGE, i, i / RATE_HZ, np.eye(3)))
+            calls.append(set(predictor.calls))
+        run.tracker = tracker
+        return results, calls
+
+    return run
 
 
-def test_tracker_keeps_boxes_without_track():
-    given = {0: HandBoxes(np.array([[100.0, 100, 50, 50]]), ("left",))}
-    tracker = Tracker(given, "right", track=False)
-    tracker.boxes_for(0)
-    tracker.update(hands_at((300, 300)), *SIZE)
-    np.testing.assert_array_equal(tracker.boxes_for(1)[0], given[0].boxes_px)
+def centres_of(hands):
+    """Centre of each hand by its number, as `Seen` states it."""
+    points_px = (hands.landmarks_px[:, 0] - [0, 50]).round().tolist()
+    return dict(zip(hands.track.tolist(), map(tuple, points_px), strict=True))
+
+
+def test_a_moving_hand_keeps_its_number(show):
+    frames = [[Seen((100 + 12 * i, 200))] for i in range(40)]
+    results, _ = show(frames)
+    for frame, hands in zip(frames, results, strict=True):
+        assert centres_of(hands) == {0: frame[0].centre_px}
+
+
+def test_a_fast_hand_is_followed_to_where_it_is_expected(show):
+    """It moves farther than a hand is followed, from frame to frame."""
+    x = np.cumsum([0, *range(0, 70, 5), 70, 70])
+    frames = [[Seen((20.0 + each, 200))] for each in x if each < 600]
+    results, calls = show(frames)
+    assert [list(hands.track) for hands in results] == [[0]] * len(frames)
+    assert not any("find" in each for each in calls[1:])
+
+
+def test_hands_are_looked_for_where_none_is_tracked_or_one_is_missing_and_every_second(show):
+    first, second = Seen((100, 200)), Seen((400, 200))
+    frames = [[]] * 3 + [[first, second]] * 40 + [[first]] * 30 + [[first, second]] * 40
+    _, calls = show(frames)
+    found = np.array(["find" in each for each in calls])
+    interval = round(DETECTION_INTERVAL_S * RATE_HZ)
+    coasting = round(COASTING_S * RATE_HZ)
+    assert found[:4].all()  # None was there, and the first two.
+    assert list(np.flatnonzero(found[4:43]) + 4) == [3 + interval]
+    lost = 43
+    assert found[lost + 1 : lost + coasting - 1].all()
+    after = np.flatnonzero(found[lost + coasting + 1 :]) + lost + coasting + 1
+    assert (np.diff(after) == interval).all()
+    assert len(after) >= 1
+
+
+def test_a_hand_that_appears_later_gets_the_next_number_within_a_second(show):
+    first, second = Seen((100, 200)), Seen((400, 200), LEFT)
+    results, _ = show([[first]] * 10 + [[first, second]] * 40)
+    shown = [len(hands.track) for hands in results]
+    assert shown == sorted(shown)
+    assert 0 < shown.index(2) - 10 <= DETECTION_INTERVAL_S * RATE_HZ
+    assert centres_of(results[-1]) == {0: first.centre_px, 1: second.centre_px}
+    assert results[-1].handedness == ("right", "left")
+
+
+def crossing(sides, hidden):
+    """Two hands that pass each other; the second is hidden for so many frames in the middle."""
+    frames = []
+    for i in range(61):
+        x = 8.0 * (i - 30)
+        hands = [Seen((320 + x, 200), sides[0]), Seen((320 - x, 212), sides[1])]
+        frames.append(hands[:1] if abs(i - 30) < hidden / 2 else hands)
+    return frames
+
+
+@pytest.mark.parametrize("hidden", [0, 3, 9])
+@pytest.mark.parametrize("sides", [(0.99, LEFT), (LEFT, 0.99), (0.99, 0.99), (LEFT, LEFT)])
+def test_hands_that_cross_keep_their_numbers(show, sides, hidden):
+    """By their sides, and by their motion where these are equal."""
+    frames = crossing(sides, hidden)
+    results, _ = show(frames)
+    for i in (*range(20), *range(45, 61)):
+        want = [hand.centre_px for hand in frames[i]]
+        assert centres_of(results[i]) == dict(enumerate(want)), i
+    if hidden:
+        assert list(results[30].track) == [0]
+
+
+def test_a_hand_that_was_hidden_for_long_is_a_new_one(show):
+    first, second = Seen((100, 200)), Seen((400, 200))
+    gap = round(2 * COASTING_S * RATE_HZ)
+    results, _ = show([[first, second]] * 5 + [[first]] * gap + [[first, second]] * 40)
+    assert centres_of(results[-1]) == {0: first.centre_px, 2: second.centre_px}
+
+
+def test_a_hand_that_is_found_twice_is_returned_once(show):
+    hand = Seen((300, 200), presence=0.9)
+    results, _ = show([[hand, Seen((303, 200), presence=0.8)]] * 3)
+    assert [centres_of(hands) for hands in results] == [{0: hand.centre_px}] * 3
+
+
+def test_what_does_not_look_like_a_hand_hides_none(show):
+    results, _ = show([[Seen((300, 200), presence=0.2), Seen((306, 200))]])
+    assert list(centres_of(results[0]).values()) == [(306, 200)]
+
+
+def test_handedness_does_not_flip_for_one_odd_frame(show):
+    right, left = Seen((300, 200), 0.9), Seen((300, 200), 0.1)
+    results, _ = show([[right]] * 10 + [[left]] + [[right]] * 5 + [[left]] * 20)
+    sides = [hands.handedness for hands in results]
+    assert sides[:16] == [("right",)] * 16
+    assert sides[-1] == ("left",)  # It was wrong in the beginning.
+    assert {tuple(hands.track) for hands in results} == {(0,)}
+
+
+def test_a_given_handedness_stays(show):
+    results, _ = show([[Seen((300, 200), 0.9)]] * 40, handedness="left")
+    assert {hands.handedness for hands in results} == {("left",)}
+    assert np.isnan([hands.handedness_probability for hands in results]).all()
+
+
+@pytest.mark.parametrize("std", [0.05, 0.7])
+def test_the_shape_of_a_track_is_a_prior_for_its_next_frame(show, predictor, std):
+    predictor.shape_std = std
+    first, second = Seen((100, 200)), Seen((400, 200))
+    results, _ = show([[first]] * 2)
+    prior = predictor.candidates.shape
+    np.testing.assert_array_equal(prior.mean, results[0].pose.shape)
+    np.testing.assert_array_equal(prior.std, np.full((1, 3), max(std, MIN_SHAPE_STD)))
+    show([[first]] * 30 + [[second, first]])  # One second later, both are found.
+    prior = predictor.candidates.shape
+    assert np.isnan(prior.mean[0]).all()  # Of the new one, nothing is known.
+    np.testing.assert_array_equal(prior.mean[1], results[0].pose.shape[0])
+
+
+def boxes(*rows, sides=None):
+    return HandBoxes(np.array(rows, float).reshape(-1, 4), sides or (None,) * len(rows))
+
+
+def test_boxes_give_one_row_each_from_their_frame_on(show):
+    given = {
+        2: boxes((60, 150, 100, 120), (360, 150, 100, 120), sides=("left", None)),
+        6: boxes((10, 10, 90, 90), sides=("right",)),
+    }
+    first, second = Seen((100, 200)), Seen((400, 200), LEFT)
+    results, calls = show([[first, second]] * 8, given)
+    assert [list(hands.track) for hands in results] == [[]] * 2 + [[0, 1]] * 4 + [[0]] * 2
+    assert {hands.handedness for hands in results[2:6]} == {("left", "left")}
+    assert not any("find" in each for each in calls)
+    np.testing.assert_array_equal(results[2].score, [1, 1])
+    np.testing.assert_array_equal(results[6].score, [0])  # That box is empty.
+
+
+def test_a_lost_hand_is_searched_for_in_its_box(show, predictor):
+    given = {0: boxes((60, 150, 100, 120), (360, 150, 100, 120))}
+    first = Seen((100, 200))
+    away = [[first, Seen((400 + 8 * i, 200))] for i in range(10)]
+    results, calls = show([*away, [first], [first], [first, Seen((400, 200))], *away[:3]], given)
+    assert [list(hands.track) for hands in results] == [[0, 1]] * 16
+    assert centres_of(results[9])[1] == (472, 200)  # It is followed out of its box.
+    assert ["in_boxes" in each for each in calls] == [True] * 16
+    assert [hands.score[1] for hands in results[9:13]] == [1, 0, 0, 1]
+    assert show.tracker.losses == 1
+    assert centres_of(results[-1]) == {0: first.centre_px, 1: (416, 200)}
+
+
+def test_new_boxes_forget_the_hands_of_the_old_ones(show, predictor):
+    """The hand in the new box comes from the other side, at rest."""
+    given = {0: boxes((60, 150, 100, 120)), 3: boxes((460, 150, 100, 120))}
+    frames = [[Seen((100 + 20 * i, 200))] for i in range(3)] + [[Seen((500, 200))]] * 3
+    results, _ = show(frames, given)
+    assert [hands.score.tolist() for hands in results] == [[1]] * 6
+    assert centres_of(results[-1]) == {0: (500, 200)}
+
+
+def test_boxes_outside_the_image_are_rejected(show):
+    with pytest.raises(UserError, match=r"\(700, 5, 30, 30\)"):
+        show([[]], {0: boxes((700, 5, 30, 30))})
 
 
 @pytest.mark.parametrize(
-    ("box_px", "noise_px"),
+    "change",
     [
-        ([600.0, 100, 100, 90], 1.0),
-        ([100.0, -80, 100, 90], 1.0),
-        ([100.0, 100, 5, 4], 0.0),
-        ([-900.0, -900, 2000, 2000], 1.0),
-        ([100.0, 100, 100, 90], 11.0),
-        ([100.0, 100, 100, 90], float("nan")),
+        {"centre_px": (700.0, 100.0)},
+        {"centre_px": (100.0, -80.0)},
+        {"noise_px": 20.0},
+        {"noise_px": float("nan")},
+        {"presence": 0.4},
+        {"presence": float("nan")},
     ],
 )
-def test_is_lost_detects_implausible_hands(box_px, noise_px):
-    assert is_lost(np.array(box_px), noise_px, *SIZE)
+def test_is_lost_detects_implausible_hands(predictor, change):
+    for hand, is_wrong in (
+        (Seen((100.0, 100.0)), False),
+        (Seen((100.0, 100.0))._replace(**change), True),
+    ):
+        candidates = predictor._candidates([hand], (None,))
+        hands = predictor.predict(IMAGE, candidates, np.eye(3))
+        assert is_lost(hands, candidates.presence, WIDTH, HEIGHT).tolist() == [is_wrong]
 
 
-def test_is_lost_accepts_a_hand_in_the_image():
-    assert not is_lost(np.array([100.0, 100, 100, 90]), 1.0, *SIZE)
+@pytest.mark.parametrize("factor", [0.1, 14.0])
+def test_is_lost_detects_implausible_sizes(predictor, factor):
+    candidates = predictor._candidates([Seen((0.0, 0.0))], (None,))
+    hands = predictor.predict(IMAGE, candidates, np.eye(3))
+    for scale, is_wrong in ((1.0, False), (factor, True)):
+        verts_m = hands.verts_m * [scale, scale, 1] + [320, 240, 0]
+        scaled = hands._replace(verts_m=verts_m)
+        assert is_lost(scaled, np.ones(1), WIDTH, HEIGHT).tolist() == [is_wrong]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not HandDetector.is_installed(), reason=f"no hand detector: {COMMAND}")
+def test_rendered_hands_keep_their_numbers_through_a_clip():
+    """A photo that moves, turns and comes nearer over ten frames."""
+    width, height = size_px = 480, 360
+    hands = Placement("right", (150.0, 160.0), 150.0), Placement("left", (340.0, 180.0), 150.0)
+    assets = prepare_assets(load_builtin())
+    photo = sample_photo(np.random.default_rng(0), assets, hands, size_px, QUICKSTART)
+    tracker, k = Tracker(HandMeshPredictor(), None, None), assumed_intrinsics(width, height)
+    for i in range(10):
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 2.0 * i, 1 + 0.01 * i)
+        matrix[0, 2] += 4 * i
+        frame = cv2.warpAffine(photo.image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
+        hands = tracker(frame, i, i / 30, k)
+        assert hands.track.tolist() == [0, 1]
