@@ -34,7 +34,8 @@ from m3dhmr_jax.predict.detector_weights import DetectorWeights, load_detector_w
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 
 # Images per call of a network; larger numbers are split. Each size is compiled when first used.
-BUCKETS = (1, 2, 4, 8)
+# The features of more images than two leave the caches of a CPU.
+BUCKETS, CPU_BUCKETS = (1, 2, 4, 8), (1, 2)
 # Hands whose box has a shorter longer side are counted but not returned.
 MIN_HAND_PX = 20.0
 MIN_PALM_SCORE = 0.4
@@ -54,7 +55,7 @@ PALM_SCALE, PALM_SHIFT = 2.6, 0.5
 LANDMARKS_SCALE, LANDMARKS_SHIFT = 2.0, 0.1
 PALM_LANDMARKS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 # Crop around a box of a hand of unknown direction, in longer sides of the box.
-BOX_SCALE = 1.5
+BOX_SCALE = 1.6
 # Black margins around the image with which hands that fill it are searched, in longer sides.
 MARGINS = (0.25, 0.5)
 # Images are searched in tiles if no hand was found, or none larger than this fraction of the image.
@@ -107,7 +108,7 @@ class Palms(NamedTuple):
 class HandDetector:
     """Finds hands of any number, size and direction in an image.
 
-    Both networks are compiled once for each of 1, 2, 4 and 8 images, for images of any size.
+    Both networks are compiled once for each bucket, for images of any size.
     """
 
     def __init__(self, weights: DetectorWeights):
@@ -184,7 +185,7 @@ class HandDetector:
         hands = self._in_squares(image, Squares(centre_px, np.array([side_px]), np.zeros(1)))
         for margin in MARGINS:
             if len(hands.presence):
-                return hands
+                break
             square = Squares(centre_px, np.array([side_px * (1 + 2 * margin)]), np.zeros(1))
             hands = self._in_squares(image, square)
         for tiles in tile_squares(width, height):
@@ -477,10 +478,11 @@ def _in_buckets(
 
     Buckets are padded with copies of their first image, whose results are dropped.
     """
+    buckets = CPU_BUCKETS if jax.default_backend() == "cpu" else BUCKETS
     results = []
-    for start in range(0, len(images), BUCKETS[-1]):
-        batch = images[start : start + BUCKETS[-1]]
-        size = next(size for size in BUCKETS if size >= len(batch))
+    for start in range(0, len(images), buckets[-1]):
+        batch = images[start : start + buckets[-1]]
+        size = next(size for size in buckets if size >= len(batch))
         padding = [batch[0]] * (size - len(batch))
         outputs = jax.device_get(network(np.stack([*batch, *padding])))
         results.append([x[: len(batch)] for x in outputs])
