@@ -230,7 +230,8 @@ class HandDetector:
         found = self._landmarks(image, np.concatenate(matrices))
         if views == 1:
             return found
-        each = [x.reshape(views, len(landmarks_px), *x.shape[1:]) for x in found[:N_ARRAYS]]
+        arrays: Any = found[:N_ARRAYS]
+        each = [x.reshape(views, len(landmarks_px), *x.shape[1:]) for x in arrays]
         mean = DetectedHands(*(x.mean(axis=0) for x in each))
         distance_px = np.linalg.norm(each[0] - mean.landmarks_px, axis=-1).mean(axis=0)
         size_px = hand_size_px(mean.landmarks_px)
@@ -246,7 +247,7 @@ class HandDetector:
 
 
 NO_HANDS = DetectedHands(
-    *(np.zeros((0, *shape), np.float32) for shape in ((21, 2), (21, 3), (), (), (21,)))
+    np.zeros((0, 21, 2)), np.zeros((0, 21, 3)), np.zeros(0), np.zeros(0), np.zeros((0, 21))
 )
 N_ARRAYS = len(NO_HANDS) - 2  # Fields of DetectedHands with one row per hand.
 
@@ -262,7 +263,7 @@ def palms_from_candidates(
     """Candidates above MIN_PALM_SCORE in all crops, in pixels of the image."""
     score = 1 / (1 + np.exp(-candidates.logits.clip(-100, 100)))
     crops, rows = np.nonzero(score >= MIN_PALM_SCORE)
-    offsets_px = candidates.offsets_px[crops, rows].reshape(-1, 9, 2)
+    offsets_px = np.asarray(candidates.offsets_px)[crops, rows].reshape(-1, 9, 2)
     points_px = offsets_px + _cell_centres_px()[rows, None]
     half_size_px = offsets_px[:, 1] / 2
     points_px[:, 0], points_px[:, 1] = (
@@ -419,22 +420,22 @@ def hands_from_crops(
     img_from_crop = _inverses(crop_from_img)
     determinant = np.linalg.det(img_from_crop[:, :, :2])
     rotation = img_from_crop[:, :, :2] / np.sqrt(np.abs(determinant))[:, None, None]
-    joints_rel_m = found.joints_m.astype(np.float64)
-    joints_rel_m[..., :2] = np.einsum("kad,knd->kna", rotation, joints_rel_m[..., :2])
+    landmarks_px, right = np.asarray(found.landmarks_px), np.asarray(found.right_probability)
+    joints_rel_m = np.asarray(found.joints_m, np.float64)
+    turned_m = np.einsum("kad,knd->kna", rotation, joints_rel_m[..., :2])
     return DetectedHands(
-        landmarks_px=_transform(img_from_crop, found.landmarks_px[..., :2] - 0.5),
-        joints_rel_m=joints_rel_m,
-        presence=found.presence,
-        right_probability=np.where(
-            determinant < 0, 1 - found.right_probability, found.right_probability
-        ),
-        disagreement=np.full(found.landmarks_px.shape[:2], np.nan),
+        landmarks_px=_transform(img_from_crop, landmarks_px[..., :2] - 0.5),
+        joints_rel_m=np.concatenate([turned_m, joints_rel_m[..., 2:]], axis=-1),
+        presence=np.asarray(found.presence),
+        right_probability=np.where(determinant < 0, 1 - right, right),
+        disagreement=np.full(landmarks_px.shape[:2], np.nan),
     )
 
 
 def merge_hands(*found: DetectedHands) -> DetectedHands:
     """All hands, each once, those of high presence first."""
-    hands = DetectedHands(*(np.concatenate(x) for x in list(zip(*found, strict=True))[:N_ARRAYS]))
+    arrays: Any = map(np.concatenate, list(zip(*found, strict=True))[:N_ARRAYS])
+    hands = DetectedHands(*arrays)
     kept: list[int] = []
     for i in np.argsort(-hands.presence, kind="stable").tolist():
         distances_px = np.linalg.norm(hands.landmarks_px[kept] - hands.landmarks_px[i], axis=-1)

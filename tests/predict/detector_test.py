@@ -108,7 +108,7 @@ def test_squares_around_landmarks_turn_and_move_with_the_hand(angle_rad):
     np.testing.assert_allclose(turned.direction_rad, upright.direction_rad + angle_rad, atol=1e-6)
     np.testing.assert_allclose(turned.side_px, 2 * upright.side_px)
     np.testing.assert_allclose(
-        turned.centre_px, rotated(2 * upright.centre_px, angle_rad) + [30, 40], atol=1e-6
+        turned.centre_px, rotated(2 * upright.centre_px, angle_rad) + np.array([30, 40]), atol=1e-6
     )
     assert abs(upright.direction_rad[0]) < 0.2
 
@@ -131,9 +131,9 @@ def test_palms_are_read_at_their_cells():
     offsets_px[0, row, :6] = [0, 0, 20, 10, 1, 2]
     matrix = crop_matrices(Squares(np.array([[195.5, 145.5]]), np.array([192.0]), np.zeros(1)), 192)
     palms = palms_from_candidates(PalmCandidates(offsets_px, logits), matrix)
-    centre = np.array([100, 50]) + 188 - 0.5
-    np.testing.assert_allclose(palms.box_px, [[*(centre - [10, 5]), *(centre + [10, 5])]])
-    np.testing.assert_allclose(palms.points_px[0, 0], centre + [1, 2])
+    centre, half = np.array([100, 50]) + 188 - 0.5, np.array([10, 5])
+    np.testing.assert_allclose(palms.box_px, np.concatenate([centre - half, centre + half])[None])
+    np.testing.assert_allclose(palms.points_px[0, 0], centre + np.array([1, 2]))
     np.testing.assert_allclose(palms.score, 1 / (1 + np.exp(-3)))
 
 
@@ -149,7 +149,7 @@ def test_merge_palms_averages_overlapping_boxes():
 def test_merge_hands_keeps_each_hand_once_best_first():
     hand = open_hand()
     size = hand_size_px(hand[None])[0]
-    near, far = (hand + [share * size, 0] for share in (DUPLICATE_DISTANCE - 0.01, 1.0))
+    near, far = (hand + np.array([share * size, 0]) for share in (DUPLICATE_DISTANCE - 0.01, 1.0))
     merged = merge_hands(hands(hand, far, presence=[0.7, 0.8]), hands(near, presence=[0.9]))
     np.testing.assert_allclose(merged.landmarks_px, [near, far])
     assert len(merge_hands(NO_HANDS, NO_HANDS).presence) == 0
@@ -356,7 +356,7 @@ def test_in_boxes_needs_no_direction(quarters, photos, detector):
     landmarks_px = np.stack([x, y], axis=1)
     low, high = landmarks_px.min(axis=0), landmarks_px.max(axis=0)
     box_px = np.concatenate([low, high - low + 1])
-    found = detector.in_boxes(image, np.stack([box_px, box_px + [4, -4, 0, 0]]))
+    found = detector.in_boxes(image, np.stack([box_px, box_px + np.array([4, -4, 0, 0])]))
     assert error(found.landmarks_px[0], landmarks_px) < 0.04
     assert error(found.landmarks_px[1], landmarks_px) < 0.04
     assert len(detector.in_boxes(image, np.zeros((0, 4))).presence) == 0

