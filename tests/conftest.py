@@ -1,4 +1,5 @@
 import atexit
+import functools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 # Read when jax starts. Tests run each program once, so it should compile fast.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
 
 import jax  # noqa: E402
@@ -212,3 +214,36 @@ def hand_batch():
     from m3dhmr_jax.data.fake import fake_batch
 
     return fake_batch(4)
+
+
+@pytest.fixture(scope="session")
+def detector_weights():
+    """The installed weights of the hand detector; tests that need them skip without."""
+    from m3dhmr_jax.predict.detector_weights import COMMAND, load_detector_weights, weights_path
+
+    if not weights_path().is_file():
+        pytest.skip(f"the hand detector is not installed: {COMMAND}")
+    return load_detector_weights()
+
+
+@pytest.fixture(scope="session")
+def detector(detector_weights):
+    """The hand detector, optimised: unlike other programs of the tests it runs often."""
+    from m3dhmr_jax.predict import detector
+
+    def jit(network):
+        return jax.jit(network, compiler_options=OPTIMIZED)
+
+    hand_detector = detector.HandDetector(detector_weights)
+    palms, landmarks = detector_weights
+    hand_detector._detect_palms = functools.partial(jit(detector.detect_palms), palms)
+    hand_detector._find_landmarks = functools.partial(jit(detector.find_landmarks), landmarks)
+    return hand_detector
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of real photos; tests that need it skip without it."""
+    if "REAL_DIR" not in os.environ:
+        pytest.skip("no real photos: set REAL_DIR to their folder")
+    return Path(os.environ["REAL_DIR"])

@@ -54,12 +54,12 @@ def face(rng: np.random.Generator) -> Image:
     centre = np.array([SIZE / 2, SIZE / 2]) + rng.uniform(-20, 20, 2)
     _ellipse(canvas, centre, (75, 100), 0, SKIN)
     for side in (-1, 1):
-        _ellipse(canvas, centre + [30 * side, -25], (14, 8), 0, (250, 250, 250))
-        _ellipse(canvas, centre + [30 * side, -25], (6, 6), 0, (60, 40, 30))
-        _ellipse(canvas, centre + [30 * side, -45], (18, 4), 0, (80, 50, 40))
-    _ellipse(canvas, centre + [0, 10], (9, 16), 0, (205, 150, 120))
-    _ellipse(canvas, centre + [0, 50], (28, 9), 0, (170, 80, 80))
-    _ellipse(canvas, centre + [0, -85], (76, 35), 0, (60, 40, 30))
+        _ellipse(canvas, centre + np.array([30 * side, -25]), (14, 8), 0, (250, 250, 250))
+        _ellipse(canvas, centre + np.array([30 * side, -25]), (6, 6), 0, (60, 40, 30))
+        _ellipse(canvas, centre + np.array([30 * side, -45]), (18, 4), 0, (80, 50, 40))
+    _ellipse(canvas, centre + np.array([0, 10]), (9, 16), 0, (205, 150, 120))
+    _ellipse(canvas, centre + np.array([0, 50]), (28, 9), 0, (170, 80, 80))
+    _ellipse(canvas, centre + np.array([0, -85]), (76, 35), 0, (60, 40, 30))
     return cv2.GaussianBlur(canvas, (0, 0), 1.5)
 
 

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from m3dhmr_jax.types import FloatArray
+
 PALM_IMAGE_PX = 192
 LANDMARK_IMAGE_PX = 224
 # Candidates per location on each grid of the palm detector, finest first: (cells per side, number).
 PALM_GRIDS = ((24, 2), (12, 6))
-# A CPU handles images in groups of this size, whose features stay in its cache.
-CPU_GROUP = 2
 
 # Blocks per resolution of the palm detector.
 PALM_BLOCKS = 5
@@ -38,49 +38,27 @@ class PalmCandidates(NamedTuple):
     """Raw outputs for every location, from the finest grid on, row by row."""
 
     # Centre and size of the box, then 7 points: pixels of the input relative to the cell's centre.
-    offsets_px: Float[Array, "b p 18"]
-    logits: Float[Array, "b p"]
+    offsets_px: Float[FloatArray, "b p 18"]
+    logits: Float[FloatArray, "b p"]
 
 
 class HandLandmarks(NamedTuple):
     """One hand per image."""
 
     # Pixels of the input, counted from its edge; the third coordinate is a relative depth.
-    landmarks_px: Float[Array, "b n 3"]
+    landmarks_px: Float[FloatArray, "b n 3"]
     # Metres about the hand's centre, in the axes of the input: x right, y down, z forward.
-    joints_m: Float[Array, "b n 3"]
+    joints_m: Float[FloatArray, "b n 3"]
     # Probabilities that there is a hand, and that it is a right one.
-    presence: Float[Array, " b"]
-    right_probability: Float[Array, " b"]
+    presence: Float[FloatArray, " b"]
+    right_probability: Float[FloatArray, " b"]
 
 
 def detect_palms(weights: Weights, images: UInt8[Array, "b 192 192 3"]) -> PalmCandidates:
-    """Candidates for palms in RGB images."""
-    return _in_groups(_detect_palms, weights, images)
+    """Candidates for palms in RGB images.
 
-
-def find_landmarks(weights: Weights, images: UInt8[Array, "b 224 224 3"]) -> HandLandmarks:
-    """Landmarks of the hand in each RGB image, in FreiHAND order.
-
-    The hand should be upright, its fingers up, and fill about half of the image.
+    Residual blocks down to 6 x 6 cells, then two levels up again.
     """
-    return _in_groups(_find_landmarks, weights, images)
-
-
-def _in_groups(
-    network: Callable[[Weights, Array], NamedTuple], weights: Weights, images: Array
-) -> NamedTuple:
-    """Runs a network, on a CPU a few images at a time."""
-    b = len(images)
-    if jax.default_backend() != "cpu" or b <= CPU_GROUP or b % CPU_GROUP:
-        return network(weights, images)
-    groups = images.reshape(-1, CPU_GROUP, *images.shape[1:])
-    outputs = jax.lax.map(lambda group: network(weights, group), groups)
-    return jax.tree.map(lambda x: x.reshape(b, *x.shape[2:]), outputs)
-
-
-def _detect_palms(weights: Weights, images: UInt8[Array, "b 192 192 3"]) -> PalmCandidates:
-    """A column of residual blocks down to 6 x 6 cells, then two levels up again."""
     take = iter(weights).__next__
     x = _prelu(_conv(_to_01(images), take, stride=2), take)
     levels = []
@@ -108,8 +86,12 @@ def _palm_block(
     return _prelu(y + jnp.pad(x, [(0, 0)] * 3 + [(0, missing)]), take)
 
 
-def _find_landmarks(weights: Weights, images: UInt8[Array, "b 224 224 3"]) -> HandLandmarks:
-    """Inverted bottlenecks, a mean over the image, and four linear heads."""
+def find_landmarks(weights: Weights, images: UInt8[Array, "b 224 224 3"]) -> HandLandmarks:
+    """Landmarks of the hand in each RGB image, in FreiHAND order.
+
+    The hand should be upright, its fingers up, and fill about half of the image. Inverted
+    bottlenecks, a mean over the image, and four linear heads.
+    """
     take = iter(weights).__next__
     x = _relu6(_conv(_to_01(images), take, stride=2))
     x = _pointwise(_relu6(_depthwise(x, take)), take)
@@ -189,7 +171,7 @@ def depthwise_sums(
     for i in range(size):
         for j in range(size):
             window = padded[:, i : i + spans[0] : stride, j : j + spans[1] : stride]
-            y = y + window * kernel[None, None, i, j]
+            y = y + window * kernel[i, j][None, None, None]
     return y
 
 

@@ -38,7 +38,8 @@ from m3dhmr_jax.predict.detector_weights import (
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 
 # Images per call of a network; larger numbers are split. Each size is compiled when first used.
-BUCKETS = (1, 2, 4, 8)
+# The features of more images than two leave the caches of a CPU.
+BUCKETS, CPU_BUCKETS = (1, 2, 4, 8), (1, 2)
 # Hands whose box has a shorter longer side are counted but not returned.
 MIN_HAND_PX = 20.0
 MIN_PALM_SCORE = 0.4
@@ -58,7 +59,7 @@ PALM_SCALE, PALM_SHIFT = 2.6, 0.5
 LANDMARKS_SCALE, LANDMARKS_SHIFT = 2.0, 0.1
 PALM_LANDMARKS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 # Crop around a box of a hand of unknown direction, in longer sides of the box.
-BOX_SCALE = 1.5
+BOX_SCALE = 1.6
 # Black margins around the image with which hands that fill it are searched, in longer sides.
 MARGINS = (0.25, 0.5)
 # Images are searched in tiles if no hand was found, or none larger than this fraction of the image.
@@ -111,7 +112,7 @@ class Palms(NamedTuple):
 class HandDetector:
     """Finds hands of any number, size and direction in an image.
 
-    Both networks are compiled once for each of 1, 2, 4 and 8 images, for images of any size.
+    Both networks are compiled once for each bucket, for images of any size.
     """
 
     def __init__(self, weights: DetectorWeights):
@@ -193,7 +194,7 @@ class HandDetector:
         hands = self._in_squares(image, Squares(centre_px, np.array([side_px]), np.zeros(1)))
         for margin in MARGINS:
             if len(hands.presence):
-                return hands
+                break
             square = Squares(centre_px, np.array([side_px * (1 + 2 * margin)]), np.zeros(1))
             hands = self._in_squares(image, square)
         for tiles in tile_squares(width, height):
@@ -238,7 +239,8 @@ class HandDetector:
         found = self._landmarks(image, np.concatenate(matrices))
         if views == 1:
             return found
-        each = [x.reshape(views, len(landmarks_px), *x.shape[1:]) for x in found[:N_ARRAYS]]
+        arrays: Any = found[:N_ARRAYS]
+        each = [x.reshape(views, len(landmarks_px), *x.shape[1:]) for x in arrays]
         mean = DetectedHands(*(x.mean(axis=0) for x in each))
         distance_px = np.linalg.norm(each[0] - mean.landmarks_px, axis=-1).mean(axis=0)
         size_px = hand_size_px(mean.landmarks_px)
@@ -254,7 +256,7 @@ class HandDetector:
 
 
 NO_HANDS = DetectedHands(
-    *(np.zeros((0, *shape), np.float32) for shape in ((21, 2), (21, 3), (), (), (21,)))
+    np.zeros((0, 21, 2)), np.zeros((0, 21, 3)), np.zeros(0), np.zeros(0), np.zeros((0, 21))
 )
 N_ARRAYS = len(NO_HANDS) - 2  # Fields of DetectedHands with one row per hand.
 
@@ -270,7 +272,7 @@ def palms_from_candidates(
     """Candidates above MIN_PALM_SCORE in all crops, in pixels of the image."""
     score = 1 / (1 + np.exp(-candidates.logits.clip(-100, 100)))
     crops, rows = np.nonzero(score >= MIN_PALM_SCORE)
-    offsets_px = candidates.offsets_px[crops, rows].reshape(-1, 9, 2)
+    offsets_px = np.asarray(candidates.offsets_px)[crops, rows].reshape(-1, 9, 2)
     points_px = offsets_px + _cell_centres_px()[rows, None]
     half_size_px = offsets_px[:, 1] / 2
     points_px[:, 0], points_px[:, 1] = (
@@ -427,22 +429,22 @@ def hands_from_crops(
     img_from_crop = _inverses(crop_from_img)
     determinant = np.linalg.det(img_from_crop[:, :, :2])
     rotation = img_from_crop[:, :, :2] / np.sqrt(np.abs(determinant))[:, None, None]
-    joints_rel_m = found.joints_m.astype(np.float64)
-    joints_rel_m[..., :2] = np.einsum("kad,knd->kna", rotation, joints_rel_m[..., :2])
+    landmarks_px, right = np.asarray(found.landmarks_px), np.asarray(found.right_probability)
+    joints_rel_m = np.asarray(found.joints_m, np.float64)
+    turned_m = np.einsum("kad,knd->kna", rotation, joints_rel_m[..., :2])
     return DetectedHands(
-        landmarks_px=_transform(img_from_crop, found.landmarks_px[..., :2] - 0.5),
-        joints_rel_m=joints_rel_m,
-        presence=found.presence,
-        right_probability=np.where(
-            determinant < 0, 1 - found.right_probability, found.right_probability
-        ),
-        disagreement=np.full(found.landmarks_px.shape[:2], np.nan),
+        landmarks_px=_transform(img_from_crop, landmarks_px[..., :2] - 0.5),
+        joints_rel_m=np.concatenate([turned_m, joints_rel_m[..., 2:]], axis=-1),
+        presence=np.asarray(found.presence),
+        right_probability=np.where(determinant < 0, 1 - right, right),
+        disagreement=np.full(landmarks_px.shape[:2], np.nan),
     )
 
 
 def merge_hands(*found: DetectedHands) -> DetectedHands:
     """All hands, each once, those of high presence first."""
-    hands = DetectedHands(*(np.concatenate(x) for x in list(zip(*found, strict=True))[:N_ARRAYS]))
+    arrays: Any = map(np.concatenate, list(zip(*found, strict=True))[:N_ARRAYS])
+    hands = DetectedHands(*arrays)
     kept: list[int] = []
     for i in np.argsort(-hands.presence, kind="stable").tolist():
         distances_px = np.linalg.norm(hands.landmarks_px[kept] - hands.landmarks_px[i], axis=-1)
@@ -486,10 +488,11 @@ def _in_buckets(
 
     Buckets are padded with copies of their first image, whose results are dropped.
     """
+    buckets = CPU_BUCKETS if jax.default_backend() == "cpu" else BUCKETS
     results = []
-    for start in range(0, len(images), BUCKETS[-1]):
-        batch = images[start : start + BUCKETS[-1]]
-        size = next(size for size in BUCKETS if size >= len(batch))
+    for start in range(0, len(images), buckets[-1]):
+        batch = images[start : start + buckets[-1]]
+        size = next(size for size in buckets if size >= len(batch))
         padding = [batch[0]] * (size - len(batch))
         outputs = jax.device_get(network(np.stack([*batch, *padding])))
         results.append([x[: len(batch)] for x in outputs])

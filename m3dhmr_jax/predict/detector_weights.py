@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -257,7 +257,7 @@ def _weights_in_order(model_file: bytes) -> Iterator[np.ndarray]:
     """The constants of a TensorFlow Lite graph whose SHA-256 is known, layer after layer."""
     import tflite  # Only needed here, once.
 
-    model = tflite.Model.GetRootAsModel(model_file, 0)
+    model: Any = tflite.Model.GetRootAsModel(model_file, 0)
     graph = model.Subgraphs(0)
     dequantized: dict[int, int] = {}  # Every float16 constant passes through a conversion.
     for operator in map(graph.Operators, range(graph.OperatorsLength())):
