@@ -62,8 +62,9 @@ PALM_LANDMARKS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 BOX_SCALE = 1.6
 # Black margins around the image with which hands that fill it are searched, in longer sides.
 MARGINS = (0.25, 0.5)
-# Images are searched in tiles if no hand was found, or none larger than this fraction of the image.
-LARGE_HAND = 0.2
+# Images are searched in tiles if no hand was found, or none larger than this fraction of the image;
+# for tiles half as large, than half of it.
+LARGE_HAND = 0.3
 # Such tiles have this fraction of the image's longer side, and no fewer pixels than this.
 TILE_PARTS, TILE_OVERLAP, MIN_TILE_PX = (2, 4), 0.4, 160.0
 # Views of a hand: rotation in degrees, scale of the crop, whether it is mirrored.
@@ -134,10 +135,14 @@ class HandDetector:
         """Whether there are weights in the user's data folder."""
         return weights_path().is_file()
 
-    def __call__(self, image: Image, *, views: int = 1, max_hands: int = 50) -> DetectedHands:
+    def __call__(
+        self, image: Image, *, views: int = 1, max_hands: int = 50, thorough: bool = True
+    ) -> DetectedHands:
         """The hands of an RGB image.
 
         Args:
+            thorough: also search small hands, and hands that fill the image, which takes several
+                times as long.
             views: how many views of each hand, 1 to 6, are averaged; their disagreement tells how
                 certain landmarks are.
             max_hands: the largest number of hands to return.
@@ -146,7 +151,7 @@ class HandDetector:
             UserError: if there are not that many views.
         """
         _check_views(views)
-        hands = self._search(image)
+        hands = self._search(image, thorough)
         size_px = hand_size_px(hands.landmarks_px)
         hands, too_small = _take(hands, size_px >= MIN_HAND_PX), int(np.sum(size_px < MIN_HAND_PX))
         too_many = max(len(hands.presence) - max_hands, 0)
@@ -187,11 +192,13 @@ class HandDetector:
         hands = self._second_pass(image, _take(turned, best))
         return self._views(image, hands.landmarks_px, views) if views > 1 else hands
 
-    def _search(self, image: Image) -> DetectedHands:
-        """All hands: in the image, else with margins around it, and small ones in tiles of it."""
+    def _search(self, image: Image, thorough: bool) -> DetectedHands:
+        """The hands of the image; if thorough, also with margins around it and in tiles of it."""
         height, width, _ = image.shape
         centre_px, side_px = np.array([[width - 1, height - 1]]) / 2, float(max(width, height))
         hands = self._in_squares(image, Squares(centre_px, np.array([side_px]), np.zeros(1)))
+        if not thorough:
+            return hands
         for margin in MARGINS:
             if len(hands.presence):
                 break

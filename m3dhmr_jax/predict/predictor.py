@@ -161,12 +161,22 @@ class HandMeshPredictor:
         hands = self.predict(pixels, candidates, intrinsics, hand_masks)
         return hands._replace(camera_is_assumed=K is None)
 
-    def find(self, image: Image, handedness: str | None = None, *, views: int = 1) -> Candidates:
-        """The hands that the detector finds; their side is estimated if it is None."""
+    def find(
+        self,
+        image: Image,
+        handedness: str | None = None,
+        *,
+        views: int = 1,
+        thorough: bool = True,
+    ) -> Candidates:
+        """The hands that the detector finds; their side is estimated if it is None.
+
+        `thorough`: also small hands, and hands that fill the image.
+        """
         if self._detector is None:
             HandDetector.load()  # Raises, unless it was installed in the meantime.
             raise UserError("the hand detector was installed after this program was started")
-        detected = self._detector(image, views=views)
+        detected = self._detector(image, views=views, thorough=thorough)
         if detected.too_small:
             warnings.warn(
                 f"{detected.too_small} hands smaller than {MIN_HAND_PX:g} px were skipped",

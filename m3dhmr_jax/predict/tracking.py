@@ -72,7 +72,8 @@ class Tracker:
         self._boxes = HandBoxes(np.zeros((0, 4)), ())
         self._tracks: list[Track] = []
         self._hidden: list[Track] = []
-        self._next, self._detected_s = 0, -np.inf
+        self._next = 0
+        self._detected_s = self._thorough_s = -np.inf
         self.losses = 0
 
     def __call__(
@@ -103,8 +104,7 @@ class Tracker:
         return hands.take(shown[np.argsort(hands.track[shown], kind="stable")])
 
     def _is_detection_due(self, time_s: float) -> bool:
-        elapsed_s = time_s - self._detected_s
-        return not self._tracks or bool(self._hidden) or not 0 <= elapsed_s < DETECTION_INTERVAL_S
+        return not self._tracks or bool(self._hidden) or _is_due(self._detected_s, time_s)
 
     def _in_boxes(
         self, image: Image, time_s: float, intrinsics: Float[np.ndarray, "3 3"]
@@ -131,7 +131,11 @@ class Tracker:
 
     def _detect(self, image: Image, time_s: float) -> tuple[Candidates, list[int]]:
         """Hands that are found, with the numbers of the tracks they continue; others follow."""
-        found = self._predictor.find(image, self._handedness)
+        # While hands are tracked, small ones are not searched: that takes several frames' time.
+        is_thorough = not self._tracks and _is_due(self._thorough_s, time_s)
+        if is_thorough:
+            self._thorough_s = time_s
+        found = self._predictor.find(image, self._handedness, thorough=is_thorough)
         assert found.landmarks is not None
         tracks = self._tracks + self._hidden
         cost = np.zeros((len(tracks), len(found.handedness)))
@@ -188,6 +192,10 @@ class Tracker:
             for number, track in before.items()
             if number not in numbers and 0 <= time_s - track.time_s < COASTING_S
         ]
+
+
+def _is_due(last_s: float, time_s: float) -> bool:
+    return not 0 <= time_s - last_s < DETECTION_INTERVAL_S
 
 
 def right_probability(
