@@ -112,16 +112,16 @@ class FitWeights(NamedTuple):
     """
 
     base_shift: float = 0.1
-    base_weight_2d: float | Array = 0.2
-    base_weight_3d: float | Array = 0.1
+    base_weight_2d: float | Array = 0.1
+    base_weight_3d: float | Array = 0.3
     joint_std_m: float | Array = 0.01
     outlier_std: float | Array = 6.0
     rotation_std_rad: float | Array = 0.1
     scale_std: float | Array = 0.2
     pose_std: float | Array = 1.5
     limit_std_rad: float | Array = 0.026
-    free_overlap_m: float | Array = 0.002
-    overlap_std_m: float | Array = 0.002
+    free_overlap_m: float | Array = 0.001
+    overlap_std_m: float | Array = 0.001
 
 
 DEFAULT_WEIGHTS = FitWeights()
@@ -268,7 +268,7 @@ def prior_terms(
             jnp.full(1, weights.scale_std**-2),
         ]
     )
-    constant = np.pad(tables.prior_precision, [(3, p + 10)] * 2) / weights.pose_std**2
+    constant = jnp.pad(tables.prior_precision, [(3, p + 10)] * 2) / weights.pose_std**2
     hessian = jnp.diag(precision) + constant
     deviation = jnp.concatenate(
         [

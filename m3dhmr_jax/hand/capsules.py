@@ -67,8 +67,8 @@ def _median_distance(points, start, stop) -> float:
 class Contacts(NamedTuple):
     """Constants that find where two fingers overlap most; points as in `posed_points`."""
 
-    # From points to the first and second capsule's axis and the vector between their starts.
-    segments: Float[np.ndarray, "m 3q"]
+    # (m, 3 q): from points to both capsules' axes and the vector between their starts.
+    segments: Float[np.ndarray, "m k"]
     # Points at both ends of the first and of the second capsule.
     ends: Int[np.ndarray, "q 4"]
     # Distance of the axes below which they overlap more than at rest.
@@ -127,7 +127,7 @@ def finger_overlap(contacts: Contacts, points_m: Float[Array, "3 m"]) -> Overlap
 
 
 def _closest(
-    segments: Float[Array, "3 3q"],
+    segments: Float[Array, "3 k"],
 ) -> tuple[Float[Array, "2 q"], Float[Array, "3 q"]]:
     """How far along two segments their closest points lie, and the vector between these.
 
