@@ -10,6 +10,7 @@ fits with and without 3D landmarks, the time to compile, and hands per second.
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import interleaved, record, table
@@ -36,7 +37,7 @@ def make_hands(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     posed = jax.vmap(lambda r, s: pose_hand(hand, r, s))(np.float32(own), np.float32(shapes))
     rays = np.append(rng.uniform(-0.2, 0.2, (N_HANDS, 2)), np.ones((N_HANDS, 1)), axis=1)
     t_m = rng.uniform(*FULL.root_depth_m, (N_HANDS, 1)) * rays
-    return tuple(np.asarray(x) + t_m[:, None] for x in (posed.verts_m, posed.joints_m))
+    return np.asarray(posed.verts_m) + t_m[:, None], np.asarray(posed.joints_m) + t_m[:, None]
 
 
 def observe(joints_m: np.ndarray, rng: np.random.Generator) -> Observation:
@@ -55,7 +56,7 @@ def observe(joints_m: np.ndarray, rng: np.random.Generator) -> Observation:
         *(joints_rel, np.full(N_HANDS, 25.0), intrinsics),
         *(np.zeros((N_HANDS, 10)), np.ones((N_HANDS, 10))),
     )
-    return Observation(*map(np.float32, arrays))
+    return Observation(*(each.astype(np.float32) for each in arrays))
 
 
 def add_noise(seen: Observation, rng: np.random.Generator) -> Observation:
@@ -94,7 +95,7 @@ def main(*, rounds: int = 10) -> None:
     errors_mm = {}
     for name, seen in kinds.items():
         found = fit(seen)
-        aligned, true = jax.vmap(aligned_and_centred)(found.verts_m, np.float32(verts_m))
+        aligned, true = jax.vmap(aligned_and_centred)(found.verts_m, jnp.asarray(verts_m))
         surface = 1000 * np.linalg.norm(aligned - true, axis=2).mean(1)
         wrist = 1000 * np.linalg.norm(found.joints_m[:, 0] - joints_m[:, 0], axis=1)
         errors_mm[name] = [surface.mean(), np.median(surface), np.median(wrist)]

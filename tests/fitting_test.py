@@ -188,54 +188,74 @@ def problem(truth):
     _, _, seen = truth
     seen = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), seen)
     tables = fitting.build_tables(load_builtin(), 0.1)
-    target = fitting.as_target(OWN_CONVENTION, seen)
-    unknowns = fitting.start_at(tables, fitting.build_start(tables), target, seen, jnp.int32(0))
-    angles = unknowns.angles_rad.at[jnp.array([0, 4])].set(jnp.radians(jnp.array([-27.0, 115.0])))
+    start = fitting.build_start(tables)
+
+    @jax.jit
+    def unknowns(seen):
+        target = fitting.as_target(OWN_CONVENTION, seen)
+        return target, fitting.start_at(tables, start, target, seen, jnp.int32(0))
+
+    target, unknowns = unknowns(seen)
+    angles = unknowns.angles_rad.at[jnp.array([0, 4])].set(jnp.array([-0.47, 2.0]))
     spin = jnp.array([0.1, -0.2, 0.3])
     return tables, target, unknowns._replace(angles_rad=angles, joints_rotation=spin)
 
 
-def test_gradient_matches_autodiff(problem):
+@pytest.fixture(scope="module")
+def linearise(problem):
+    """Cost, overlaps, both derivatives written by hand, and by autodiff gradient and Jacobian."""
     tables, target, unknowns = problem
     weights = OWN_CONVENTION
 
-    def value(step):
-        moved = fitting.changed(unknowns, step)
-        found = fitting.residuals(tables, target, moved)
-        return fitting.cost(tables, target, weights, jnp.float32(6), moved, found)
+    @jax.jit
+    def evaluate(outlier_std):
+        known = (tables, target, weights, outlier_std)
 
-    found = fitting.residuals(tables, target, unknowns)
-    assert (found.overlap.depth_m > weights.free_overlap_m).any()
-    gradient, hessian = fitting.normal_equations(
-        tables, target, weights, jnp.float32(6), unknowns, found
-    )
-    want = jax.jacfwd(value)(jnp.zeros(68)) / 2
-    np.testing.assert_allclose(gradient, want, atol=2e-4 * float(jnp.abs(want).max()))
-    np.testing.assert_allclose(hessian, hessian.T, atol=1e-4 * float(jnp.abs(hessian).max()))
+        def at(step):
+            moved = fitting.changed(unknowns, step)
+            return moved, fitting.residuals(tables, target, moved)
 
-
-def test_hessian_is_the_sum_of_squared_derivatives(problem):
-    """Without outliers the weights are constant, and residuals' derivatives make it up."""
-    tables, target, unknowns = problem
-    weights = OWN_CONVENTION
-
-    def rows(step):
-        moved = fitting.changed(unknowns, step)
-        found = fitting.residuals(tables, target, moved)
-        deep_m = jnp.maximum(found.overlap.depth_m - weights.free_overlap_m, 0)
-        return jnp.concatenate(
-            [
-                (found.reprojection * jnp.sqrt(target.precision_2d)[None]).reshape(-1),
-                (found.difference_m * jnp.sqrt(target.precision_3d)[None]).reshape(-1),
+        def rows(step):
+            found = at(step)[1]
+            deep_m = jnp.maximum(found.overlap.depth_m - weights.free_overlap_m, 0)
+            parts = (
+                found.reprojection * jnp.sqrt(target.precision_2d)[None],
+                found.difference_m * jnp.sqrt(target.precision_3d)[None],
                 deep_m / weights.overlap_std_m,
-            ]
-        )
+            )
+            return jnp.concatenate([part.reshape(-1) for part in parts])
 
-    jacobian = jax.jacfwd(rows)(jnp.zeros(68))
-    found = fitting.residuals(tables, target, unknowns)
-    _, hessian = fitting.normal_equations(
-        tables, target, weights, jnp.float32(1e6), unknowns, found
-    )
-    want = jacobian.T @ jacobian
-    got = hessian - fitting.prior_terms(tables, target, weights, unknowns).hessian
-    np.testing.assert_allclose(got, want, atol=1e-3 * float(jnp.abs(want).max()))
+        zero = jnp.zeros(68)
+        by_autodiff = jax.jacfwd(lambda step: (fitting.cost(*known, *at(step)), rows(step)))(zero)
+        moved, found = at(zero)
+        gradient, hessian = fitting.normal_equations(*known, moved, found)
+        hessian -= fitting.prior_terms(tables, target, weights, moved).hessian
+        return found.overlap.depth_m, gradient, hessian, *by_autodiff
+
+    return evaluate
+
+
+def test_gradient_matches_autodiff(linearise):
+    depth_m, gradient, _, want, _ = linearise(jnp.float32(6))
+    assert (depth_m > OWN_CONVENTION.free_overlap_m).any()
+    np.testing.assert_allclose(gradient, want / 2, atol=1e-4 * float(jnp.abs(want).max()))
+
+
+def test_hessian_is_the_sum_of_squared_derivatives(linearise):
+    """Without outliers the weights are constant."""
+    _, _, hessian, _, jacobian = linearise(jnp.float32(1e6))
+    want = np.asarray(jacobian).T @ np.asarray(jacobian)
+    np.testing.assert_allclose(hessian, want, atol=1e-3 * np.abs(want).max())
+
+
+def test_landmark_std_grows_with_disagreement():
+    std = np.asarray(fitting.landmark_std(np.array([[0.0, 0.03]])))
+    np.testing.assert_allclose(std, [[fitting.NETWORK_STD, np.hypot(fitting.NETWORK_STD, 0.03)]])
+
+
+def test_reliability_falls_with_each_of_its_signals():
+    good = np.array([0.01, 0.03, 0.01])
+    bad = good[:, None] * np.ones(3) + np.diag([0.08, 0.2, 0.04])
+    assert (fitting.reliability(*bad) < 0.5).all()
+    assert fitting.reliability(*good[:, None]) > 0.7
+    assert fitting.reliability(*np.zeros((3, 1))) == 1

@@ -11,17 +11,8 @@ PACKAGES = ("m3dhmr_jax", "tfds_freihand")
 # From the top down; a layer may import from itself and from layers below.
 LAYERS = (
     *("cli", "training", "evaluate", "predict", "convert", "tasks", "datasets", "tfds_freihand"),
-    *(
-        "builders",
-        "inference",
-        "fitting",
-        "checkpoints",
-        "losses",
-        "metrics",
-        "data",
-        "synthetic",
-        "models",
-    ),
+    *("builders", "inference", "fitting", "checkpoints", "losses", "metrics", "data"),
+    *("synthetic", "models"),
     *("camera", "mesh", "hand", "visualize", "runtime", "math3d", "types", "errors"),
 )
 CONFIG_READERS = {

@@ -70,10 +70,12 @@ def test_single_angles_rotate_about_the_rigs_axes():
 
 def test_angle_axes_are_derivatives():
     angles = np.random.default_rng(1).uniform(-1, 1, (15, 3)).astype(np.float32)
-    rotations, axes = np.asarray(angle_rotations(angles)), np.asarray(angle_axes(angles))
+    axes, step = np.asarray(angle_axes(angles)), 0.05 * np.eye(3, dtype=np.float32)
     for column in range(3):
-        moved = angles.copy()
-        moved[:, column] += 1e-2
-        change = np.asarray(angle_rotations(moved)) @ np.swapaxes(rotations, 1, 2)
-        spun = np.stack([change[:, 2, 1], change[:, 0, 2], change[:, 1, 0]], axis=1) / np.sin(1e-2)
-        np.testing.assert_allclose(spun, axes[:, :, column], atol=1e-4)
+        after, before = (
+            np.asarray(angle_rotations(angles + s * step[None, column])) for s in (1, -1)
+        )
+        change = after @ np.swapaxes(before, 1, 2)  # A rotation by 0.1 about the axis.
+        axis = np.stack([change[:, 2, 1], change[:, 0, 2], change[:, 1, 0]], axis=1)
+        axis -= np.stack([change[:, 1, 2], change[:, 2, 0], change[:, 0, 1]], axis=1)
+        np.testing.assert_allclose(axis / (2 * np.sin(0.1)), axes[:, :, column], atol=2e-3)

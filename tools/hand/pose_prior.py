@@ -31,7 +31,7 @@ def sample_angles(seed: int, draws: int) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="the .npz to write")
     out = parser.parse_args(argv).out
     angles_rad = sample_angles(0, DRAWS)
