@@ -21,6 +21,7 @@ SCRIPTS = {
         "startup",
         "augmentation",
         "root_recovery",
+        "fitting",
         "loader",
         "scoring",
     ),

@@ -42,6 +42,8 @@ from m3dhmr_jax.math3d import axis_rotation, rotation_matrices, unit
 from m3dhmr_jax.types import N_JOINTS, ROOT, FloatArray
 
 STEPS = 12
+SHAPE_STD = 1.0  # Shape coefficients are standard normal.
+NETWORK_STD = 0.017  # Of landmarks on which all views agree, as a fraction of the box.
 BASES = np.array([0, 1, 5, 9, 13, 17])  # Wrist and finger bases: conventions differ.
 COMMON = np.array([2, 3, 4, 6, 7, 8, 10, 11, 12, 14, 15, 16, 18, 19, 20])  # All others.
 NEAREST_M, FARTHEST_M = 0.05, 20.0
@@ -96,6 +98,40 @@ class FittedHand(NamedTuple):
     joints_residual: Float[Array, "*b"]
 
 
+# Of residual, residual of the 3D landmarks and disagreement: twice to four times what is usual.
+_TYPICAL = (0.08, 0.2, 0.04)
+
+
+def reliability(
+    residual: Float[FloatArray, "*b"],
+    joints_residual: Float[FloatArray, "*b"],
+    disagreement: Float[FloatArray, "*b"],
+) -> Float[FloatArray, "*b"]:
+    """How far a fit can be trusted, from 0 to 1; below 0.5 the hand is probably wrong.
+
+    Args:
+        residual, joints_residual: of the `FittedHand`.
+        disagreement: mean distance of several views' landmarks as a fraction of the hand's box, or
+            two thirds of that between two passes of one view.
+
+    Measured on 96 photos, 5 of them wrong, and 290 of one hand with 3D truth: below 0.5 lie 4 of
+    the 5 and 4 of the other 91; of the 290, 7 % with a mean error of 11.7 mm against 7.5. It knows
+    nothing of landmarks that are wrong but agree with each other and with a hand.
+    """
+    typical_2d, typical_3d, typical_views = _TYPICAL
+    total = residual / typical_2d + joints_residual / typical_3d + disagreement / typical_views
+    return 1 / (1 + total**2)
+
+
+def landmark_std(disagreement: Float[FloatArray, "*b n"]) -> Float[Array, "*b n"]:
+    """`Observation.landmark_std` of the detector's landmark network.
+
+    Args:
+        disagreement: of several views, per landmark, as a fraction of the hand's box; 0 if unknown.
+    """
+    return jnp.sqrt(NETWORK_STD**2 + jnp.asarray(disagreement) ** 2)
+
+
 class FitWeights(NamedTuple):
     """How much each term counts. The defaults suit the landmark network of the detector.
 
@@ -112,16 +148,16 @@ class FitWeights(NamedTuple):
     """
 
     base_shift: float = 0.1
-    base_weight_2d: float | Array = 0.2
-    base_weight_3d: float | Array = 0.1
+    base_weight_2d: float | Array = 0.1
+    base_weight_3d: float | Array = 0.3
     joint_std_m: float | Array = 0.01
     outlier_std: float | Array = 6.0
     rotation_std_rad: float | Array = 0.1
     scale_std: float | Array = 0.2
     pose_std: float | Array = 1.5
     limit_std_rad: float | Array = 0.026
-    free_overlap_m: float | Array = 0.002
-    overlap_std_m: float | Array = 0.002
+    free_overlap_m: float | Array = 0.001
+    overlap_std_m: float | Array = 0.001
 
 
 DEFAULT_WEIGHTS = FitWeights()
@@ -143,12 +179,13 @@ class Tables(NamedTuple):
 def build_tables(hand: HandModel, base_shift: float) -> Tables:
     prior = load_pose_prior()
     precision = np.linalg.inv(prior.covariance_rad2.astype(np.float64))
-    zero = [jnp.zeros(size) for size in (N_ANGLES, len(hand.shape_basis))]
-    rest = pose_points(build_point_table(hand), jnp.eye(3), *zero)
     return Tables(
-        build_point_table(hand, base_shift),
-        build_contacts(hand, np.asarray(rest.points_m)),
-        *(np.float32(x) for x in (prior.mean_rad, precision, prior.low_rad, prior.high_rad)),
+        points=build_point_table(hand, base_shift),
+        contacts=build_contacts(hand),
+        prior_mean_rad=prior.mean_rad.astype(np.float32),
+        prior_precision=precision.astype(np.float32),
+        low_rad=prior.low_rad.astype(np.float32),
+        high_rad=prior.high_rad.astype(np.float32),
     )
 
 
@@ -268,7 +305,7 @@ def prior_terms(
             jnp.full(1, weights.scale_std**-2),
         ]
     )
-    constant = np.pad(tables.prior_precision, [(3, p + 10)] * 2) / weights.pose_std**2
+    constant = jnp.pad(tables.prior_precision, [(3, p + 10)] * 2) / weights.pose_std**2
     hessian = jnp.diag(precision) + constant
     deviation = jnp.concatenate(
         [
@@ -482,7 +519,8 @@ class Start(NamedTuple):
 def build_start(tables: Tables) -> Start:
     """Four views around the hand's length, from level and from 45 degrees up and down."""
     shape = jnp.zeros(len(tables.points.by_shape_m))
-    posed = pose_points(tables.points, jnp.eye(3), jnp.asarray(tables.prior_mean_rad), shape)
+    pose = jax.jit(functools.partial(pose_points, tables.points))
+    posed = pose(jnp.eye(3), jnp.asarray(tables.prior_mean_rad), shape)
     joints_m = np.asarray(posed.points_m[:, :N_JOINTS])
     wrist, index, middle, little = joints_m[:, [ROOT, INDEX_JOINT, MIDDLE_JOINT, LITTLE_JOINT]].T
     along = unit(middle - wrist)
@@ -517,7 +555,7 @@ def start_at(
     rotated = times(rotation[None], joints_m[None])[0]
     points = jnp.where(has_joints, target.joints_m / scale, rotated)
     points = points - points[:, :1]
-    t_m, _ = initial_estimate(points.T, seen.landmarks_px, seen.intrinsics)
+    t_m, _ = initial_estimate(points.T, *map(jnp.asarray, (seen.landmarks_px, seen.intrinsics)))
     t_m = jnp.nan_to_num(t_m)
     depth = jnp.clip(t_m[2], 2 * NEAREST_M, FARTHEST_M)
     ray = jnp.clip(t_m[:2] / depth, -FARTHEST_RAY, FARTHEST_RAY)

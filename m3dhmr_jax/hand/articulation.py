@@ -1,8 +1,8 @@
 """Joint angles of a hand: their axes, limits and probability density.
 
 Each of the 15 finger joints has three angles in radians: abduction (towards the thumb), flexion
-(towards the palm) and twist, all 0 in the built-in hand's rest pose. Its rotation is
-`into_axes.T`-like frames around `Y(abduction) X(flexion) Z(twist)`; the frames of another hand
+(towards the palm) and twist, all 0 in the built-in hand's rest pose. Its own rotation is
+`before @ Y(abduction) X(flexion) Z(twist) @ after`; the frames `before` and `after` of another hand
 model bring its bones to the built-in hand's, so that angles, limits and density mean the same.
 Axes: k any, j = 15 joints in MANO order (index, middle, little, ring, thumb, three each), a = 45
 angles, joint by joint.
@@ -21,6 +21,7 @@ from m3dhmr_jax.hand.builtin import load_builtin, load_details
 from m3dhmr_jax.hand.capsules import LAST_JOINTS, TIP_LANDMARKS
 from m3dhmr_jax.hand.model import HandModel
 from m3dhmr_jax.math3d import shortest_rotation
+from m3dhmr_jax.types import FloatArray
 
 N_ANGLES = 45
 _LONG_FINGERS, _THUMB = 4, 12  # The first four fingers of MANO's order; the thumb's first joint.
@@ -58,7 +59,7 @@ def joint_frames(hand: HandModel) -> JointFrames:
     return JointFrames(before, after)
 
 
-def _bones(hand: HandModel) -> Float[np.ndarray, "j+1 3"]:
+def _bones(hand: HandModel) -> Float[np.ndarray, "_ 3"]:
     """From each joint to the next one or to the fingertip; 0 for the wrist."""
     landmarks = hand.joint_regressor @ hand.verts_m
     tips = dict(zip(LAST_JOINTS, landmarks[TIP_LANDMARKS], strict=True))
@@ -69,7 +70,7 @@ def _bones(hand: HandModel) -> Float[np.ndarray, "j+1 3"]:
     return bones
 
 
-def angle_rotations(angles_rad: Float[Array, "j 3"]) -> Float[Array, "j 3 3"]:
+def angle_rotations(angles_rad: Float[FloatArray, "j 3"]) -> Float[Array, "j 3 3"]:
     """`Y(abduction) X(flexion) Z(twist)`, in the joint's own axes."""
     (sy, sx, sz), (cy, cx, cz) = jnp.sin(angles_rad).T, jnp.cos(angles_rad).T
     rows = [
@@ -80,7 +81,7 @@ def angle_rotations(angles_rad: Float[Array, "j 3"]) -> Float[Array, "j 3 3"]:
     return jnp.stack(rows, axis=-1).reshape(-1, 3, 3)
 
 
-def angle_axes(angles_rad: Float[Array, "j 3"]) -> Float[Array, "j 3 3"]:
+def angle_axes(angles_rad: Float[FloatArray, "j 3"]) -> Float[Array, "j 3 3"]:
     """Columns: the axis of rotation of each angle at these angles, in the joint's own axes."""
     (sy, sx, _), (cy, cx, _) = jnp.sin(angles_rad).T, jnp.cos(angles_rad).T
     zero, one = jnp.zeros_like(sy), jnp.ones_like(sy)

@@ -7,6 +7,7 @@ Axes: j = 16 skeleton joints in MANO order, c capsules, q pairs of capsules, v v
 import itertools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -67,8 +68,8 @@ def _median_distance(points, start, stop) -> float:
 class Contacts(NamedTuple):
     """Constants that find where two fingers overlap most; points as in `posed_points`."""
 
-    # From points to the first and second capsule's axis and the vector between their starts.
-    segments: Float[np.ndarray, "m 3q"]
+    # (m, 3 q): from points to both capsules' axes and the vector between their starts.
+    segments: Float[np.ndarray, "m k"]
     # Points at both ends of the first and of the second capsule.
     ends: Int[np.ndarray, "q 4"]
     # Distance of the axes below which they overlap more than at rest.
@@ -88,12 +89,13 @@ class Overlap(NamedTuple):
     weights: Float[Array, "m g"]
 
 
-def build_contacts(hand: HandModel, rest_points_m: Float[np.ndarray, "3 m"]) -> Contacts:
+def build_contacts(hand: HandModel) -> Contacts:
     """Pairs of capsules by the fingers that they belong to."""
     capsules = fit_capsules(hand)
+    points_m = np.concatenate([hand.joint_regressor @ hand.verts_m, hand.rest_joints]).T
     point_of = np.concatenate([N_JOINTS + np.arange(len(hand.parents)), TIP_LANDMARKS])
     ends = point_of[capsules.ends[capsules.pairs]].reshape(-1, 4)
-    p, q, r, s = np.eye(rest_points_m.shape[1], dtype=np.float32)[ends.T]
+    p, q, r, s = np.eye(points_m.shape[1], dtype=np.float32)[ends.T]
     segments = np.concatenate([q - p, s - r, p - r]).T
     fingers = capsules.finger[capsules.pairs]
     members = [
@@ -103,7 +105,7 @@ def build_contacts(hand: HandModel, rest_points_m: Float[np.ndarray, "3 m"]) -> 
     members = [each for each in members if len(each)]
     most = max(map(len, members))
     groups = np.stack([np.pad(x, (0, most - len(x)), constant_values=x[0]) for x in members])
-    _, apart = _closest(jnp.asarray(rest_points_m) @ segments)
+    _, apart = jax.jit(_closest)(jnp.asarray(points_m @ segments, jnp.float32))
     rest_m = np.linalg.norm(apart, axis=0)
     distance_m = np.minimum(capsules.radius_m[capsules.pairs].sum(1), rest_m)
     return Contacts(segments, ends, distance_m.astype(np.float32), groups)
@@ -127,7 +129,7 @@ def finger_overlap(contacts: Contacts, points_m: Float[Array, "3 m"]) -> Overlap
 
 
 def _closest(
-    segments: Float[Array, "3 3q"],
+    segments: Float[Array, "3 k"],
 ) -> tuple[Float[Array, "2 q"], Float[Array, "3 q"]]:
     """How far along two segments their closest points lie, and the vector between these.
 

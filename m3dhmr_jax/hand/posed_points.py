@@ -5,9 +5,10 @@ per bone instead of 778 vertices. Rotating joint k about an axis moves it by `ax
 the arm `a_k` is the same sum over the bones that move with k.
 
 Written for one hand; batch with `jax.vmap`. Axes: m = 37 points, the 21 landmarks in FreiHAND order
-and the 16 joints in MANO order; j = 16 bones, a = 45 angles (`m3dhmr_jax.hand.articulation`), p
-shape directions, c = 48 + p columns: global rotation, angles, shape. Points lie along the last
-axis, where loops over them are fast. Everything is relative to the wrist joint.
+and the 16 joints in MANO order; j = 16 bones, f = 15 finger joints, a = 45 angles
+(`m3dhmr_jax.hand.articulation`), p shape directions, c = 48 + p columns: global rotation, angles,
+shape. Points lie along the last axis, where loops over them are fast. Everything is relative to the
+wrist joint.
 """
 
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from m3dhmr_jax.hand.articulation import angle_axes, angle_rotations, joint_frames
 from m3dhmr_jax.hand.model import HandModel
-from m3dhmr_jax.types import N_JOINTS, ROOT
+from m3dhmr_jax.types import N_JOINTS, ROOT, FloatArray
 
 FINGER_BASES = np.array([5, 9, 13, 17])
 _FINGERS, _SEGMENTS = 5, 3  # Chains of MANO's order, which the code below relies on.
@@ -36,7 +37,7 @@ class PointTable(NamedTuple):
     # From each joint's axes to those of its parent (of the wrist for the first of each finger).
     links: Float[np.ndarray, "5 3 3 3"]
     # A joint's own rotation is `before @ R @ after`.
-    before: Float[np.ndarray, "j-1 3 3"]
+    before: Float[np.ndarray, "f 3 3"]
     # With the wrist's, which is the identity.
     after: Float[np.ndarray, "j 3 3"]
 
@@ -148,15 +149,16 @@ def pose_points(
     return PosedPoints(points, jnp.concatenate([points[None], arms]), axes, bones)
 
 
-def own_rotations(table: PointTable, turns: Float[Array, "j-1 3 3"]) -> Float[Array, "j-1 3 3"]:
+def own_rotations(table: PointTable, turns: Float[Array, "f 3 3"]) -> Float[Array, "f 3 3"]:
     """Each joint's own rotation, as `pose_hand` takes it, from that in its axes."""
     return times(times(table.before, turns), table.after[1:])
 
 
-def times(a: Float[Array, "k 3 3"], b: Float[Array, "k 3 d"]) -> Float[Array, "k 3 d"]:
+def times(a: Float[FloatArray, "k 3 3"], b: Float[FloatArray, "k 3 d"]) -> Float[Array, "k 3 d"]:
     """Small products as plain arithmetic: precise on every device, and no library calls."""
     a, b = jnp.asarray(a), jnp.asarray(b)
-    return sum(a[:, :, i, None] * b[:, None, i] for i in range(3))  # pyright: ignore
+    x, y, z = (a[:, :, i, None] * b[:, None, i] for i in range(3))
+    return x + y + z
 
 
 def point_derivatives(
@@ -179,7 +181,7 @@ def shape_derivatives(table: PointTable, posed: PosedPoints) -> Float[Array, "p 
     return jnp.swapaxes(columns.reshape(3, len(table.by_shape_m), -1), 0, 1)
 
 
-def cross(a: Float[Array, "*k 3 _"], b: Float[Array, "*k 3 _"]) -> Float[Array, "*k 3 m"]:
+def cross(a: Float[Array, "... 3 _"], b: Float[Array, "... 3 _"]) -> Float[Array, "... 3 _"]:
     """Cross product along the second last axis."""
     (ax, ay, az), (bx, by, bz) = (jnp.moveaxis(x, -2, 0) for x in (a, b))
     return jnp.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-2)

@@ -16,7 +16,15 @@ from jaxtyping import Bool, Float
 from m3dhmr_jax.camera.root_recovery import Silhouette, recover_roots
 from m3dhmr_jax.camera.silhouette import SilhouetteExtent
 from m3dhmr_jax.checkpoints.manager import digest
-from m3dhmr_jax.fitting import COMMON, OWN_CONVENTION, FittedHand, Observation, make_fit
+from m3dhmr_jax.fitting import (
+    COMMON,
+    OWN_CONVENTION,
+    FittedHand,
+    Observation,
+    landmark_std,
+    make_fit,
+    reliability,
+)
 from m3dhmr_jax.hand import HandModel, hand_id
 from m3dhmr_jax.inference import make_crop_step
 from m3dhmr_jax.models.fast.folding import fold
@@ -135,7 +143,7 @@ class FitMethod:
         has_joints = np.isfinite(landmarks.joints_rel_m).all(axis=(1, 2))
         observation = Observation(
             landmarks.landmarks_px,
-            landmark_std(landmarks.disagreement),
+            landmark_std(np.nan_to_num(landmarks.disagreement)),
             np.nan_to_num(landmarks.joints_rel_m),
             has_joints.astype(np.float32),
             intrinsics,
@@ -147,7 +155,9 @@ class FitMethod:
         fitted = run_in_buckets(fit, observation)
         if extents is not None:
             fitted = _place_by_masks(fitted, landmarks.landmarks_px, intrinsics, extents)
-        score = fit_score(fitted, candidates.presence, landmarks.disagreement)
+        disagreement = landmarks.disagreement.mean(axis=1)
+        residuals = fitted.residual, fitted.joints_residual
+        score = candidates.presence * reliability(*residuals, np.nan_to_num(disagreement))
         return RightHands(
             fitted.verts_m,
             fitted.joints_m,
@@ -187,10 +197,3 @@ def _place_by_masks(
 
 Method = NetworkMethod | FitMethod
 
-
-def landmark_std(disagreement):
-    return np.sqrt(0.03**2 + np.nan_to_num(disagreement) ** 2)
-
-
-def fit_score(fitted, presence, disagreement):
-    return presence * np.exp(-fitted.residual / 0.1)

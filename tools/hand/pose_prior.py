@@ -31,11 +31,12 @@ def sample_angles(seed: int, draws: int) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="the .npz to write")
+    out = parser.parse_args(argv).out
     angles_rad = sample_angles(0, DRAWS)
     np.savez_compressed(
-        parser.parse_args(argv).out,
+        out,
         mean_rad=angles_rad.mean(0).astype(np.float32),
         covariance_rad2=np.cov(angles_rad.T).astype(np.float32),
     )
