@@ -241,6 +241,9 @@ def write_sheet(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", action="append", default=[], metavar="RUN")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the default predictor, on sources as a whole"
+    )
     parser.add_argument("--sheet", type=Path, help="draw the photos and FreiHAND's with meshes")
     options = parser.parse_args()
     # Those of hgcnn's crops lie far from the centre.
@@ -254,6 +257,10 @@ def main() -> None:
     sources = {tag: [s for s in samples if s.source == tag] for tag in tags}
     photos = [s for s in samples if s.source not in ("hgcnn", "freihand")]
     sources = {"photos": photos, **sources}
+    if options.quick:
+        sources = {
+            name: sources[name] for name in ("photos", "hgcnn", "freihand") if name in sources
+        }
     predictor, detector = HandMeshPredictor(), HandDetector.load()
     methods: dict[str, Method | None] = {
         "fit": predicted_by(predictor),
@@ -266,6 +273,8 @@ def main() -> None:
         },
         "constant": None,
     }
+    if options.quick:
+        methods = {"fit": methods["fit"]}
     lines = []
     for name, method in methods.items():
         for source, chosen in sources.items():

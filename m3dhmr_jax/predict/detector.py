@@ -47,8 +47,10 @@ MIN_PALM_SCORE = 0.4
 MIN_PRESENCE = 0.5
 # A hand is certain with this presence in two passes, whose landmarks are nearer than this fraction
 # of its box. Others are looked at in all views, and need this presence in their mean.
-CERTAIN_PRESENCE, CERTAIN_DISTANCE = 0.9, 0.1
+CERTAIN_PRESENCE, CERTAIN_DISTANCE = 0.9, 0.067
 MIN_MEAN_PRESENCE, MAX_VIEW_DISTANCE = 0.8, 0.12
+# Distance between views over that between two passes, on average.
+VIEWS_PER_PASSES = 2 / 3
 # Boxes of candidates that overlap more (intersection over union) are merged.
 PALM_OVERLAP = 0.3
 # Hands whose landmarks have a smaller mean distance, as a fraction of the box, are the same.
@@ -233,6 +235,7 @@ class HandDetector:
     def _second_pass(self, image: Image, first: DetectedHands) -> DetectedHands:
         second = self._views(image, first.landmarks_px, 1)
         distance_px = np.linalg.norm(second.landmarks_px - first.landmarks_px, axis=-1)
+        distance_px *= VIEWS_PER_PASSES
         size_px = hand_size_px(second.landmarks_px)
         return second._replace(disagreement=distance_px / size_px[:, None])
 

@@ -196,4 +196,3 @@ def _place_by_masks(
 
 
 Method = NetworkMethod | FitMethod
-

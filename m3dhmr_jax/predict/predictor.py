@@ -43,6 +43,8 @@ from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.types import ROOT
 
+UNSURE_SIDE = 0.7  # Below this probability of its side, a hand is marked as unsure.
+
 
 class HandMeshPredictor:
     """Finds the hands of images and recovers their meshes.
@@ -285,7 +287,7 @@ class HandMeshPredictor:
             handedness=candidates.handedness,
             handedness_probability=candidates.handedness_probability,
             score=hands.score,
-            is_unsure=hands.is_unsure,
+            is_unsure=hands.is_unsure | (candidates.handedness_probability < UNSURE_SIDE),
             crop_px=candidates.crop_px,
             direction_rad=candidates.direction_rad,
             track=np.arange(len(is_left)),

@@ -43,7 +43,7 @@ class PredictedHands(NamedTuple):
     handedness_probability: Float[np.ndarray, " k"]
     # From 0 to 1: whether there is a hand, and whether the mesh explains what was seen of it.
     score: Float[np.ndarray, " k"]
-    # Whether the score is so low that the hand is often wrong.
+    # Whether the score, or the probability of the side, is so low that it is often wrong.
     is_unsure: Bool[np.ndarray, " k"]
     # The square of the image that was processed, (x, y, side, side), and its direction.
     crop_px: Float[np.ndarray, "k 4"]

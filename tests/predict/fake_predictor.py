@@ -43,7 +43,7 @@ class FakePredictor(HandMeshPredictor):
         self.candidates: Candidates | None = None
         self.shape_std = 0.05
 
-    def find(self, image, handedness=None, *, views=1):
+    def find(self, image, handedness=None, *, views=1, thorough=True):
         self.calls.append("find")
         return self._candidates(self.hands, (handedness,) * len(self.hands))
 
