@@ -137,6 +137,7 @@ class FitWeights(NamedTuple):
 
     Attributes:
         base_shift: that network's finger bases lie so much of the way nearer to the wrist.
+        tip_shift: its fingertips lie so much of the way nearer to the last joint.
         base_weight_2d, base_weight_3d: of wrist and finger bases, whose convention differs.
         joint_std_m: standard deviation of the 3D landmarks along each axis.
         outlier_std: residuals of so many standard deviations begin to lose their weight.
@@ -148,6 +149,7 @@ class FitWeights(NamedTuple):
     """
 
     base_shift: float = 0.1
+    tip_shift: float = 0.15
     base_weight_2d: float | Array = 0.1
     base_weight_3d: float | Array = 0.3
     joint_std_m: float | Array = 0.01
@@ -162,7 +164,7 @@ class FitWeights(NamedTuple):
 
 DEFAULT_WEIGHTS = FitWeights()
 # For landmarks in the hand model's own convention.
-OWN_CONVENTION = FitWeights(base_shift=0.0, base_weight_2d=1.0, base_weight_3d=1.0)
+OWN_CONVENTION = FitWeights(base_shift=0.0, tip_shift=0.0, base_weight_2d=1.0, base_weight_3d=1.0)
 
 
 class Tables(NamedTuple):
@@ -176,11 +178,11 @@ class Tables(NamedTuple):
     high_rad: Float[np.ndarray, " a"]
 
 
-def build_tables(hand: HandModel, base_shift: float) -> Tables:
+def build_tables(hand: HandModel, base_shift: float, tip_shift: float) -> Tables:
     prior = load_pose_prior()
     precision = np.linalg.inv(prior.covariance_rad2.astype(np.float64))
     return Tables(
-        points=build_point_table(hand, base_shift),
+        points=build_point_table(hand, base_shift, tip_shift),
         contacts=build_contacts(hand),
         prior_mean_rad=prior.mean_rad.astype(np.float32),
         prior_precision=precision.astype(np.float32),
@@ -672,7 +674,7 @@ def make_fit(
     Without 3D landmarks (`joints_weight` 0) twelve directions are tried, which takes longer for
     the whole batch. Finite for any finite observation; see `FittedHand.residual` for how good.
     """
-    tables = build_tables(hand, weights.base_shift)
+    tables = build_tables(hand, weights.base_shift, weights.tip_shift)
     start = build_start(tables)
 
     @jax.jit

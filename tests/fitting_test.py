@@ -187,7 +187,7 @@ def problem(truth):
     """One observation next to wrong unknowns, with fingers inside each other."""
     _, _, seen = truth
     seen = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), seen)
-    tables = fitting.build_tables(load_builtin(), 0.1)
+    tables = fitting.build_tables(load_builtin(), 0.1, 0.15)
     start = fitting.build_start(tables)
 
     @jax.jit

@@ -21,7 +21,7 @@ from m3dhmr_jax.hand.articulation import angle_axes, angle_rotations, joint_fram
 from m3dhmr_jax.hand.model import HandModel
 from m3dhmr_jax.types import N_JOINTS, ROOT, FloatArray
 
-FINGER_BASES = np.array([5, 9, 13, 17])
+FINGER_BASES, FINGERTIPS = np.array([5, 9, 13, 17]), np.array([4, 8, 12, 16, 20])
 _FINGERS, _SEGMENTS = 5, 3  # Chains of MANO's order, which the code below relies on.
 
 
@@ -55,12 +55,15 @@ class PosedPoints(NamedTuple):
     bones: Float[Array, "j 3 3"]
 
 
-def build_point_table(hand: HandModel, base_shift: float = 0.0) -> PointTable:
+def build_point_table(
+    hand: HandModel, base_shift: float = 0.0, tip_shift: float = 0.0
+) -> PointTable:
     """Constants for `pose_points`.
 
     Args:
         base_shift: moves the landmarks of the finger bases so much of the way to the wrist's, as
             other landmark conventions have it.
+        tip_shift: the same of the fingertips, towards the last joint of the finger.
     """
     parents = hand.parents
     if parents.tolist() != [-1, *(p for j in range(1, 16, 3) for p in (0, j, j + 1))]:
@@ -71,9 +74,9 @@ def build_point_table(hand: HandModel, base_shift: float = 0.0) -> PointTable:
     after = np.concatenate([np.eye(3)[None], frames.after])
 
     def in_joint_axes(offsets: Float[np.ndarray, "m j 3"]) -> Float[np.ndarray, " jm"]:
-        shift = np.zeros((len(offsets), 1, 1))
-        shift[FINGER_BASES] = base_shift
-        shifted = offsets + shift * (offsets[ROOT] - offsets)
+        shifted = offsets.copy()
+        shifted[FINGER_BASES] += base_shift * (offsets[ROOT] - offsets[FINGER_BASES])
+        shifted[FINGERTIPS] += tip_shift * (offsets[FINGERTIPS - 1] - offsets[FINGERTIPS])
         return np.einsum("jab,mjb->jam", after, shifted).astype(np.float32).reshape(-1)
 
     def table(verts_m: np.ndarray, joints_m: np.ndarray) -> Float[np.ndarray, " jm"]:

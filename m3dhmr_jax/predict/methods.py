@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -125,6 +126,8 @@ class FitMethod:
     def __init__(self, hand: HandModel):
         self.hand = hand
         self.weights_sha256 = hand_id(hand)
+        # On a CPU, batches are hardly faster, and every size takes ten seconds to compile.
+        self._buckets = (1,) if jax.default_backend() == "cpu" else (1, 8)
         self._fit, self._fit_given = make_fit(hand), make_fit(hand, weights=OWN_CONVENTION)
 
     def __call__(
@@ -152,7 +155,7 @@ class FitMethod:
         )
         observation = Observation(*(np.asarray(x, np.float32) for x in observation))
         fit = self._fit if has_joints.any() else self._fit_given
-        fitted = run_in_buckets(fit, observation)
+        fitted = run_in_buckets(fit, observation, buckets=self._buckets)
         if extents is not None:
             fitted = _place_by_masks(fitted, landmarks.landmarks_px, intrinsics, extents)
         disagreement = landmarks.disagreement.mean(axis=1)

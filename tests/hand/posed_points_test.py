@@ -58,14 +58,15 @@ def test_point_derivatives_match_autodiff(pose):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_base_shift_moves_only_finger_bases_towards_the_wrist(pose):
+def test_shifts_move_only_finger_bases_and_fingertips_along_their_bones(pose):
     plain, shifted = (
-        np.asarray(pose_points(build_point_table(load_builtin(), shift), *pose).points_m)
-        for shift in (0.0, 0.1)
+        np.asarray(pose_points(build_point_table(load_builtin(), *shifts), *pose).points_m)
+        for shifts in ((0.0, 0.0), (0.1, 0.2))
     )
-    bases = [5, 9, 13, 17]
+    bases, tips = [5, 9, 13, 17], np.array([4, 8, 12, 16, 20])
     want = plain.copy()
     want[:, bases] += 0.1 * (plain[:, :1] - plain[:, bases])
+    want[:, tips] += 0.2 * (plain[:, tips - 1] - plain[:, tips])
     np.testing.assert_allclose(shifted, want, atol=1e-6)
 
 
