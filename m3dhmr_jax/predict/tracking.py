@@ -25,6 +25,7 @@ MIN_SIZE, MAX_SIZE = 0.02, 2.0  # Range of a hand's size, in longer sides of the
 # Distances between hands, as a fraction of their size: of one found twice, and of the same hand in
 # two frames; a hand of the other side counts as this much farther.
 SAME_HAND, SAME_TRACK, OTHER_SIDE = 0.25, 1.0, 0.5
+VELOCITY_MEMORY = 0.5  # Weight of the past: landmarks slide off a hand that is being hidden.
 SIDE_MEMORY = 0.8  # Weight of the past in the handedness of a track.
 MIN_SHAPE_STD = 0.2  # Errors of neighbouring frames are alike, so the shape stays this uncertain.
 
@@ -140,10 +141,12 @@ class Tracker:
         tracks = self._tracks + self._hidden
         cost = np.zeros((len(tracks), len(found.handedness)))
         for i, track in enumerate(tracks):
-            distance = distances(track.landmarks_at(time_s), found.landmarks.landmarks_px)
+            expected_px, found_px = track.landmarks_at(time_s), found.landmarks.landmarks_px
+            # The fingers of a hand that is half hidden are often found wrong, its centre is not.
+            apart = distances(expected_px, found_px), centre_distances(expected_px, found_px)
             is_other = np.array(found.handedness) != track.handedness
             # No farther, or the pairs would be chosen for those that are discarded.
-            cost[i] = np.minimum(distance + OTHER_SIDE * is_other, SAME_TRACK)
+            cost[i] = np.minimum(sum(apart) / 2 + OTHER_SIDE * is_other, SAME_TRACK)
         pairs = zip(*scipy.optimize.linear_sum_assignment(cost), strict=True)
         known = {int(j): tracks[i] for i, j in pairs if cost[i, j] < SAME_TRACK}
         numbers = []
@@ -206,12 +209,24 @@ def right_probability(
     return np.where(np.array(handedness, str) == "right", p, 1 - p)
 
 
+def hand_size_px(landmarks_px: Float[np.ndarray, "n 2"]) -> float:
+    return max(float(np.ptp(landmarks_px, axis=0).max()), 1.0)
+
+
 def distances(
     landmarks_px: Float[np.ndarray, "n 2"], others_px: Float[np.ndarray, "k n 2"]
 ) -> Float[np.ndarray, " k"]:
     """Mean distance of landmarks to those of other hands, as a fraction of the hand's size."""
-    size_px = max(np.ptp(landmarks_px, axis=0).max(), 1.0)
-    return np.linalg.norm(others_px - landmarks_px, axis=-1).mean(axis=1) / size_px
+    distance_px = np.linalg.norm(others_px - landmarks_px, axis=-1).mean(axis=1)
+    return distance_px / hand_size_px(landmarks_px)
+
+
+def centre_distances(
+    landmarks_px: Float[np.ndarray, "n 2"], others_px: Float[np.ndarray, "k n 2"]
+) -> Float[np.ndarray, " k"]:
+    """Distance of the landmarks' centre to those of other hands, as `distances`."""
+    distance_px = np.linalg.norm((others_px - landmarks_px).mean(axis=1), axis=-1)
+    return distance_px / hand_size_px(landmarks_px)
 
 
 def remember(candidates: Candidates, tracks: Sequence[Track | None]) -> Candidates:
@@ -246,6 +261,7 @@ def next_track(track: Track | None, hands: PredictedHands, i: int, time_s: float
     if track is not None and time_s > track.time_s:
         moved_px = (landmarks_px - track.landmarks_px).mean(axis=0)
         velocity_px = moved_px / (time_s - track.time_s)
+        velocity_px += VELOCITY_MEMORY * (track.velocity_px - velocity_px)
     shape = None
     if hands.pose is not None:
         std = np.maximum(hands.pose.shape_std[i : i + 1], MIN_SHAPE_STD)

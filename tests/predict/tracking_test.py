@@ -243,18 +243,66 @@ def test_is_lost_detects_implausible_sizes(predictor, factor):
         assert is_lost(scaled, np.ones(1), WIDTH, HEIGHT).tolist() == [is_wrong]
 
 
+def rendered(seed, size_px, *hands):
+    """A photo with these hands, and the opacity of what belongs to them."""
+    assets, rng = prepare_assets(load_builtin()), np.random.default_rng(seed)
+    photo = sample_photo(rng, assets, hands, size_px, QUICKSTART)
+    return photo.image, photo.coverage[..., None] / 255
+
+
+def shifted(image, x_px, y_px):
+    return cv2.warpAffine(image, np.array([[1.0, 0, x_px], [0, 1, y_px]]), image.shape[1::-1])
+
+
+needs_detector = pytest.mark.skipif(
+    not HandDetector.is_installed(), reason=f"no hand detector: {COMMAND}"
+)
+
+
 @pytest.mark.long
-@pytest.mark.skipif(not HandDetector.is_installed(), reason=f"no hand detector: {COMMAND}")
+@needs_detector
 def test_rendered_hands_keep_their_numbers_through_a_clip():
     """A photo that moves, turns and comes nearer over ten frames."""
     width, height = size_px = 480, 360
     hands = Placement("right", (150.0, 160.0), 150.0), Placement("left", (340.0, 180.0), 150.0)
-    assets = prepare_assets(load_builtin())
-    photo = sample_photo(np.random.default_rng(0), assets, hands, size_px, QUICKSTART)
+    image, _ = rendered(0, size_px, *hands)
     tracker, k = Tracker(HandMeshPredictor(), None, None), assumed_intrinsics(width, height)
+    first = None
     for i in range(10):
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 2.0 * i, 1 + 0.01 * i)
         matrix[0, 2] += 4 * i
-        frame = cv2.warpAffine(photo.image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
-        hands = tracker(frame, i, i / 30, k)
+        frame = cv2.warpAffine(image, matrix, size_px, borderMode=cv2.BORDER_REFLECT)
+        hands = tracker(frame, i, i / RATE_HZ, k)
         assert hands.track.tolist() == [0, 1]
+        first = first or hands
+        want_px = first.landmarks_px @ matrix[:, :2].T + matrix[:, 2]
+        assert np.linalg.norm(hands.landmarks_px - want_px, axis=-1).mean() < 0.05 * 150
+        assert hands.handedness == first.handedness
+
+
+@pytest.mark.long
+@needs_detector
+@pytest.mark.parametrize(("side", "seed"), [("left", 2), ("right", 3)])
+def test_rendered_hands_that_cross_keep_their_numbers(side, seed):
+    """The second one passes behind the first and is hidden for some frames."""
+    size_px = 640, 480
+    front, front_alpha = rendered(1, size_px, Placement("right", (320.0, 240.0), 170.0))
+    back, back_alpha = rendered(seed, size_px, Placement(side, (320.0, 240.0), 170.0))
+    background = cv2.GaussianBlur(front, (0, 0), 40)
+    tracker, k = Tracker(HandMeshPredictor(), None, None), assumed_intrinsics(*size_px)
+    shown = []
+    for i in range(41):
+        x_px, frame = 10 * (i - 20), background
+        for image, alpha, shift in (
+            (back, back_alpha, (-x_px, 12)),
+            (front, front_alpha, (x_px, 0)),
+        ):
+            opacity = shifted(alpha, *shift)[..., None]
+            frame = shifted(image, *shift) * opacity + frame * (1 - opacity)
+        hands = tracker(frame.astype(np.uint8), i, i / RATE_HZ, k)
+        shown.append(hands.track[np.argsort(hands.landmarks_px[:, 0, 0])].tolist())
+    number, other = shown[0]
+    assert {number, other} == {0, 1}
+    assert shown[:15] == [[number, other]] * 15
+    assert [number] in shown[15:30]  # The other one is hidden.
+    assert shown[30:] == [[other, number]] * 11
