@@ -239,7 +239,7 @@ def write_sheet(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Hands in real photos.")
     parser.add_argument("--checkpoint", action="append", default=[], metavar="RUN")
     parser.add_argument(
         "--quick", action="store_true", help="only the default predictor, on sources as a whole"

@@ -50,8 +50,15 @@ def predict_all(
 
 def take(candidates: Candidates, i: int) -> Candidates:
     """One candidate that has neither landmarks nor shape."""
-    arrays = [x[i : i + 1] for x in candidates[:5]]
-    return Candidates(*arrays, None)
+    row = slice(i, i + 1)
+    return Candidates(
+        candidates.crop_px[row],
+        candidates.direction_rad[row],
+        candidates.handedness[row],
+        candidates.handedness_probability[row],
+        candidates.presence[row],
+        None,
+    )
 
 
 def main() -> None:

@@ -72,6 +72,13 @@ def whole_image_crop(
     return np.array([[(width - side) / 2, (height - side) / 2, side, side]])
 
 
+def centred_box(width: int, height: int) -> Float[np.ndarray, "1 4"]:
+    """The box whose crop FreiHAND's evaluation takes."""
+    x, y, side, _ = whole_image_crop(width, height, freihand=True)[0].tolist()
+    margin = side * (1 - 1 / BOX_SCALE) / 2
+    return np.array([[x + margin, y + margin, side / BOX_SCALE, side / BOX_SCALE]])
+
+
 def hand_directions(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, " k"]:
     """Direction of each hand in the image, in radians, from its landmarks in FreiHAND order."""
     dx, dy = (landmarks_px[:, MIDDLE_BASE] - landmarks_px[:, ROOT]).T.astype(np.float64)

@@ -144,7 +144,7 @@ class FitMethod:
         shape = candidates.shape or unknown_shape(k, p)
         # Landmarks from elsewhere have no 3D landmarks and are in FreiHAND's convention.
         has_joints = np.isfinite(landmarks.joints_rel_m).all(axis=(1, 2))
-        observation = Observation(
+        columns = (
             landmarks.landmarks_px,
             landmark_std(np.nan_to_num(landmarks.disagreement)),
             np.nan_to_num(landmarks.joints_rel_m),
@@ -153,9 +153,9 @@ class FitMethod:
             np.nan_to_num(shape.mean),
             np.nan_to_num(shape.std, nan=1.0),
         )
-        observation = Observation(*(np.asarray(x, np.float32) for x in observation))
+        observation = Observation(*(np.asarray(x, np.float32) for x in columns))
         fit = self._fit if has_joints.any() else self._fit_given
-        fitted = run_in_buckets(fit, observation, buckets=self._buckets)
+        fitted: Any = run_in_buckets(fit, observation, buckets=self._buckets)
         if extents is not None:
             fitted = _place_by_masks(fitted, landmarks.landmarks_px, intrinsics, extents)
         disagreement = landmarks.disagreement.mean(axis=1)

@@ -27,6 +27,7 @@ from m3dhmr_jax.predict.cameras import (
 from m3dhmr_jax.predict.candidates import Candidates, Landmarks, check_handedness
 from m3dhmr_jax.predict.crops import (
     Image,
+    centred_box,
     check_boxes,
     crops_around,
     crops_of_landmarks,
@@ -155,7 +156,11 @@ class HandMeshPredictor:
             crops_px = whole_image_crop(width, height, freihand=True)
             candidates = _unseen(crops_px, check_handedness(handedness, 1))
         else:
-            candidates = self.find(pixels, handedness, views=views)
+            side = _one_side(handedness)
+            candidates = self.find(pixels, side, views=views)
+            if freihand and not candidates.handedness:  # There is a hand in the centre.
+                box_px = centred_box(width, height)
+                candidates = self.in_boxes(pixels, box_px, side, intrinsics, views=views)
         if hand_masks is not None and len(hand_masks) != len(candidates.crop_px):
             raise UserError(
                 f"{len(hand_masks)} masks for {len(candidates.crop_px)} boxes: give one for each"
@@ -309,6 +314,15 @@ def load_predictor(checkpoint: str | Path | None, hand: Path | None) -> HandMesh
             raise UserError(f"--hand {hand} is for the fit; the hand of a checkpoint is its own")
         return HandMeshPredictor.from_checkpoint(checkpoint)
     return HandMeshPredictor(FitMethod(load_mano(hand) if hand else load_builtin()))
+
+
+def _one_side(handedness: str | Sequence[str | None] | None) -> str | None:
+    """The side of all hands that are found, whose number is not known before."""
+    if handedness is None or isinstance(handedness, str):
+        return check_handedness(handedness, 1)[0]
+    raise UserError(
+        f"handedness={handedness!r} is for given boxes: hands that are found have one side or None"
+    )
 
 
 def _boxes_of(masks: Masks, boxes: np.ndarray | Sequence | None) -> np.ndarray | Sequence:

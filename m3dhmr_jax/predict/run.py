@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import tqdm
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import HandBoxes, boxes_at, read_boxes
+from m3dhmr_jax.predict.boxes import BoxesByFile, boxes_at, read_boxes
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     intrinsics_from_fov,
@@ -23,7 +23,7 @@ from m3dhmr_jax.predict.cameras import (
 )
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input, find_inputs, read_frames
-from m3dhmr_jax.predict.landmark_file import HandLandmarks, landmarks_at, read_landmarks
+from m3dhmr_jax.predict.landmark_file import LandmarksByFile, landmarks_at, read_landmarks
 from m3dhmr_jax.predict.masks import find_masks, read_masks
 from m3dhmr_jax.predict.outputs import ResultWriter
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
@@ -75,10 +75,16 @@ def predict_files(
         DiskFullError: if there is no room for the results.
     """
     inputs = find_inputs(options.images, options.camera)
-    given = _read_given(options, inputs)
+    boxes = landmarks = None
+    if options.boxes is not None:
+        boxes = read_boxes(options.boxes, options.handedness)
+        _check_names(options.boxes, boxes.keys(), inputs)
+    if options.landmarks is not None:
+        landmarks = read_landmarks(options.landmarks, options.handedness)
+        _check_names(options.landmarks, landmarks.keys(), inputs)
     masks = None if options.masks is None else find_masks(options.masks, inputs)
     predictor = load()
-    run = _Run(predictor, options, given, masks)
+    run = _Run(predictor, options, boxes, landmarks, masks)
     with (
         explain_disk_full(out),
         run.bar,
@@ -94,27 +100,13 @@ def predict_files(
     run.finish(out)
 
 
-# The hands that a file of boxes or landmarks describes, by file and frame.
-Given = Mapping[str, Mapping[int, HandBoxes]] | Mapping[str, Mapping[int, HandLandmarks]]
-
-
-def _read_given(options: PredictOptions, inputs: Sequence[Input]) -> Given | None:
-    path = options.boxes or options.landmarks
-    if path is None:
-        return None
-    if options.boxes and options.landmarks:
+def _check_names(path: Path, names: Collection[str], inputs: Sequence[Input]) -> None:
+    """Raises UserError if a file of boxes or landmarks is about none of the inputs."""
+    if not set(names) & {source.source for source in inputs}:
         raise UserError(
-            f"--boxes {options.boxes} and --landmarks {options.landmarks}: give one of them; "
-            "landmarks need no boxes"
-        )
-    read = read_boxes if options.boxes else read_landmarks
-    given = read(path, options.handedness)
-    if not given.keys() & {source.source for source in inputs}:
-        raise UserError(
-            f"{path} describes hands of {', '.join(list(given)[:3])}, and none of these is among "
+            f"{path} describes hands of {', '.join(list(names)[:3])}, and none of these is among "
             'the inputs: its column "image" is a file name without folders'
         )
-    return given
 
 
 class _Run:
@@ -124,11 +116,12 @@ class _Run:
         self,
         predictor: HandMeshPredictor,
         options: PredictOptions,
-        given: Given | None,
+        boxes: BoxesByFile | None,
+        landmarks: LandmarksByFile | None,
         masks: dict[str, Path] | None,
     ):
         self._predictor, self._options = predictor, options
-        self._given, self._masks = given, masks
+        self._boxes, self._landmarks, self._masks = boxes, landmarks, masks
         self.bar = tqdm.tqdm(unit="frame", dynamic_ncols=True, mininterval=1)
         self._skipped: Counter[str] = Counter()
         self._warned: set[str] = set()
@@ -156,10 +149,10 @@ class _Run:
     def predict_input(self, source: Input, writer: ResultWriter) -> None:
         """All frames of one input."""
         options = self._options
-        given = None if self._given is None else self._given.get(source.source, {})
         tracker = smoother = None
-        if source.is_video and options.track and options.landmarks is None:
-            tracker = Tracker(self._predictor, given, options.handedness)
+        if source.is_video and options.track and self._landmarks is None:
+            boxes = None if self._boxes is None else self._boxes.get(source.source, {})
+            tracker = Tracker(self._predictor, boxes, options.handedness)
         if source.is_video and options.smooth:
             smoother = HandSmoother(self._predictor.hand.joint_regressor)
         for frame in itertools.islice(read_frames(source, self.log), options.frames):
@@ -168,7 +161,7 @@ class _Run:
                 if tracker is not None:
                     hands = tracker(frame.image, frame.index, frame.time_s, k)
                 else:
-                    hands = self._predict_alone(source, frame, given, k)
+                    hands = self._predict_alone(source, frame, k)
                 hands = hands._replace(camera_is_assumed=camera == "assumed")
                 if smoother is not None:
                     hands = smoother(hands, frame.time_s)
@@ -177,20 +170,16 @@ class _Run:
         self._losses += 0 if tracker is None else tracker.losses
 
     def _predict_alone(
-        self,
-        source: Input,
-        frame: Frame,
-        given: Mapping[int, HandBoxes] | Mapping[int, HandLandmarks] | None,
-        k: Float[np.ndarray, "3 3"],
+        self, source: Input, frame: Frame, k: Float[np.ndarray, "3 3"]
     ) -> PredictedHands:
         """The hands of a frame, whatever the others show."""
-        options = self._options
+        options, name = self._options, source.source
         boxes_px = landmarks_px = masks = None
         handedness = options.handedness
-        if options.landmarks is not None:
-            landmarks_px, handedness = landmarks_at(given or {}, frame.index)
-        elif given is not None:
-            boxes_px, handedness = boxes_at(given, frame.index)
+        if self._landmarks is not None:
+            landmarks_px, handedness = landmarks_at(self._landmarks.get(name, {}), frame.index)
+        elif self._boxes is not None:
+            boxes_px, handedness = boxes_at(self._boxes.get(name, {}), frame.index)
         if self._masks is not None:
             masks = self._read_masks(source, None if boxes_px is None else len(boxes_px))
         return self._predictor(
