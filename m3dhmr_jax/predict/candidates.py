@@ -87,9 +87,11 @@ def check_handedness(
     Raises:
         UserError: if a side is unknown, or their number is another.
     """
-    is_one = handedness is None or isinstance(handedness, str)
-    sides = (handedness,) * n if is_one else tuple(handedness)
-    if set(sides if not is_one else [handedness]) - {None, *SIDES}:
+    if handedness is None or isinstance(handedness, str):
+        given, sides = {handedness}, (handedness,) * n
+    else:
+        given, sides = set(handedness), tuple(handedness)
+    if given - {None, *SIDES}:
         raise UserError(f"handedness={handedness!r} must be one of {SIDES}, for all or each box")
     if len(sides) != n:
         raise UserError(f"handedness has {len(sides)} entries for {n} boxes: give one for each")

@@ -30,15 +30,17 @@ class HandLandmarks(NamedTuple):
     handedness: tuple[str, ...]
 
 
+# By file name, without folders, and by frame.
+LandmarksByFile = dict[str, dict[int, HandLandmarks]]
+
+
 def landmarks_at(landmarks: Mapping[int, HandLandmarks], index: int) -> HandLandmarks:
     """The landmarks of a frame, or none."""
     return landmarks.get(index, HandLandmarks(np.zeros((0, N_JOINTS, 2)), ()))
 
 
-def read_landmarks(path: Path, handedness: str | None) -> dict[str, dict[int, HandLandmarks]]:
-    """The landmarks of a file, by file name without folders and by frame.
-
-    `handedness` applies to rows that do not state theirs; None: right.
+def read_landmarks(path: Path, handedness: str | None) -> LandmarksByFile:
+    """The landmarks of a file; `handedness` applies to rows that do not state theirs, None: right.
 
     Raises:
         UserError: if the file is missing, of another format, or a row is invalid.
@@ -51,7 +53,7 @@ def read_landmarks(path: Path, handedness: str | None) -> dict[str, dict[int, Ha
         found.setdefault(key, []).append((points_px, side))
     if not found:
         raise UserError(f"{path} contains no hand")
-    landmarks: dict[str, dict[int, HandLandmarks]] = {}
+    landmarks: LandmarksByFile = {}
     for (image, frame), hands in found.items():
         points_px, sides = zip(*hands, strict=True)
         landmarks.setdefault(image, {})[frame] = HandLandmarks(np.stack(points_px), sides)

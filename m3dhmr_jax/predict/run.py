@@ -15,7 +15,7 @@ import tqdm
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import HandBoxes, boxes_at, read_boxes
+from m3dhmr_jax.predict.boxes import BoxesByFile, HandBoxes, boxes_at, read_boxes
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     intrinsics_from_fov,
@@ -23,7 +23,12 @@ from m3dhmr_jax.predict.cameras import (
 )
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input, find_inputs, read_frames
-from m3dhmr_jax.predict.landmark_file import HandLandmarks, landmarks_at, read_landmarks
+from m3dhmr_jax.predict.landmark_file import (
+    HandLandmarks,
+    LandmarksByFile,
+    landmarks_at,
+    read_landmarks,
+)
 from m3dhmr_jax.predict.masks import find_masks, read_masks
 from m3dhmr_jax.predict.outputs import ResultWriter
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
@@ -94,25 +99,29 @@ def predict_files(
     run.finish(out)
 
 
-# The hands that a file of boxes or landmarks describes, by file and frame.
-Given = Mapping[str, Mapping[int, HandBoxes]] | Mapping[str, Mapping[int, HandLandmarks]]
+class Given(NamedTuple):
+    """The hands that a file describes, by file and frame; at most one of the two."""
+
+    boxes: BoxesByFile | None = None
+    landmarks: LandmarksByFile | None = None
 
 
-def _read_given(options: PredictOptions, inputs: Sequence[Input]) -> Given | None:
-    path = options.boxes or options.landmarks
-    if path is None:
-        return None
+def _read_given(options: PredictOptions, inputs: Sequence[Input]) -> Given:
     if options.boxes and options.landmarks:
         raise UserError(
             f"--boxes {options.boxes} and --landmarks {options.landmarks}: give one of them; "
             "landmarks need no boxes"
         )
-    read = read_boxes if options.boxes else read_landmarks
-    given = read(path, options.handedness)
-    if not given.keys() & {source.source for source in inputs}:
+    given = Given(
+        options.boxes and read_boxes(options.boxes, options.handedness),
+        options.landmarks and read_landmarks(options.landmarks, options.handedness),
+    )
+    names = given.boxes or given.landmarks
+    if names is not None and not names.keys() & {source.source for source in inputs}:
         raise UserError(
-            f"{path} describes hands of {', '.join(list(given)[:3])}, and none of these is among "
-            'the inputs: its column "image" is a file name without folders'
+            f"{options.boxes or options.landmarks} describes hands of "
+            f"{', '.join(list(names)[:3])}, and none of these is among the inputs: its column "
+            '"image" is a file name without folders'
         )
     return given
 
@@ -124,7 +133,7 @@ class _Run:
         self,
         predictor: HandMeshPredictor,
         options: PredictOptions,
-        given: Given | None,
+        given: Given,
         masks: dict[str, Path] | None,
     ):
         self._predictor, self._options = predictor, options
@@ -156,10 +165,12 @@ class _Run:
     def predict_input(self, source: Input, writer: ResultWriter) -> None:
         """All frames of one input."""
         options = self._options
-        given = None if self._given is None else self._given.get(source.source, {})
+        boxes, landmarks = self._given
+        boxes = None if boxes is None else boxes.get(source.source, {})
+        landmarks = None if landmarks is None else landmarks.get(source.source, {})
         tracker = smoother = None
-        if source.is_video and options.track and options.landmarks is None:
-            tracker = Tracker(self._predictor, given, options.handedness)
+        if source.is_video and options.track and landmarks is None:
+            tracker = Tracker(self._predictor, boxes, options.handedness)
         if source.is_video and options.smooth:
             smoother = HandSmoother(self._predictor.hand.joint_regressor)
         for frame in itertools.islice(read_frames(source, self.log), options.frames):
@@ -168,7 +179,7 @@ class _Run:
                 if tracker is not None:
                     hands = tracker(frame.image, frame.index, frame.time_s, k)
                 else:
-                    hands = self._predict_alone(source, frame, given, k)
+                    hands = self._predict_alone(source, frame, boxes, landmarks, k)
                 hands = hands._replace(camera_is_assumed=camera == "assumed")
                 if smoother is not None:
                     hands = smoother(hands, frame.time_s)
@@ -180,17 +191,18 @@ class _Run:
         self,
         source: Input,
         frame: Frame,
-        given: Mapping[int, HandBoxes] | Mapping[int, HandLandmarks] | None,
+        boxes: Mapping[int, HandBoxes] | None,
+        landmarks: Mapping[int, HandLandmarks] | None,
         k: Float[np.ndarray, "3 3"],
     ) -> PredictedHands:
         """The hands of a frame, whatever the others show."""
         options = self._options
         boxes_px = landmarks_px = masks = None
         handedness = options.handedness
-        if options.landmarks is not None:
-            landmarks_px, handedness = landmarks_at(given or {}, frame.index)
-        elif given is not None:
-            boxes_px, handedness = boxes_at(given, frame.index)
+        if landmarks is not None:
+            landmarks_px, handedness = landmarks_at(landmarks, frame.index)
+        elif boxes is not None:
+            boxes_px, handedness = boxes_at(boxes, frame.index)
         if self._masks is not None:
             masks = self._read_masks(source, None if boxes_px is None else len(boxes_px))
         return self._predictor(
