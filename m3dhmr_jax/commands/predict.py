@@ -77,8 +77,6 @@ def parse_options(options: argparse.Namespace) -> "PredictOptions":
     """
     if options.frames is not None and options.frames < 1:
         raise UserError(f"--frames {options.frames} must be at least 1")
-    if options.boxes is not None and options.landmarks is not None:
-        raise UserError("--boxes and --landmarks both say where hands are: give one of them")
     return parse_image_options(options)._replace(
         images=options.images,
         camera=options.camera,

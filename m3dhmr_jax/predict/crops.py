@@ -59,22 +59,15 @@ def crops_around(boxes_px: Float[np.ndarray, "k 4"]) -> Float[np.ndarray, "k 4"]
     return np.concatenate([centre - side / 2, side, side], axis=1)
 
 
-def whole_image_crop(
-    width: int, height: int, *, freihand: bool = False
-) -> Float[np.ndarray, "1 4"]:
-    """The crop of an image that shows one hand: the square around all of it.
-
-    With `freihand`, the centred square that FreiHAND's evaluation takes of its images.
-    """
-    side = max(width, height)
-    if freihand:
-        side = FREIHAND_CROP_PX * min(width, height) / FREIHAND_IMAGE_PX
+def freihand_crop(width: int, height: int) -> Float[np.ndarray, "1 4"]:
+    """The centred square that FreiHAND's evaluation takes of its images."""
+    side = FREIHAND_CROP_PX * min(width, height) / FREIHAND_IMAGE_PX
     return np.array([[(width - side) / 2, (height - side) / 2, side, side]])
 
 
 def centred_box(width: int, height: int) -> Float[np.ndarray, "1 4"]:
     """The box whose crop FreiHAND's evaluation takes."""
-    x, y, side, _ = whole_image_crop(width, height, freihand=True)[0].tolist()
+    x, y, side, _ = freihand_crop(width, height)[0].tolist()
     margin = side * (1 - 1 / BOX_SCALE) / 2
     return np.array([[x + margin, y + margin, side / BOX_SCALE, side / BOX_SCALE]])
 

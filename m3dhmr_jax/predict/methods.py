@@ -32,7 +32,7 @@ from m3dhmr_jax.models.fast.folding import fold
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.predict.buckets import run_in_buckets
 from m3dhmr_jax.predict.candidates import Candidates, unknown_shape
-from m3dhmr_jax.predict.crops import Image, crop, crop_matrix, hand_directions
+from m3dhmr_jax.predict.crops import Image, crop, crop_matrix
 from m3dhmr_jax.predict.results import FittedPose
 from m3dhmr_jax.types import ROOT
 
@@ -102,15 +102,6 @@ class NetworkMethod:
             ~(score >= UNSURE_SCORE),
             None,
         )
-
-    def directions(
-        self,
-        images: Sequence[Image],
-        candidates: Candidates,
-        intrinsics: Float[np.ndarray, "k 3 3"],
-    ) -> Float[np.ndarray, " k"]:
-        """Directions of the hands by a first look at them."""
-        return hand_directions(self(images, candidates, intrinsics, None).landmarks_px)
 
 
 class FitMethod:

@@ -31,9 +31,9 @@ from m3dhmr_jax.predict.crops import (
     check_boxes,
     crops_around,
     crops_of_landmarks,
+    freihand_crop,
     hand_directions,
     mirrored_boxes,
-    whole_image_crop,
 )
 from m3dhmr_jax.predict.detector import MIN_HAND_PX, DetectedHands, HandDetector
 from m3dhmr_jax.predict.images import as_image
@@ -153,7 +153,7 @@ class HandMeshPredictor:
             boxes_px = _check_shape(boxes, width, height)
             candidates = self.in_boxes(pixels, boxes_px, handedness, intrinsics, views=views)
         elif freihand and not self._method.needs_landmarks:
-            crops_px = whole_image_crop(width, height, freihand=True)
+            crops_px = freihand_crop(width, height)
             candidates = _unseen(crops_px, check_handedness(handedness, 1))
         else:
             side = _one_side(handedness)

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import tqdm
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import BoxesByFile, boxes_at, read_boxes
+from m3dhmr_jax.predict.boxes import BoxesByFile, HandBoxes, boxes_at, read_boxes
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     intrinsics_from_fov,
@@ -23,7 +23,12 @@ from m3dhmr_jax.predict.cameras import (
 )
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input, find_inputs, read_frames
-from m3dhmr_jax.predict.landmark_file import LandmarksByFile, landmarks_at, read_landmarks
+from m3dhmr_jax.predict.landmark_file import (
+    HandLandmarks,
+    LandmarksByFile,
+    landmarks_at,
+    read_landmarks,
+)
 from m3dhmr_jax.predict.masks import find_masks, read_masks
 from m3dhmr_jax.predict.outputs import ResultWriter
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
@@ -75,16 +80,10 @@ def predict_files(
         DiskFullError: if there is no room for the results.
     """
     inputs = find_inputs(options.images, options.camera)
-    boxes = landmarks = None
-    if options.boxes is not None:
-        boxes = read_boxes(options.boxes, options.handedness)
-        _check_names(options.boxes, boxes.keys(), inputs)
-    if options.landmarks is not None:
-        landmarks = read_landmarks(options.landmarks, options.handedness)
-        _check_names(options.landmarks, landmarks.keys(), inputs)
+    given = _read_given(options, inputs)
     masks = None if options.masks is None else find_masks(options.masks, inputs)
     predictor = load()
-    run = _Run(predictor, options, boxes, landmarks, masks)
+    run = _Run(predictor, options, given, masks)
     with (
         explain_disk_full(out),
         run.bar,
@@ -100,13 +99,31 @@ def predict_files(
     run.finish(out)
 
 
-def _check_names(path: Path, names: Collection[str], inputs: Sequence[Input]) -> None:
-    """Raises UserError if a file of boxes or landmarks is about none of the inputs."""
-    if not set(names) & {source.source for source in inputs}:
+class Given(NamedTuple):
+    """The hands that a file describes, by file and frame; at most one of the two."""
+
+    boxes: BoxesByFile | None = None
+    landmarks: LandmarksByFile | None = None
+
+
+def _read_given(options: PredictOptions, inputs: Sequence[Input]) -> Given:
+    if options.boxes and options.landmarks:
         raise UserError(
-            f"{path} describes hands of {', '.join(list(names)[:3])}, and none of these is among "
-            'the inputs: its column "image" is a file name without folders'
+            f"--boxes {options.boxes} and --landmarks {options.landmarks}: give one of them; "
+            "landmarks need no boxes"
         )
+    given = Given(
+        options.boxes and read_boxes(options.boxes, options.handedness),
+        options.landmarks and read_landmarks(options.landmarks, options.handedness),
+    )
+    names = given.boxes or given.landmarks
+    if names is not None and not names.keys() & {source.source for source in inputs}:
+        raise UserError(
+            f"{options.boxes or options.landmarks} describes hands of "
+            f"{', '.join(list(names)[:3])}, and none of these is among the inputs: its column "
+            '"image" is a file name without folders'
+        )
+    return given
 
 
 class _Run:
@@ -116,12 +133,11 @@ class _Run:
         self,
         predictor: HandMeshPredictor,
         options: PredictOptions,
-        boxes: BoxesByFile | None,
-        landmarks: LandmarksByFile | None,
+        given: Given,
         masks: dict[str, Path] | None,
     ):
         self._predictor, self._options = predictor, options
-        self._boxes, self._landmarks, self._masks = boxes, landmarks, masks
+        self._given, self._masks = given, masks
         self.bar = tqdm.tqdm(unit="frame", dynamic_ncols=True, mininterval=1)
         self._skipped: Counter[str] = Counter()
         self._warned: set[str] = set()
@@ -149,9 +165,11 @@ class _Run:
     def predict_input(self, source: Input, writer: ResultWriter) -> None:
         """All frames of one input."""
         options = self._options
+        boxes, landmarks = self._given
+        boxes = None if boxes is None else boxes.get(source.source, {})
+        landmarks = None if landmarks is None else landmarks.get(source.source, {})
         tracker = smoother = None
-        if source.is_video and options.track and self._landmarks is None:
-            boxes = None if self._boxes is None else self._boxes.get(source.source, {})
+        if source.is_video and options.track and landmarks is None:
             tracker = Tracker(self._predictor, boxes, options.handedness)
         if source.is_video and options.smooth:
             smoother = HandSmoother(self._predictor.hand.joint_regressor)
@@ -161,7 +179,7 @@ class _Run:
                 if tracker is not None:
                     hands = tracker(frame.image, frame.index, frame.time_s, k)
                 else:
-                    hands = self._predict_alone(source, frame, k)
+                    hands = self._predict_alone(source, frame, boxes, landmarks, k)
                 hands = hands._replace(camera_is_assumed=camera == "assumed")
                 if smoother is not None:
                     hands = smoother(hands, frame.time_s)
@@ -170,16 +188,21 @@ class _Run:
         self._losses += 0 if tracker is None else tracker.losses
 
     def _predict_alone(
-        self, source: Input, frame: Frame, k: Float[np.ndarray, "3 3"]
+        self,
+        source: Input,
+        frame: Frame,
+        boxes: Mapping[int, HandBoxes] | None,
+        landmarks: Mapping[int, HandLandmarks] | None,
+        k: Float[np.ndarray, "3 3"],
     ) -> PredictedHands:
         """The hands of a frame, whatever the others show."""
-        options, name = self._options, source.source
+        options = self._options
         boxes_px = landmarks_px = masks = None
         handedness = options.handedness
-        if self._landmarks is not None:
-            landmarks_px, handedness = landmarks_at(self._landmarks.get(name, {}), frame.index)
-        elif self._boxes is not None:
-            boxes_px, handedness = boxes_at(self._boxes.get(name, {}), frame.index)
+        if landmarks is not None:
+            landmarks_px, handedness = landmarks_at(landmarks, frame.index)
+        elif boxes is not None:
+            boxes_px, handedness = boxes_at(boxes, frame.index)
         if self._masks is not None:
             masks = self._read_masks(source, None if boxes_px is None else len(boxes_px))
         return self._predictor(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import read_boxes
+from m3dhmr_jax.predict.boxes import boxes_at, read_boxes
 
 CSV = """image,x,y,width,height,handedness,frame
 a/clip.mp4,1,2,30,40,left,
@@ -25,6 +25,20 @@ def test_read_boxes_groups_rows_by_file_and_frame(tmp_path):
     np.testing.assert_array_equal(first.boxes_px, [[1, 2, 30, 40], [5, 6, 7, 8]])
     assert first.handedness == ("left", "right")
     np.testing.assert_array_equal(found["image.jpg"][0].boxes_px, [[0.5, 10, 3, 4]])
+
+
+def test_read_boxes_accepts_the_mark_that_spreadsheets_write_first(tmp_path):
+    (tmp_path / "boxes.csv").write_text(CSV, encoding="utf-8-sig")
+    assert set(read_boxes(tmp_path / "boxes.csv", None)) == {"clip.mp4", "image.jpg"}
+
+
+def test_boxes_apply_until_the_next_ones(tmp_path):
+    (tmp_path / "boxes.csv").write_text(CSV)
+    boxes = read_boxes(tmp_path / "boxes.csv", None)
+    assert [len(boxes_at(boxes["clip.mp4"], i).boxes_px) for i in (0, 11, 12, 99)] == [2, 2, 1, 1]
+    assert boxes_at(boxes["clip.mp4"], 0).handedness == ("left", None)
+    later = {frame + 3: each for frame, each in boxes["clip.mp4"].items()}
+    assert boxes_at(later, 2).boxes_px.shape == (0, 4)
 
 
 def test_read_boxes_reads_json(tmp_path):

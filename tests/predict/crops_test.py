@@ -7,16 +7,17 @@ from m3dhmr_jax.data.augment import crop_from_box, eval_view, warp
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import (
     BOX_SCALE,
+    centred_box,
     check_boxes,
     crop,
     crop_matrix,
     crops_around,
     crops_of_landmarks,
     crops_of_points,
+    freihand_crop,
     hand_directions,
     mirrored_boxes,
     rotation_matrix,
-    whole_image_crop,
 )
 
 
@@ -30,15 +31,17 @@ def blotches(rng, height, width):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def whole(image, size, **options):
+def whole(image, size):
     height, width, _ = image.shape
-    return crop_matrix(whole_image_crop(width, height, **options)[0], size)
+    side = max(height, width)
+    corner = (width - side) / 2, (height - side) / 2
+    return crop_matrix(np.array([*corner, side, side], float), size)
 
 
 @pytest.mark.parametrize("side", [224, 448])
 def test_freihand_crop_is_that_of_evaluation(rng, hand_batch, side):
     image = blotches(rng, side, side)
-    matrix = whole(image, 128, freihand=True)
+    matrix = crop_matrix(freihand_crop(side, side)[0], 128)
     view = eval_view(hand_batch._replace(image=image[None].repeat(4, 0)), 128)
     np.testing.assert_allclose(
         invert_affine(matrix.astype(np.float32)), view.img_from_crop[0], atol=0.01
@@ -126,6 +129,10 @@ def test_check_boxes_rejects_boxes_that_show_nothing():
 
 
 HAND = np.array([[0.0, 0.0]] * 9 + [[0.0, -1.0]] + [[0.3, -1.5]] * 11)  # Upright.
+
+
+def test_centred_box_gives_the_crop_of_evaluation():
+    np.testing.assert_allclose(crops_around(centred_box(300, 200)), freihand_crop(300, 200))
 
 
 @pytest.mark.parametrize("angle_rad", [-2.0, 0.0, 0.3, np.pi / 2])

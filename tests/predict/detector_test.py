@@ -12,8 +12,8 @@ from m3dhmr_jax.predict import detector as module
 from m3dhmr_jax.predict.crops import crop, crop_matrix
 from m3dhmr_jax.predict.detector import (
     DUPLICATE_DISTANCE,
-    LARGE_HAND,
     NO_HANDS,
+    TILE_OVERLAP,
     VIEWS,
     DetectedHands,
     HandDetector,
@@ -161,7 +161,7 @@ def test_every_small_hand_lies_inside_a_tile(width, height):
     levels = list(tile_squares(width, height))
     assert len(levels) == 2
     for tiles in levels:
-        side = 2 * LARGE_HAND * tiles.side_px[0]  # The largest one for which tiles are searched.
+        side = TILE_OVERLAP * tiles.side_px[0]
         corner = rng.uniform(0, [width - side, height - side], (200, 2))[:, None]
         low = tiles.centre_px + 0.5 - tiles.side_px[:, None] / 2
         inside = (corner >= low - 1e-6) & (corner + side <= low + tiles.side_px[:, None] + 1e-6)
@@ -226,11 +226,11 @@ class Searched(HandDetector):
     ("found", "sides_px"),
     [
         ({}, [800, 1200, 1600, 400, 200]),
-        ({800: hands(open_hand(size=200))}, [800]),
-        ({800: hands(open_hand(size=100))}, [800, 400]),
+        ({800: hands(open_hand(size=260))}, [800]),
+        ({800: hands(open_hand(size=200))}, [800, 400]),
         ({800: hands(open_hand(size=50))}, [800, 400, 200]),
         ({1200: hands(open_hand(size=300))}, [800, 1200]),
-        ({400: hands(open_hand(size=100))}, [800, 1200, 1600, 400]),
+        ({400: hands(open_hand(size=150))}, [800, 1200, 1600, 400]),
     ],
 )
 def test_search_goes_on_until_no_hand_can_be_missing(found, sides_px):

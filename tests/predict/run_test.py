@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import warnings
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import trimesh
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import outputs, run
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions, predict_files
 from m3dhmr_jax.runtime.files import DiskFullError
 
@@ -192,6 +194,58 @@ def test_predict_files_rejects_boxes_of_other_files_before_loading(images, tmp_p
     with pytest.raises(UserError, match=r"other\.png"):
         predict_files(lambda: pytest.fail("loaded"), options, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_predict_files_rejects_boxes_and_landmarks_together(images, tmp_path):
+    options = PredictOptions([str(images)], boxes=tmp_path / "a.csv", landmarks=tmp_path / "b.csv")
+    with pytest.raises(UserError, match=r"a\.csv.*b\.csv"):
+        predict_files(lambda: pytest.fail("loaded"), options, tmp_path / "out")
+
+
+def test_predict_files_tells_of_no_hand_and_logs_a_warning_once(
+    load, images, video, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "boxes.csv").write_text("image,x,y,width,height\nwide.png,5,5,30,30\n")
+    names = [str(images / "wide.png"), str(images / "tiny.png")]
+    predict_files(load, PredictOptions(names, boxes=tmp_path / "boxes.csv"), tmp_path / "out")
+    assert [len(line["hands"]) for line in lines_of(tmp_path / "out")] == [1, 0]
+    printed = capsys.readouterr().out
+    assert "1 hands written" in printed
+    assert "no hand found in 1 of 2" in printed
+
+    none = load()(np.zeros((120, 160, 3), np.uint8), boxes=[])
+
+    def warn(*_, **__):
+        warnings.warn("3 hands smaller than 20 px were skipped", stacklevel=1)
+        return none
+
+    monkeypatch.setattr(HandMeshPredictor, "__call__", warn)
+    predict_files(load, PredictOptions([str(video)], track=False), tmp_path / "small")
+    printed = capsys.readouterr()
+    assert "no hand found in 12 of 12" in printed.out
+    assert printed.err.count("clip.avi: 3 hands smaller than 20 px were skipped") == 1
+
+
+def test_predict_files_takes_the_landmarks_that_it_wrote(load, images, tmp_path, monkeypatch):
+    rows = "image,x,y,width,height,handedness\n"
+    rows += "wide.png,5,5,30,30,left\nwide.png,50,20,40,30,right\n"
+    (tmp_path / "boxes.csv").write_text(rows)
+    names = [str(images / "wide.png"), str(images / "tiny.png")]
+    predict_files(load, PredictOptions(names, boxes=tmp_path / "boxes.csv"), tmp_path / "out")
+    predictor, given = load(), []
+
+    def record(self, image, boxes, handedness, k, *, landmarks, **_):
+        given.append((boxes, tuple(handedness), landmarks))
+        return predictor.predict(image, predictor.in_boxes(image, np.zeros((0, 4)), (), k), k)
+
+    monkeypatch.setattr(HandMeshPredictor, "__call__", record)
+    landmarks = tmp_path / "out/hands.jsonl"
+    predict_files(load, PredictOptions(names, landmarks=landmarks), tmp_path / "again")
+    (boxes, sides, landmarks_px), (_, _, of_tiny_px) = given
+    assert (boxes, sides) == (None, ("left", "right"))
+    assert of_tiny_px.shape == (0, 21, 2)
+    wrote = [hand["landmarks_px"] for hand in lines_of(tmp_path / "out")[0]["hands"]]
+    np.testing.assert_array_equal(landmarks_px, wrote)
 
 
 def save_mask(folder, name, shape, *boxes):

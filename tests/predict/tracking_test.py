@@ -97,27 +97,36 @@ def test_a_hand_that_appears_later_gets_the_next_number_within_a_second(show):
     assert results[-1].handedness == ("right", "left")
 
 
-def crossing(sides, hidden):
-    """Two hands that pass each other; the second is hidden for so many frames in the middle."""
+def crossing(sides, front, hidden):
+    """Two hands that pass each other; one is hidden for so many frames in the middle."""
     frames = []
     for i in range(61):
         x = 8.0 * (i - 30)
         hands = [Seen((320 + x, 200), sides[0]), Seen((320 - x, 212), sides[1])]
-        frames.append(hands[:1] if abs(i - 30) < hidden / 2 else hands)
+        frames.append([hands[front]] if abs(i - 30) < hidden / 2 else hands)
     return frames
 
 
+@pytest.mark.parametrize("front", [0, 1])
 @pytest.mark.parametrize("hidden", [0, 3, 9])
 @pytest.mark.parametrize("sides", [(0.99, LEFT), (LEFT, 0.99), (0.99, 0.99), (LEFT, LEFT)])
-def test_hands_that_cross_keep_their_numbers(show, sides, hidden):
+def test_hands_that_cross_keep_their_numbers(show, sides, hidden, front):
     """By their sides, and by their motion where these are equal."""
-    frames = crossing(sides, hidden)
+    frames = crossing(sides, front, hidden)
     results, _ = show(frames)
     for i in (*range(20), *range(45, 61)):
         want = [hand.centre_px for hand in frames[i]]
         assert centres_of(results[i]) == dict(enumerate(want)), i
     if hidden:
-        assert list(results[30].track) == [0]
+        assert list(results[30].track) == [front]
+
+
+def test_a_hand_keeps_its_number_where_another_one_goes_and_a_third_comes(show):
+    """Also if the two far ones would suit it and the lost one better in sum."""
+    first, second = Seen((300, 200)), Seen((540, 200))
+    moved, third = Seen((380, 200)), Seen((100, 200))
+    results, _ = show([[first, second]] * 3 + [[first]] + [[moved, third]] * 2)
+    assert centres_of(results[-1]) == {0: moved.centre_px, 2: third.centre_px}
 
 
 def test_a_hand_that_was_hidden_for_long_is_a_new_one(show):
@@ -199,11 +208,11 @@ def test_a_lost_hand_is_searched_for_in_its_box(show, predictor):
 
 
 def test_new_boxes_forget_the_hands_of_the_old_ones(show, predictor):
-    """The hand in the new box comes from the other side, at rest."""
+    """The hand in the new box is at rest, however far it is from one that was lost."""
     given = {0: boxes((60, 150, 100, 120)), 3: boxes((460, 150, 100, 120))}
-    frames = [[Seen((100 + 20 * i, 200))] for i in range(3)] + [[Seen((500, 200))]] * 3
+    frames = [[Seen((100, 200))]] * 2 + [[]] + [[Seen((500, 200))]] * 3
     results, _ = show(frames, given)
-    assert [hands.score.tolist() for hands in results] == [[1]] * 6
+    assert [hands.score.tolist() for hands in results] == [[1]] * 2 + [[0]] + [[1]] * 3
     assert centres_of(results[-1]) == {0: (500, 200)}
 
 
