@@ -4,18 +4,22 @@
 
 Needs the installed detector (`m3dhmr detector install`). `palms` is the palm detector on one
 image, `landmarks N` the landmark network on N crops. `blank image` searches 640 x 480 px without a
-hand everywhere, tiles included; `refine` is a video's frame with one known hand. The time of one
-depthwise convolution of the palm detector is set in relation to XLA's own.
+hand everywhere, tiles included; `refine` is a video's frame with one known hand. `image to meshes`
+is all that the default predictor does for a rendered image of 480 px with one hand that is looked
+at in all views, as rendered ones are often doubtful; `next frame` the same for a hand that is
+followed. The time of one depthwise convolution of the palm detector is set in relation to XLA's own.
 """
 
 import argparse
 import functools
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import interleaved, record, table
+from benchmarks.video import rendering
 from m3dhmr_jax.models.hand_detector import (
     LANDMARK_IMAGE_PX,
     PALM_IMAGE_PX,
@@ -26,6 +30,7 @@ from m3dhmr_jax.models.hand_detector import (
 )
 from m3dhmr_jax.predict.detector import HandDetector
 from m3dhmr_jax.predict.detector_weights import load_detector_weights
+from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
 BATCHES = (1, 2, 4, 8)
 
@@ -42,6 +47,9 @@ def main(rounds: int = 20) -> None:
     features = jnp.asarray(rng.normal(size=(1, 96, 96, 32)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(5, 5, 32)), jnp.float32)
     image = np.full((480, 640, 3), 90, np.uint8)
+    photo = cv2.resize(rendering(0), (480, 480), interpolation=cv2.INTER_CUBIC)
+    predictor = HandMeshPredictor()
+    hands = predictor(photo)
     hand_px = rng.uniform(200, 400, (1, 21, 2))
     functions = {
         "depthwise sums": functools.partial(
@@ -59,6 +67,15 @@ def main(rounds: int = 20) -> None:
         },
         "refine": lambda: detector.refine(image, hand_px).landmarks_px,
         "blank image": lambda: detector(image).landmarks_px,
+        "one hand": lambda: detector(photo).landmarks_px,
+        "image to meshes": lambda: predictor(photo).verts_m,
+        "next frame": lambda: (
+            predictor.predict(
+                photo,
+                predictor.follow(photo, hands.landmarks_px, hands.handedness),
+                hands.intrinsics,
+            ).verts_m
+        ),
     }
     timings = interleaved(functions, rounds)
     palms_ms = timings["palms"].median_ms
