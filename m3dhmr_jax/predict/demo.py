@@ -31,7 +31,7 @@ def show_demo(out: Path) -> None:
     print("rendering six photos with several hands each")
     rows = write_photos(photos, seed=SEED)
     predictor = HandMeshPredictor()
-    tiles, n_found, n_false, n_true = [], 0, 0, 0
+    tiles, n_found, n_false, n_true, n_unsure = [], 0, 0, 0, 0
     for row in rows:
         image = read_image(photos / row["file"]).image
         hands = predictor(image, K=np.array(row["K"]))
@@ -45,8 +45,10 @@ def show_demo(out: Path) -> None:
         n_found += sum(is_close)
         n_false += len(hands.root_m) - sum(is_close)
         n_true += len(is_close)
+        n_unsure += int(hands.is_unsure.sum())
     sheet = out / SHEET
     jpeg = cv2.imencode(".jpg", draw_contact_sheet(tiles)[..., ::-1])[1]
     sheet.write_bytes(jpeg.tobytes())
     print(f"{n_found} of {n_true} hands found, {n_false} where there is none: see {sheet}")
+    print(f"{n_unsure} of them are unsure and drawn in grey")
     print("the photos are rendered; now yours:  m3dhmr predict my_photo.jpg")

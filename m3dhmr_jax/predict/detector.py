@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import cv2
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.hand_detector import (
@@ -55,6 +55,9 @@ VIEWS_PER_PASSES = 2 / 3
 PALM_OVERLAP = 0.3
 # Hands whose landmarks have a smaller mean distance, as a fraction of the box, are the same.
 DUPLICATE_DISTANCE = 0.25
+# So is a part of a hand that was taken for a hand: smaller by this factor, and so much of its box
+# lies inside the other's.
+PART_SIZE, PART_INSIDE = 0.6, 0.7
 # Crop around a palm: its size and its shift towards the fingers, in sizes of the palm's box.
 PALM_SCALE, PALM_SHIFT = 2.6, 0.5
 # The same around landmarks, in sizes of the box of PALM_LANDMARKS along the hand's direction.
@@ -462,7 +465,21 @@ def merge_hands(*found: DetectedHands) -> DetectedHands:
         limits_px = DUPLICATE_DISTANCE * np.maximum(sizes_px[0], sizes_px[1:])
         if (distances_px.mean(axis=1) > limits_px).all():
             kept.append(i)
-    return _take(hands, kept)
+    hands = _take(hands, kept)
+    return _take(hands, ~_are_parts(hands.landmarks_px))
+
+
+def _are_parts(landmarks_px: Float[np.ndarray, "k n 2"]) -> Bool[np.ndarray, " k"]:
+    """Whether each hand is only a part of another one."""
+    low, high = landmarks_px.min(axis=1), landmarks_px.max(axis=1)
+    common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    inside = (
+        np.prod(np.maximum(common, 0), axis=-1)
+        / np.prod(np.maximum(high - low, 1), axis=-1)[:, None]
+    )
+    size_px = hand_size_px(landmarks_px)
+    is_smaller = size_px[:, None] < PART_SIZE * size_px
+    return (is_smaller & (inside >= PART_INSIDE)).any(axis=1)
 
 
 def _take(record: Any, rows: Any) -> Any:

@@ -3,7 +3,6 @@
 Axes: v vertices, f faces, h w image.
 """
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input
 from m3dhmr_jax.predict.results import FittedPose, PredictedHands
-from m3dhmr_jax.visualize.hands import HAND_COLOURS, HandDrawing
+from m3dhmr_jax.visualize.hands import HAND_COLOURS, UNSURE_COLOUR, HandDrawing
 from m3dhmr_jax.visualize.overlay import draw_landmarks, draw_meshes, draw_prediction
 
 MESH_KINDS = ("obj", "ply", "glb")
@@ -42,10 +41,13 @@ HAND_ARRAYS = (
 
 
 def to_drawings(hands: PredictedHands) -> list[HandDrawing]:
-    """The hands as they are drawn, each in its own colour."""
-    colours = itertools.cycle(HAND_COLOURS)
-    columns = hands.landmarks_px, hands.verts_m, hands.faces
-    return [HandDrawing(*each, next(colours)) for each in zip(*columns, strict=True)]
+    """The hands as they are drawn: each track in its own colour, unsure ones in grey."""
+    colours = [
+        UNSURE_COLOUR if is_unsure else HAND_COLOURS[track % len(HAND_COLOURS)]
+        for track, is_unsure in zip(hands.track.tolist(), hands.is_unsure.tolist(), strict=True)
+    ]
+    columns = hands.landmarks_px, hands.verts_m, hands.faces, colours
+    return [HandDrawing(*each) for each in zip(*columns, strict=True)]
 
 
 def draw_hands(image: Image, hands: PredictedHands) -> Image:

@@ -11,6 +11,8 @@ from m3dhmr_jax.visualize.mesh import MESH_COLOUR
 # The first hand of an image is blue; the others differ from it and from skin.
 HAND_COLOURS = (MESH_COLOUR, (0.95, 0.80, 0.62), (0.72, 0.90, 0.74), (0.88, 0.76, 0.94))
 
+UNSURE_COLOUR = (0.72, 0.72, 0.72)
+
 
 class HandDrawing(NamedTuple):
     """One hand in front of the camera."""

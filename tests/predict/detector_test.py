@@ -240,6 +240,14 @@ def test_search_goes_on_until_no_hand_can_be_missing(found, sides_px):
     assert len(result.presence) == len(found)
 
 
+def test_a_part_of_a_hand_is_not_another_hand():
+    large, part, other = (
+        open_hand((x, y), size) for x, y, size in ((0, 0, 200), (60, 60, 80), (300, 0, 80))
+    )
+    found = merge_hands(hands(large, part, other, presence=[0.9, 0.95, 0.8]))
+    np.testing.assert_allclose(found.landmarks_px, [large, other])
+
+
 def test_hands_left_out_are_counted():
     several = [open_hand((x, 0), size) for x, size in ((0, 15), (500, 150), (1000, 150))]
     detector = Searched({800: hands(*several, presence=[1.0, 0.8, 0.9])})
