@@ -59,6 +59,16 @@ class PredictedHands(NamedTuple):
     # Of the method "fit".
     pose: FittedPose | None
 
+    @property
+    def vertices_m(self) -> Float[np.ndarray, "k v 3"]:
+        """`verts_m`, for readers of full words."""
+        return self.verts_m
+
+    @property
+    def is_left(self) -> Bool[np.ndarray, " k"]:
+        """Whether each hand is a left one."""
+        return np.array([side == "left" for side in self.handedness], bool)
+
     def take(self, rows: np.ndarray | Sequence[int]) -> "PredictedHands":
         """Some of the hands."""
         rows = np.asarray(rows, int)
