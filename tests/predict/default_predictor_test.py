@@ -87,7 +87,7 @@ def test_scaling_image_and_k_together_keeps_the_hand(predictor, photo):
 def test_rotating_the_photo_rotates_the_hand(predictor, photo):
     """By a quarter turn, counter-clockwise on the screen."""
     image, k, _ = photo
-    height, width, _ = image.shape
+    width = image.shape[1]
     turned_k = np.array([[k[1, 1], 0, k[1, 2]], [0, k[0, 0], width - 1 - k[0, 2]], [0, 0, 1]])
     want, got = predictor(image, K=k), predictor(np.rot90(image).copy(), K=turned_k)
     rotation = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
