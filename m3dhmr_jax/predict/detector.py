@@ -10,14 +10,13 @@ fingers: 0 is up, counter-clockwise is positive.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.hand_detector import (
@@ -29,7 +28,8 @@ from m3dhmr_jax.models.hand_detector import (
     detect_palms,
     find_landmarks,
 )
-from m3dhmr_jax.predict.crops import Image
+from m3dhmr_jax.predict.buckets import BUCKETS, run_in_buckets
+from m3dhmr_jax.predict.crops import Image, crop
 from m3dhmr_jax.predict.detector_weights import (
     DetectorWeights,
     load_detector_weights,
@@ -37,9 +37,8 @@ from m3dhmr_jax.predict.detector_weights import (
 )
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 
-# Images per call of a network; larger numbers are split. Each size is compiled when first used.
-# The features of more images than two leave the caches of a CPU.
-BUCKETS, CPU_BUCKETS = (1, 2, 4, 8), (1, 2)
+# Images per call of a network: the features of more than two leave the caches of a CPU.
+CPU_BUCKETS = (1, 2)
 # Hands whose box has a shorter longer side are counted but not returned.
 MIN_HAND_PX = 20.0
 MIN_PALM_SCORE = 0.4
@@ -219,8 +218,8 @@ class HandDetector:
     def _in_squares(self, image: Image, squares: Squares) -> DetectedHands:
         """Hands whose palms are found in upright squares of the image."""
         matrices = crop_matrices(squares, PALM_IMAGE_PX)
-        crops = [crop_rotated(image, matrix, PALM_IMAGE_PX) for matrix in matrices]
-        candidates = PalmCandidates(*_in_buckets(self._detect_palms, crops))
+        crops = np.stack([crop(image, matrix, PALM_IMAGE_PX) for matrix in matrices])
+        candidates = run_in_buckets(self._detect_palms, crops, buckets=_buckets())
         palms = merge_palms(palms_from_candidates(candidates, matrices))
         palm_crops = crop_matrices(squares_around_palms(palms), LANDMARK_IMAGE_PX)
         first = self._landmarks(image, palm_crops)
@@ -263,8 +262,8 @@ class HandDetector:
         """The hand in each crop, one pass."""
         if not len(matrices):
             return NO_HANDS
-        crops = [crop_rotated(image, matrix, LANDMARK_IMAGE_PX) for matrix in matrices]
-        found = HandLandmarks(*_in_buckets(self._find_landmarks, crops))
+        crops = np.stack([crop(image, matrix, LANDMARK_IMAGE_PX) for matrix in matrices])
+        found = run_in_buckets(self._find_landmarks, crops, buckets=_buckets())
         return hands_from_crops(found, matrices)
 
 
@@ -404,37 +403,6 @@ def view_matrices() -> Float[np.ndarray, "v 2 3"]:
     return np.stack(matrices)
 
 
-def crop_rotated(
-    image: Image, crop_from_img: Float[np.ndarray, "2 3"], size: int
-) -> UInt8[np.ndarray, "s s 3"]:
-    """A rotated, perhaps mirrored square of the image, bilinear; black outside the image.
-
-    Where it shrinks the image more than twofold, blocks of pixels are averaged first. Only the
-    region inside the crop is read.
-    """
-    height, width, _ = image.shape
-    img_from_crop = np.linalg.inv(_homogeneous(crop_from_img))[:2]
-    block = max(int(np.sqrt(np.abs(np.linalg.det(img_from_crop[:, :2])))), 1)
-    ends = [0, size - 1]
-    corners_px = [img_from_crop @ [x, y, 1] for x in ends for y in ends]
-    low = np.floor(np.min(corners_px, axis=0)).astype(int) - block
-    high = np.ceil(np.max(corners_px, axis=0)).astype(int) + block + 1
-    left, top = low.clip(0, [width, height]).tolist()
-    right, bottom = high.clip(0, [width, height]).tolist()
-    if left >= right or top >= bottom:
-        return np.zeros((size, size, 3), np.uint8)
-    region = np.ascontiguousarray(image[top:bottom, left:right])
-    if block > 1:
-        missing = -region.shape[0] % block, -region.shape[1] % block
-        region = cv2.copyMakeBorder(region, 0, missing[0], 0, missing[1], cv2.BORDER_CONSTANT)
-        reduced = region.shape[1] // block, region.shape[0] // block
-        region = cv2.resize(region, reduced, interpolation=cv2.INTER_AREA)
-    first_px = np.array([left, top]) + (block - 1) / 2
-    linear, offset = crop_from_img[:, :2], crop_from_img[:, 2]
-    crop_from_region = np.column_stack([linear * block, offset + linear @ first_px])
-    return cv2.warpAffine(region, crop_from_region, (size, size), flags=cv2.INTER_LINEAR)
-
-
 def hands_from_crops(
     found: HandLandmarks, crop_from_img: Float[np.ndarray, "k 2 3"]
 ) -> DetectedHands:
@@ -507,20 +475,5 @@ def _check_views(views: int) -> None:
         raise UserError(f"views={views} must be 1 to {len(VIEWS)}: that many views are defined")
 
 
-def _in_buckets(
-    network: Callable[[np.ndarray], Sequence[jax.Array]],
-    images: Sequence[UInt8[np.ndarray, "s s 3"]],
-) -> list[np.ndarray]:
-    """The outputs of a network for one or more images, in as few calls as possible.
-
-    Buckets are padded with copies of their first image, whose results are dropped.
-    """
-    buckets = CPU_BUCKETS if jax.default_backend() == "cpu" else BUCKETS
-    results = []
-    for start in range(0, len(images), buckets[-1]):
-        batch = images[start : start + buckets[-1]]
-        size = next(size for size in buckets if size >= len(batch))
-        padding = [batch[0]] * (size - len(batch))
-        outputs = jax.device_get(network(np.stack([*batch, *padding])))
-        results.append([x[: len(batch)] for x in outputs])
-    return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+def _buckets() -> Sequence[int]:
+    return CPU_BUCKETS if jax.default_backend() == "cpu" else BUCKETS

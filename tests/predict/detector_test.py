@@ -1,15 +1,12 @@
 import json
 
 import cv2
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.hand_detector import PALM_GRIDS, HandLandmarks, PalmCandidates
-from m3dhmr_jax.predict import detector as module
-from m3dhmr_jax.predict.crops import crop, crop_matrix
 from m3dhmr_jax.predict.detector import (
     DUPLICATE_DISTANCE,
     NO_HANDS,
@@ -20,7 +17,6 @@ from m3dhmr_jax.predict.detector import (
     Palms,
     Squares,
     crop_matrices,
-    crop_rotated,
     hand_size_px,
     hands_from_crops,
     merge_hands,
@@ -76,29 +72,6 @@ def test_crop_matrices_turn_direction_upwards(angle_rad):
     up = rotated(np.array([[0.0, -1.0]]), angle_rad)[0]
     np.testing.assert_allclose(apply(matrix, square.centre_px[0]), [49.5, 49.5], atol=1e-9)
     np.testing.assert_allclose(apply(matrix, square.centre_px[0] + 2 * up), [49.5, 39.5], atol=1e-9)
-
-
-@pytest.mark.parametrize("side", [80.0, 500.0])
-def test_crop_rotated_equals_upright_crop(side):
-    """At both scales: bilinear, and after averaging."""
-    image = cv2.resize(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8), (600, 400))
-    square = np.array([50.0, -20.0, side, side])
-    upright = crop_matrix(square, 64)
-    np.testing.assert_array_equal(crop_rotated(image, upright, 64), crop(image, upright, 64))
-
-
-def test_crop_rotated_averages_before_shrinking():
-    """Single pixels would be black or white."""
-    image = np.repeat((np.indices((300, 300)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
-    square = Squares(np.array([[150.0, 150.0]]), np.array([200.0]), np.array([0.5]))
-    assert np.ptp(crop_rotated(image, crop_matrices(square, 32)[0], 32).astype(int)) < 30
-
-
-@pytest.mark.parametrize("far", [-900.0, 900.0])
-def test_crop_rotated_is_black_outside(far):
-    image = np.full((50, 60, 3), 255, np.uint8)
-    square = Squares(np.array([[far, 20.0]]), np.array([40.0]), np.array([0.3]))
-    assert not crop_rotated(image, crop_matrices(square, 32)[0], 32).any()
 
 
 @pytest.mark.parametrize("angle_rad", [0.0, 1.0, -2.0])
@@ -190,25 +163,6 @@ def test_views_are_undone_in_the_image():
     np.testing.assert_allclose(undone.landmarks_px, np.stack([hand] * n), atol=1e-9)
     np.testing.assert_allclose(undone.joints_rel_m, np.stack([joints] * n), atol=1e-9)
     np.testing.assert_allclose(undone.right_probability, 0.8)
-
-
-@pytest.mark.parametrize(
-    ("backend", "n", "expected"),
-    [("cpu", 1, [1]), ("cpu", 5, [2, 2, 1]), ("gpu", 3, [4]), ("gpu", 11, [8, 4])],
-)
-def test_buckets_are_split_and_padding_is_dropped(backend, n, expected, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    sizes = []
-
-    def network(images):
-        sizes.append(len(images))
-        return images[:, 0, 0, 0], images.sum(axis=(1, 2, 3))
-
-    images = [np.full((2, 2, 3), i, np.uint8) for i in range(n)]
-    first, total = module._in_buckets(network, images)
-    np.testing.assert_array_equal(first, np.arange(n))
-    np.testing.assert_array_equal(total, 12 * np.arange(n))
-    assert sizes == expected
 
 
 class Searched(HandDetector):
