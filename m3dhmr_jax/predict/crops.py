@@ -23,6 +23,7 @@ BOX_SCALE = 1.3  # Side of the crop over the longer side of the hand's box, as i
 # below, towards the wrist; medians over synthetic images.
 MESH_PER_LANDMARKS, MESH_BELOW_LANDMARKS = 1.2, 0.075
 MIN_BOX_PX = 1.0
+MAX_BOX_PER_IMAGE = 10.0  # Sides of a box over the longer side of the image.
 MIDDLE_BASE = 9  # The joint at the base of the middle finger.
 Image = UInt8[np.ndarray, "h w 3"]
 
@@ -33,7 +34,8 @@ def check_boxes(
     """The boxes.
 
     Raises:
-        UserError: if one is not finite, has no area, or does not overlap the image.
+        UserError: if one is not finite, has no area, is much larger than the image, or does not
+            overlap it.
     """
     for i, (x, y, w, h) in enumerate(boxes_px.tolist()):
         box = f"box {i}, (x, y, width, height) = ({x:g}, {y:g}, {w:g}, {h:g}) px,"
@@ -43,6 +45,11 @@ def check_boxes(
             raise UserError(
                 f"{box} has no area: width and height must be at least {MIN_BOX_PX:g} px "
                 "(they are sizes, not the lower right corner)"
+            )
+        if max(w, h) > MAX_BOX_PER_IMAGE * max(width, height):
+            raise UserError(
+                f"{box} is more than {MAX_BOX_PER_IMAGE:g} times as large as the image of "
+                f"{width} x {height} px: boxes are in pixels of the image"
             )
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
             raise UserError(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.images import read_image
+from m3dhmr_jax.runtime.files import user_path
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
@@ -57,6 +58,8 @@ def find_inputs(images: Sequence[str], camera: int | None = None) -> list[Input]
         UserError: if something is missing, there is no input at all, or two inputs have the same
             name, as their results would.
     """
+    if camera is not None and camera < 0:
+        raise UserError(f"--camera {camera} must be 0 or more: cameras are numbered from 0")
     paths = [path for image in images for path in _paths_of(image)]
     inputs = [Input(path.stem, path.name, path) for path in paths]
     if camera is not None:
@@ -76,13 +79,13 @@ def find_inputs(images: Sequence[str], camera: int | None = None) -> list[Input]
 
 
 def _paths_of(image: str) -> list[Path]:
-    path = Path(image)
+    path = user_path(image)
     if path.is_file():
         return [path]
     if path.is_dir():
         known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
         return sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in known)
-    matches = sorted(p for p in map(Path, glob.glob(image, recursive=True)) if p.is_file())
+    matches = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
     if not matches:
         raise UserError(f"{image}: no such image, video or folder")
     return matches

@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.frames import IMAGE_SUFFIXES
+from m3dhmr_jax.runtime.files import user_path
 
 
 class Location(NamedTuple):
@@ -35,7 +36,7 @@ def open_location(address: str) -> Location:
         UserError: if such addresses are not supported, or the bucket cannot be reached.
     """
     if "://" not in address:
-        return Location(fs.LocalFileSystem(), os.path.abspath(address), "")
+        return Location(fs.LocalFileSystem(), os.path.abspath(user_path(address)), "")
     try:
         filesystem, path = fs.FileSystem.from_uri(address)
     except (pa.ArrowException, OSError) as error:
@@ -50,7 +51,7 @@ def find_images(address: str) -> tuple[Location, list[str]]:
         UserError: if there are none.
     """
     if "://" not in address:
-        address = os.path.abspath(address)
+        address = os.path.abspath(user_path(address))
     folder, is_pattern = address.partition("*")[0].rpartition("/")[0], "*" in address
     location = open_location(folder if is_pattern else address)
     top = location.filesystem.get_file_info(location.path)

@@ -16,6 +16,8 @@ from m3dhmr_jax.visualize.views import draw_views
 
 Image = UInt8[np.ndarray, "h w 3"]
 GAP_PX = 6
+# A panel is at most so many times as wide as it is high; longer images leave white below.
+MAX_PANEL_RATIO = 4
 # Width of a bone relative to the hand's size, and at most relative to the image's height.
 BONE_PER_HAND, MAX_BONE_PER_IMAGE = 1 / 55, 1 / 90
 
@@ -30,7 +32,7 @@ def scale_drawing(
     image: Image, hands: Sequence[HandDrawing], intrinsics: Float[np.ndarray, "3 3"], factor: float
 ) -> tuple[UInt8[np.ndarray, "a b 3"], list[HandDrawing], Float[np.ndarray, "3 3"]]:
     """Image, landmarks and K, scaled by the same factor."""
-    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     resized = cv2.resize(image, size, interpolation=interpolation)
     scaled = [
@@ -91,10 +93,13 @@ def draw_prediction(
         ValueError: if all hands are behind the camera or landmarks are not 21 finite points.
     """
     image_size = image.shape[1], image.shape[0]
-    large, hands, large_k = scale_drawing(image, hands, intrinsics, panel_px / image.shape[0])
+    factor = panel_px * min(1 / image.shape[0], MAX_PANEL_RATIO / image.shape[1])
+    large, hands, large_k = scale_drawing(image, hands, intrinsics, factor)
     gap = np.full((panel_px, GAP_PX, 3), 255, np.uint8)
-    panels = [draw_landmarks(large, hands), gap, draw_meshes(large, hands, large_k)]
-    panels = np.concatenate(panels, axis=1)
+    drawn = [draw_landmarks(large, hands), draw_meshes(large, hands, large_k)]
+    below = ((0, max(panel_px - len(large), 0)), (0, 0), (0, 0))
+    left, right = (np.pad(panel, below, constant_values=255) for panel in drawn)
+    panels = np.concatenate([left, gap, right], axis=1)
     width = panels.shape[1] if stacked else panel_px * 3 // 2
     views = draw_views([*hands, *extra_hands], intrinsics, image_size, width, panel_px)
     if stacked:

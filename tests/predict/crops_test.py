@@ -123,6 +123,7 @@ def test_check_boxes_rejects_boxes_that_show_nothing():
         (100.0, 4.0, 5.0, 6.0): "100 x 50 px",
         (3.0, -9.0, 5.0, 6.0): "-9",
         (np.nan, 4.0, 5.0, 6.0): "nan",
+        (-1e9, -1e9, 2e9, 2e9): r"2e\+09.* 10 times as large",
     }.items():
         with pytest.raises(UserError, match=value):
             check_boxes(np.array([good, bad]), 100, 50)

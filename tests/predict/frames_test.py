@@ -40,6 +40,18 @@ def test_find_inputs_names_what_is_missing(tmp_path, name):
         find_inputs([str(tmp_path / name)])
 
 
+def test_find_inputs_rejects_a_camera_that_cannot_be():
+    with pytest.raises(UserError, match="--camera -1"):
+        find_inputs([], -1)
+
+
+def test_find_inputs_expands_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.png").touch()
+    for name in ("~/a.png", "~", "~/*.png"):
+        assert [each.path for each in find_inputs([name])] == [tmp_path / "a.png"]
+
+
 def test_find_inputs_rejects_no_input():
     with pytest.raises(UserError, match=r"\[\]"):
         find_inputs([])

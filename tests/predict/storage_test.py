@@ -34,3 +34,8 @@ def test_write_atomic_hides_incomplete_files(tmp_path):
 
     Location(Watched(), str(tmp_path), "").write_atomic("file", b"all")
     assert (tmp_path / "file").read_bytes() == b"all"
+
+
+def test_open_location_expands_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_location("~/hands").path == str(tmp_path / "hands")

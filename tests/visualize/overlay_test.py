@@ -6,6 +6,7 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.visualize.hands import HAND_COLOURS, HandDrawing
 from m3dhmr_jax.visualize.overlay import (
     GAP_PX,
+    MAX_PANEL_RATIO,
     draw_landmarks,
     draw_meshes,
     draw_prediction,
@@ -51,6 +52,13 @@ def test_draw_prediction_stacks_views_below_images():
     stacked = draw_prediction(IMAGE, [drawing()], CAMERA, panel_px=200, stacked=True)
     assert stacked.shape == (400 + GAP_PX, 480 + GAP_PX, 3)
     np.testing.assert_array_equal(stacked[:200], in_a_row[:, : 480 + GAP_PX])
+
+
+def test_draw_prediction_bounds_the_drawing_of_long_images():
+    for height, width in ((4, 3000), (3000, 4)):
+        canvas = draw_prediction(np.zeros((height, width, 3), np.uint8), [], CAMERA, panel_px=100)
+        assert canvas.shape[0] == 100
+        assert canvas.shape[1] <= 2 * 100 * MAX_PANEL_RATIO + 150 + 2 * GAP_PX
 
 
 def test_draw_meshes_occludes_in_any_order():
