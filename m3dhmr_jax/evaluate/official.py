@@ -69,10 +69,10 @@ def read_truth(folder: Path) -> Hands:
     return truth
 
 
-def _check_metres(path: Path, hands: Hands) -> None:
+def _check_metres(path: Path, hands: Hands, *, predicted: bool = False) -> None:
     for name, points_m in zip(_SHAPES, hands, strict=True):
         if points_m.any():  # Joints without meshes have zeros for vertices.
-            check_metres(f"{path}, {name}", points_m)
+            check_metres(f"{path}, {name}", points_m, predicted=predicted)
 
 
 @expand_home
@@ -100,7 +100,7 @@ def read_predictions(path: Path, n: int) -> Hands:
                 f"{path}: the list of {name} has {len(values)} samples, but the ground truth has "
                 f"{n}: there must be one for each image of the evaluation set, in its order{hint}"
             )
-    _check_metres(path, hands)
+    _check_metres(path, hands, predicted=True)
     return hands
 
 

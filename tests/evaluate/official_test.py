@@ -195,8 +195,11 @@ def test_coordinates_that_are_not_metres_in_camera_space_are_rejected(
     truth_folder, truth, read, change, cause
 ):
     lists = [change(values).tolist() for values in truth]
-    with pytest.raises(UserError, match=rf"pred\.json, xyz: .*{cause}"):
+    if cause == "another unit":  # A network that has hardly learned may predict any size.
         read(lists)
+    else:
+        with pytest.raises(UserError, match=rf"pred\.json, xyz: .*{cause}"):
+            read(lists)
     (truth_folder / "evaluation_verts.json").write_text(json.dumps(lists[1]))
     (truth_folder / "evaluation_xyz.json").write_text(json.dumps(lists[0]))
     with pytest.raises(UserError, match=f"{truth_folder}, xyz: .*{cause}"):
