@@ -10,6 +10,7 @@ from m3dhmr_jax.errors import UserError
 
 LENGTH_M = (0.05, 0.3)  # Of a fist or an open hand.
 DEPTH_M = (0.1, 5.0)
+PREDICTED_DEPTH_M = (0.04, 25.0)  # Somewhat beyond the limits of root recovery.
 N_CHECKED = 1000  # Of FreiHAND's 32,560 meshes, a copy in float64 would take half a gigabyte.
 UNITS_M = {"millimetres": 1e-3, "centimetres": 1e-2}
 
@@ -39,14 +40,15 @@ def check_metres(
             f"{LENGTH_M[0]:g} to {LENGTH_M[1]:g} m: {cause}; convert them to metres"
         )
     depth_m = float(np.median(middle_m[:, 0, 2]))
-    if not DEPTH_M[0] <= depth_m <= DEPTH_M[1]:
+    nearest_m, farthest_m = PREDICTED_DEPTH_M if predicted else DEPTH_M
+    if not nearest_m <= depth_m <= farthest_m:
         cause = "they seem to be relative to the wrist: add its position"
-        if depth_m > DEPTH_M[1]:
+        if depth_m > farthest_m:
             cause = "the position of the hand seems to be in another unit than the hand"
-        elif depth_m <= -DEPTH_M[0]:
+        elif depth_m <= -nearest_m:
             cause = "the z axis seems to point to the viewer: rotate them by 180 degrees about x"
         raise UserError(
             f"{title}: most hands are {depth_m:.3g} m in front of the camera, expected "
-            f"{DEPTH_M[0]:g} to {DEPTH_M[1]:g} m in camera space (x right, y down, z forward): "
+            f"{nearest_m:g} to {farthest_m:g} m in camera space (x right, y down, z forward): "
             f"{cause}"
         )
