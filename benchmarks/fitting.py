@@ -88,7 +88,7 @@ def main(*, rounds: int = 10) -> None:
         "exact, 2D only": exact._replace(**no_joints),
         "noisy, 2D only": noisy._replace(**no_joints),
     }
-    fit = make_fit(load_builtin(), weights=OWN_CONVENTION)
+    fit = make_fit(load_builtin(), OWN_CONVENTION)
     start = time.perf_counter()
     jax.block_until_ready(fit(exact))
     first_call_s = time.perf_counter() - start

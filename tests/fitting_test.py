@@ -3,8 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax import fitting
-from m3dhmr_jax.fitting import OWN_CONVENTION, Observation, make_fit
+from m3dhmr_jax.fitting import (
+    OWN_CONVENTION,
+    Observation,
+    landmark_std,
+    make_fit,
+    reliability,
+    search,
+    terms,
+)
+from m3dhmr_jax.fitting.observation import NETWORK_STD
 from m3dhmr_jax.hand import load_builtin, load_details, pose_hand
 from m3dhmr_jax.hand.capsules import fit_capsules
 from m3dhmr_jax.math3d import random_rotation
@@ -17,7 +25,7 @@ N = 8  # Every batch has as many hands, so that the fit compiles once.
 
 @pytest.fixture(scope="module")
 def fit():
-    return make_fit(load_builtin(), weights=OWN_CONVENTION)
+    return make_fit(load_builtin(), OWN_CONVENTION)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,7 @@ def uv_rays(uv, intrinsics):
 
 
 def rotation_to_ray(ray):
-    return np.asarray(fitting._rotation_to_ray(jnp.asarray(ray, jnp.float32)))
+    return np.asarray(search._rotation_to_ray(jnp.asarray(ray, jnp.float32)))
 
 
 def aligned_error_mm(got, want):
@@ -187,13 +195,13 @@ def problem(truth):
     """One observation next to wrong unknowns, with fingers inside each other."""
     _, _, seen = truth
     seen = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), seen)
-    tables = fitting.build_tables(load_builtin(), 0.1, 0.15)
-    start = fitting.build_start(tables)
+    tables = terms.build_tables(load_builtin(), 0.1, 0.15)
+    start = search.build_start(tables)
 
     @jax.jit
     def unknowns(seen):
-        target = fitting.as_target(OWN_CONVENTION, seen)
-        return target, fitting.start_at(tables, start, target, seen, jnp.int32(0))
+        target = search.as_target(OWN_CONVENTION, seen)
+        return target, search.start_at(tables, start, target, seen, jnp.int32(0))
 
     target, unknowns = unknowns(seen)
     angles = unknowns.angles_rad.at[jnp.array([0, 4])].set(jnp.array([-0.47, 2.0]))
@@ -212,8 +220,8 @@ def linearise(problem):
         known = (tables, target, weights, outlier_std)
 
         def at(step):
-            moved = fitting.changed(unknowns, step)
-            return moved, fitting.residuals(tables, target, moved)
+            moved = terms.changed(unknowns, step)
+            return moved, terms.residuals(tables, target, moved)
 
         def rows(step):
             found = at(step)[1]
@@ -226,10 +234,10 @@ def linearise(problem):
             return jnp.concatenate([part.reshape(-1) for part in parts])
 
         zero = jnp.zeros(68)
-        by_autodiff = jax.jacfwd(lambda step: (fitting.cost(*known, *at(step)), rows(step)))(zero)
+        by_autodiff = jax.jacfwd(lambda step: (terms.cost(*known, *at(step)), rows(step)))(zero)
         moved, found = at(zero)
-        gradient, hessian = fitting.normal_equations(*known, moved, found)
-        hessian -= fitting.prior_terms(tables, target, weights, moved).hessian
+        gradient, hessian = terms.normal_equations(*known, moved, found)
+        hessian -= terms.prior_terms(tables, target, weights, moved).hessian
         return found.overlap.depth_m, gradient, hessian, *by_autodiff
 
     return evaluate
@@ -249,13 +257,13 @@ def test_hessian_is_the_sum_of_squared_derivatives(linearise):
 
 
 def test_landmark_std_grows_with_disagreement():
-    std = np.asarray(fitting.landmark_std(np.array([[0.0, 0.03]])))
-    np.testing.assert_allclose(std, [[fitting.NETWORK_STD, np.hypot(fitting.NETWORK_STD, 0.03)]])
+    std = np.asarray(landmark_std(np.array([[0.0, 0.03]])))
+    np.testing.assert_allclose(std, [[NETWORK_STD, np.hypot(NETWORK_STD, 0.03)]])
 
 
 def test_reliability_falls_with_each_of_its_signals():
     good = np.array([0.01, 0.03, 0.01])
     bad = good[:, None] * np.ones(3) + np.diag([0.08, 0.2, 0.04])
-    assert (fitting.reliability(*bad) < 0.5).all()
-    assert fitting.reliability(*good[:, None]) > 0.7
-    assert fitting.reliability(*np.zeros((3, 1))) == 1
+    assert (reliability(*bad) < 0.5).all()
+    assert reliability(*good[:, None]) > 0.7
+    assert reliability(*np.zeros((3, 1))) == 1

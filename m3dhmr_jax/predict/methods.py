@@ -7,12 +7,12 @@ Axes: k hands, n = 21 joints or landmarks, v vertices, h w image.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from m3dhmr_jax.camera.root_recovery import Silhouette, recover_roots
 from m3dhmr_jax.camera.silhouette import SilhouetteExtent
@@ -20,6 +20,7 @@ from m3dhmr_jax.checkpoints.manager import digest
 from m3dhmr_jax.fitting import (
     COMMON,
     OWN_CONVENTION,
+    SHAPE_STD,
     FittedHand,
     Observation,
     landmark_std,
@@ -38,7 +39,6 @@ from m3dhmr_jax.types import ROOT
 
 # Reprojection noise at which nothing of a hand is believed, as a fraction of its crop.
 MAX_NOISE = 0.1
-UNSURE_SCORE = 0.5
 
 
 class RightHands(NamedTuple):
@@ -50,7 +50,6 @@ class RightHands(NamedTuple):
     root_covariance_m2: Float[np.ndarray, "k 3 3"]
     noise_px: Float[np.ndarray, " k"]
     score: Float[np.ndarray, " k"]
-    is_unsure: Bool[np.ndarray, " k"]
     pose: FittedPose | None
 
 
@@ -99,7 +98,6 @@ class NetworkMethod:
             hands.root_covariance_m2,
             hands.noise_px,
             score,
-            ~(score >= UNSURE_SCORE),
             None,
         )
 
@@ -119,7 +117,12 @@ class FitMethod:
         self.weights_sha256 = hand_id(hand)
         # On a CPU, batches are hardly faster, and every size takes ten seconds to compile.
         self._buckets = (1,) if jax.default_backend() == "cpu" else (1, 8)
-        self._fit, self._fit_given = make_fit(hand), make_fit(hand, weights=OWN_CONVENTION)
+        self._fit = make_fit(hand)
+
+    @functools.cached_property
+    def _fit_given(self) -> Callable[[Observation], FittedHand]:
+        """For landmarks from elsewhere; its constants take a second to compute."""
+        return make_fit(self.hand, OWN_CONVENTION)
 
     def __call__(
         self,
@@ -142,7 +145,7 @@ class FitMethod:
             has_joints.astype(np.float32),
             intrinsics,
             np.nan_to_num(shape.mean),
-            np.nan_to_num(shape.std, nan=1.0),
+            np.nan_to_num(shape.std, nan=SHAPE_STD),
         )
         observation = Observation(*(np.asarray(x, np.float32) for x in columns))
         fit = self._fit if has_joints.any() else self._fit_given
@@ -159,7 +162,6 @@ class FitMethod:
             fitted.root_covariance_m2,
             fitted.noise_px,
             score,
-            ~(score >= UNSURE_SCORE),
             FittedPose(fitted.rotations, fitted.shape, fitted.shape_std),
         )
 

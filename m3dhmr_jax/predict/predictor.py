@@ -44,14 +44,15 @@ from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.types import ROOT
 
-UNSURE_SIDE = 0.7  # Below this probability of its side, a hand is marked as unsure.
+# Below this score, or this probability of its side, a hand is marked as unsure.
+UNSURE_SCORE, UNSURE_SIDE = 0.5, 0.7
 
 
 class HandMeshPredictor:
     """Finds the hands of images and recovers their meshes.
 
-    Programs are compiled once for each of 1, 2, 4 and 8 hands, for images of any size, and once
-    more for hands with masks.
+    A network is compiled once for each of 1, 2, 4 and 8 hands, for images of any size, and once
+    more for hands with masks; the fit on a CPU once.
 
     Args:
         method: how meshes are recovered; default: the fit of the built-in hand to landmarks.
@@ -280,6 +281,8 @@ class HandMeshPredictor:
         landmarks_px = hands.landmarks_px.copy()
         landmarks_px[is_left, :, 0] = width - 1 - landmarks_px[is_left, :, 0]
         joints_m = hands.joints_m * mirror
+        is_unsure = ~(hands.score >= UNSURE_SCORE)
+        is_unsure |= candidates.handedness_probability < UNSURE_SIDE
         faces = self.hand.faces
         return PredictedHands(
             verts_m=hands.verts_m * mirror,
@@ -292,7 +295,7 @@ class HandMeshPredictor:
             handedness=candidates.handedness,
             handedness_probability=candidates.handedness_probability,
             score=hands.score,
-            is_unsure=hands.is_unsure | (candidates.handedness_probability < UNSURE_SIDE),
+            is_unsure=is_unsure,
             crop_px=candidates.crop_px,
             direction_rad=candidates.direction_rad,
             track=np.arange(len(is_left)),
