@@ -5,8 +5,8 @@
 Needs the installed detector (`m3dhmr detector install`). `palms` is the palm detector on one
 image, `landmarks N` the landmark network on N crops. `blank image` searches 640 x 480 px without a
 hand everywhere, tiles included; `refine` is a video's frame with one known hand. `image to meshes`
-is all that the default predictor does for a rendered image of 480 px with one hand that is looked
-at in all views, as rendered ones are often doubtful; `next frame` the same for a hand that is
+is all that the default predictor does for a rendered image of 480 px with one hand that is verified
+in all views, as rendered ones are often doubtful; `next frame` the same for a hand that is
 followed. The time of one depthwise convolution of the palm detector is set in relation to XLA's.
 """
 

@@ -256,7 +256,7 @@ def test_first_examples_run_as_pasted(trained, run_main, tmp_path):
 
 def test_detector_is_installed_once(tmp_path, capsys, monkeypatch):
     """Whether weights are right is for the library to say."""
-    from m3dhmr_jax.predict import detector_weights
+    from m3dhmr_jax.predict import detector_install, detector_weights
 
     installed = []
 
@@ -265,7 +265,7 @@ def test_detector_is_installed_once(tmp_path, capsys, monkeypatch):
         return tmp_path / "weights"
 
     monkeypatch.setenv("M3DHMR_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(detector_weights, "install_detector", install)
+    monkeypatch.setattr(detector_install, "install_detector", install)
     path = detector_weights.weights_path()
     assert path.is_relative_to(tmp_path)
     assert exit_code(cli.main, ["detector", "install"]) == 0

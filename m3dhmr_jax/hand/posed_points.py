@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from m3dhmr_jax.hand.articulation import angle_axes, angle_rotations, joint_frames
+from m3dhmr_jax.hand.capsules import TIP_LANDMARKS
 from m3dhmr_jax.hand.model import HandModel
 from m3dhmr_jax.types import N_JOINTS, ROOT, FloatArray
 
-FINGER_BASES, FINGERTIPS = np.array([5, 9, 13, 17]), np.array([4, 8, 12, 16, 20])
+FINGER_BASES, FINGERTIPS = np.array([5, 9, 13, 17]), np.array(TIP_LANDMARKS)
 _FINGERS, _SEGMENTS = 5, 3  # Chains of MANO's order, which the code below relies on.
 
 

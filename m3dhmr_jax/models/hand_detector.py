@@ -1,7 +1,7 @@
 """Google's palm detector and hand landmark network, MediaPipe Hands "full", for inference.
 
 Zhang et al., "MediaPipe Hands: On-device Real-time Hand Tracking", 2020. The architectures are
-those of the published files; predict/detector_weights.py converts their weights.
+those of the published files; predict/detector_install.py converts their weights.
 
 A network's weights are a flat sequence in the order of their use: kernel and bias of a layer, then
 the slopes of its PReLU if it has one. Kernels are (height, width, c, d) for convolutions,

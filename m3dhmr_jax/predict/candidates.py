@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.predict.crops import crops_of_landmarks, hand_directions, mirrored_boxes
+from m3dhmr_jax.predict.detector import DetectedHands
 
 SIDES = ("right", "left")
 
@@ -47,6 +49,47 @@ class Candidates(NamedTuple):
     landmarks: Landmarks | None
     # None: nothing is known.
     shape: ShapePrior | None = None
+
+
+def unseen(crops_px: Float[np.ndarray, "k 4"], sides: Sequence[str | None]) -> Candidates:
+    """Candidates of which only the crop is known; the side is right unless it is given."""
+    k = len(crops_px)
+    handedness = tuple(side or "right" for side in sides)
+    return Candidates(crops_px, np.zeros(k), handedness, np.full(k, np.nan), np.ones(k), None)
+
+
+def seen(detected: DetectedHands, sides: Sequence[str | None]) -> Candidates:
+    """The detector's hands; the side is the detector's unless it is given."""
+    p_right = detected.right_probability
+    estimated = np.where(p_right > 0.5, "right", "left").tolist()
+    probability = np.maximum(p_right, 1 - p_right)
+    return Candidates(
+        crops_of_landmarks(detected.landmarks_px),
+        hand_directions(detected.landmarks_px),
+        tuple(side or own for side, own in zip(sides, estimated, strict=True)),
+        np.where([side is None for side in sides], probability, np.nan),
+        detected.presence,
+        Landmarks(detected.landmarks_px, detected.joints_rel_m, detected.disagreement),
+    )
+
+
+def mirrored(candidates: Candidates, is_left: np.ndarray, width: int) -> Candidates:
+    """The candidates with left hands as right hands of the mirrored image."""
+    row, column = is_left[:, None], is_left[:, None, None]
+    landmarks = candidates.landmarks
+    if landmarks is not None:
+        flip = np.array([-1.0, 1.0])
+        offset = np.array([width - 1.0, 0.0])
+        px, rel_m = landmarks.landmarks_px, landmarks.joints_rel_m
+        landmarks = landmarks._replace(
+            landmarks_px=np.where(column, flip * px + offset, px),
+            joints_rel_m=np.where(column, rel_m * np.array([-1.0, 1.0, 1.0]), rel_m),
+        )
+    return candidates._replace(
+        crop_px=np.where(row, mirrored_boxes(candidates.crop_px, width), candidates.crop_px),
+        direction_rad=np.where(is_left, -candidates.direction_rad, candidates.direction_rad),
+        landmarks=landmarks,
+    )
 
 
 def join(first: Candidates, second: Candidates) -> Candidates:

@@ -79,10 +79,25 @@ def centred_box(width: int, height: int) -> Float[np.ndarray, "1 4"]:
     return np.array([[x + margin, y + margin, side / BOX_SCALE, side / BOX_SCALE]])
 
 
+def directions_of(vectors_px: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, " k"]:
+    """Directions of vectors in the image, in radians."""
+    dx, dy = vectors_px.T.astype(np.float64)
+    return np.arctan2(-dx, -dy)
+
+
+def vectors_of(direction_rad: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
+    """Unit vectors in these directions."""
+    return -np.stack([np.sin(direction_rad), np.cos(direction_rad)], axis=1)
+
+
 def hand_directions(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, " k"]:
     """Direction of each hand in the image, in radians, from its landmarks in FreiHAND order."""
-    dx, dy = (landmarks_px[:, MIDDLE_BASE] - landmarks_px[:, ROOT]).T.astype(np.float64)
-    return np.arctan2(-dx, -dy)
+    return directions_of(landmarks_px[:, MIDDLE_BASE] - landmarks_px[:, ROOT])
+
+
+def hand_size_px(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, " k"]:
+    """The longer side of each hand's box."""
+    return np.ptp(landmarks_px, axis=1).max(axis=1)
 
 
 def crops_of_points(
@@ -101,9 +116,9 @@ def crops_of_landmarks(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.nda
     """The upright crops of hands of which only landmarks are known, as around their meshes."""
     direction_rad = hand_directions(landmarks_px)
     crops_px = crops_of_points(landmarks_px, direction_rad)
-    down = -np.stack([-np.sin(direction_rad), -np.cos(direction_rad)], axis=1)
     side = crops_px[:, 2:] * MESH_PER_LANDMARKS
-    centre = crops_px[:, :2] + crops_px[:, 2:] / 2 + MESH_BELOW_LANDMARKS * crops_px[:, 2:] * down
+    shift = -MESH_BELOW_LANDMARKS * crops_px[:, 2:] * vectors_of(direction_rad)
+    centre = crops_px[:, :2] + crops_px[:, 2:] / 2 + shift
     return np.concatenate([centre - side / 2, side], axis=1)
 
 

@@ -5,12 +5,11 @@ around each; a second pass in a crop around those landmarks refines them, and re
 hand. Small hands are searched in parts of the image, hands cut by its border with a margin.
 
 Axes: k hands, n = 21 landmarks, p palm candidates, h w image, s crop side.
-Pixels have their centres on integers, (x, y) order. A direction is that from the wrist to the
-fingers: 0 is up, counter-clockwise is positive.
+Pixels have their centres on integers, (x, y) order. Directions as in `predict.crops`.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +28,24 @@ from m3dhmr_jax.models.hand_detector import (
     find_landmarks,
 )
 from m3dhmr_jax.predict.buckets import BUCKETS, run_in_buckets
-from m3dhmr_jax.predict.crops import Image, crop
+from m3dhmr_jax.predict.crops import Image, crop, hand_size_px
 from m3dhmr_jax.predict.detector_weights import (
     DetectorWeights,
     load_detector_weights,
     weights_path,
+)
+from m3dhmr_jax.predict.squares import (
+    VIEWS,
+    Palms,
+    Squares,
+    crop_matrices,
+    homogeneous,
+    inverses,
+    squares_around_landmarks,
+    squares_around_palms,
+    tile_squares,
+    transform,
+    view_matrices,
 )
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 
@@ -45,7 +57,7 @@ MIN_PALM_SCORE = 0.4
 # Below this presence in a pass, a palm is dropped.
 MIN_PRESENCE = 0.5
 # A hand is certain with this presence in two passes, whose landmarks are nearer than this fraction
-# of its box. Others are looked at in all views, and need this presence in their mean.
+# of its box. Others need this presence in the mean of all views.
 CERTAIN_PRESENCE, CERTAIN_DISTANCE = 0.9, 0.067
 MIN_MEAN_PRESENCE, MAX_VIEW_DISTANCE = 0.8, 0.12
 # Distance between views over that between two passes, on average.
@@ -57,11 +69,6 @@ DUPLICATE_DISTANCE = 0.25
 # So is a part of a hand that was taken for a hand: smaller by this factor, and so much of its box
 # lies inside the other's.
 PART_SIZE, PART_INSIDE = 0.6, 0.7
-# Crop around a palm: its size and its shift towards the fingers, in sizes of the palm's box.
-PALM_SCALE, PALM_SHIFT = 2.6, 0.5
-# The same around landmarks, in sizes of the box of PALM_LANDMARKS along the hand's direction.
-LANDMARKS_SCALE, LANDMARKS_SHIFT = 2.0, 0.1
-PALM_LANDMARKS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 # Crop around a box of a hand of unknown direction, in longer sides of the box.
 BOX_SCALE = 1.6
 # Black margins around the image with which hands that fill it are searched, in longer sides.
@@ -69,13 +76,6 @@ MARGINS = (0.25, 0.5)
 # Images are searched in tiles if no hand was found, or none larger than this fraction of the image;
 # for tiles half as large, than half of it.
 LARGE_HAND = 0.3
-# Such tiles have this fraction of the image's longer side, and no fewer pixels than this.
-TILE_PARTS, TILE_OVERLAP, MIN_TILE_PX = (2, 4), 0.4, 160.0
-# Views of a hand: rotation in degrees, scale of the crop, whether it is mirrored.
-VIEWS = (
-    *((0, 1.0, False), (12, 0.95, False), (-12, 1.08, False)),
-    *((0, 1.0, True), (12, 1.08, True), (-12, 0.95, True)),
-)
 
 
 class DetectedHands(NamedTuple):
@@ -90,28 +90,11 @@ class DetectedHands(NamedTuple):
     presence: Float[np.ndarray, " k"]
     right_probability: Float[np.ndarray, " k"]
     # How far the views of each landmark are from their mean, as a fraction of the longer side of
-    # the hand's box; with one view, its distance between the two passes; NaN with one pass.
+    # the hand's box; with one view, estimated from the two passes; NaN with one pass.
     disagreement: Float[np.ndarray, "k n"]
     # Hands left out: smaller than MIN_HAND_PX, and more than asked for.
     too_small: int = 0
     too_many: int = 0
-
-
-class Squares(NamedTuple):
-    """Rotated squares of an image."""
-
-    centre_px: Float[np.ndarray, "k 2"]
-    side_px: Float[np.ndarray, " k"]
-    direction_rad: Float[np.ndarray, " k"]
-
-
-class Palms(NamedTuple):
-    """Palms in pixels of the image; boxes are (left, top, right, bottom)."""
-
-    box_px: Float[np.ndarray, "p 4"]
-    # Wrist, bases of index, middle, ring and little finger, two of the thumb.
-    points_px: Float[np.ndarray, "p 7 2"]
-    score: Float[np.ndarray, " p"]
 
 
 class HandDetector:
@@ -247,7 +230,7 @@ class HandDetector:
         """The mean of the first views of the hands near these landmarks."""
         squares = squares_around_landmarks(landmarks_px)
         upright = crop_matrices(squares, LANDMARK_IMAGE_PX)
-        matrices = [each @ _homogeneous(upright) for each in view_matrices()[:views]]
+        matrices = [each @ homogeneous(upright) for each in view_matrices()[:views]]
         found = self._landmarks(image, np.concatenate(matrices))
         if views == 1:
             return found
@@ -273,11 +256,6 @@ NO_HANDS = DetectedHands(
 N_ARRAYS = len(NO_HANDS) - 2  # Fields of DetectedHands with one row per hand.
 
 
-def hand_size_px(landmarks_px: Float[np.ndarray, "k n 2"]) -> Float[np.ndarray, " k"]:
-    """The longer side of each hand's box."""
-    return np.ptp(landmarks_px, axis=1).max(axis=1)
-
-
 def palms_from_candidates(
     candidates: PalmCandidates, crop_from_img: Float[np.ndarray, "k 2 3"]
 ) -> Palms:
@@ -291,7 +269,7 @@ def palms_from_candidates(
         points_px[:, 0] - half_size_px,
         points_px[:, 0] + half_size_px,
     )
-    points_px = _transform(_inverses(crop_from_img)[crops], points_px - 0.5)
+    points_px = transform(inverses(crop_from_img)[crops], points_px - 0.5)
     return Palms(points_px[:, :2].reshape(-1, 4), points_px[:, 2:], score[crops, rows])
 
 
@@ -330,91 +308,18 @@ def _overlap(
     return common / (area + areas - common + 1e-9)
 
 
-def squares_around_palms(palms: Palms) -> Squares:
-    """The crops for the first pass: MediaPipe's, from the palm towards the fingers."""
-    low, high = palms.box_px[:, :2], palms.box_px[:, 2:]
-    direction_rad = _direction_rad(palms.points_px[:, 2] - palms.points_px[:, 0])
-    shift_px = PALM_SHIFT * (high - low)[:, 1:] * _unit(direction_rad)
-    side_px = PALM_SCALE * (high - low).max(axis=1, initial=0)
-    return Squares((low + high) / 2 + shift_px, side_px, direction_rad)
-
-
-def squares_around_landmarks(landmarks_px: Float[np.ndarray, "k n 2"]) -> Squares:
-    """The crops for the next pass: MediaPipe's, around palm and bases of the fingers."""
-    index, middle, ring = (landmarks_px[:, i] for i in (6, 10, 14))
-    towards_px = (index + ring) / 4 + middle / 2 - landmarks_px[:, 0]
-    direction_rad = _direction_rad(towards_px)
-    up = _unit(direction_rad)
-    right = np.stack([-up[:, 1], up[:, 0]], axis=1)
-    axes = np.stack([right, up], axis=1)
-    along_px = np.einsum("kad,knd->kna", axes, landmarks_px[:, PALM_LANDMARKS])
-    low, high = along_px.min(axis=1), along_px.max(axis=1)
-    centre_px = (low + high) / 2 + LANDMARKS_SHIFT * (high - low) * [0, 1]
-    side_px = LANDMARKS_SCALE * (high - low).max(axis=1)
-    return Squares(np.einsum("kad,ka->kd", axes, centre_px), side_px, direction_rad)
-
-
-def _direction_rad(vector_px: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, " k"]:
-    """Counter-clockwise from up, where y points down."""
-    return np.arctan2(-vector_px[:, 0], -vector_px[:, 1])
-
-
-def _unit(direction_rad: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
-    return -np.stack([np.sin(direction_rad), np.cos(direction_rad)], axis=1)
-
-
-def tile_squares(width: int, height: int) -> Iterator[Squares]:
-    """Overlapping squares that cover an image, half and then a quarter as large as the image."""
-    for parts in TILE_PARTS:
-        side_px = max(width, height) / parts
-        if side_px < MIN_TILE_PX:
-            return
-        x, y = (_tile_centres_px(length, side_px) for length in (width, height))
-        centre_px = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        n = len(centre_px)
-        yield Squares(centre_px, np.full(n, side_px), np.zeros(n))
-
-
-def _tile_centres_px(length_px: int, side_px: float) -> Float[np.ndarray, " k"]:
-    if length_px <= side_px:
-        return np.array([(length_px - 1) / 2])
-    steps = int(np.ceil((length_px - side_px) / ((1 - TILE_OVERLAP) * side_px) - 1e-9))
-    return np.linspace(side_px / 2, length_px - side_px / 2, steps + 1) - 0.5
-
-
-def crop_matrices(squares: Squares, size: int) -> Float[np.ndarray, "k 2 3"]:
-    """`crop_from_img` of each square, its direction upwards, for crops of `size` px."""
-    up = _unit(squares.direction_rad)
-    right = np.stack([-up[:, 1], up[:, 0]], axis=1)
-    linear = np.stack([right, -up], axis=1) * (size / squares.side_px)[:, None, None]
-    offset = (size - 1) / 2 - np.einsum("kad,kd->ka", linear, squares.centre_px)
-    return np.concatenate([linear, offset[..., None]], axis=-1)
-
-
-@functools.cache
-def view_matrices() -> Float[np.ndarray, "v 2 3"]:
-    """What each view does to an upright crop: rotation, scale and reflection about its centre."""
-    matrices = []
-    for degrees, scale, is_mirrored in VIEWS:
-        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        linear = np.array([[cos, sin], [-sin, cos]]) / scale @ np.diag([1 - 2 * is_mirrored, 1])
-        centre_px = np.full(2, (LANDMARK_IMAGE_PX - 1) / 2)
-        matrices.append(np.column_stack([linear, centre_px - linear @ centre_px]))
-    return np.stack(matrices)
-
-
 def hands_from_crops(
     found: HandLandmarks, crop_from_img: Float[np.ndarray, "k 2 3"]
 ) -> DetectedHands:
     """Hands in pixels and axes of the image; in a mirrored crop, a right hand is a left one."""
-    img_from_crop = _inverses(crop_from_img)
+    img_from_crop = inverses(crop_from_img)
     determinant = np.linalg.det(img_from_crop[:, :, :2])
     rotation = img_from_crop[:, :, :2] / np.sqrt(np.abs(determinant))[:, None, None]
     landmarks_px, right = np.asarray(found.landmarks_px), np.asarray(found.right_probability)
     joints_rel_m = np.asarray(found.joints_m, np.float64)
     turned_m = np.einsum("kad,knd->kna", rotation, joints_rel_m[..., :2])
     return DetectedHands(
-        landmarks_px=_transform(img_from_crop, landmarks_px[..., :2] - 0.5),
+        landmarks_px=transform(img_from_crop, landmarks_px[..., :2] - 0.5),
         joints_rel_m=np.concatenate([turned_m, joints_rel_m[..., 2:]], axis=-1),
         presence=np.asarray(found.presence),
         right_probability=np.where(determinant < 0, 1 - right, right),
@@ -453,21 +358,6 @@ def _are_parts(landmarks_px: Float[np.ndarray, "k n 2"]) -> Bool[np.ndarray, " k
 def _take(record: Any, rows: Any) -> Any:
     """Some rows of every array of a record."""
     return type(record)(*(x[rows] if isinstance(x, np.ndarray) else x for x in record))
-
-
-def _homogeneous(matrix: Float[np.ndarray, "*k 2 3"]) -> Float[np.ndarray, "*k 3 3"]:
-    last = np.broadcast_to([0.0, 0.0, 1.0], (*matrix.shape[:-2], 1, 3))
-    return np.concatenate([matrix, last], axis=-2)
-
-
-def _inverses(matrices: Float[np.ndarray, "k 2 3"]) -> Float[np.ndarray, "k 2 3"]:
-    return np.linalg.inv(_homogeneous(matrices))[:, :2]
-
-
-def _transform(
-    matrices: Float[np.ndarray, "k 2 3"], points: Float[np.ndarray, "k m 2"]
-) -> Float[np.ndarray, "k m 2"]:
-    return np.einsum("kad,kmd->kma", matrices[..., :2], points) + matrices[:, None, :, 2]
 
 
 def _check_views(views: int) -> None:

@@ -24,7 +24,14 @@ from m3dhmr_jax.predict.cameras import (
     intrinsics_mismatch,
     mirrored_intrinsics,
 )
-from m3dhmr_jax.predict.candidates import Candidates, Landmarks, check_handedness
+from m3dhmr_jax.predict.candidates import (
+    Candidates,
+    Landmarks,
+    check_handedness,
+    mirrored,
+    seen,
+    unseen,
+)
 from m3dhmr_jax.predict.crops import (
     Image,
     centred_box,
@@ -33,9 +40,8 @@ from m3dhmr_jax.predict.crops import (
     crops_of_landmarks,
     freihand_crop,
     hand_directions,
-    mirrored_boxes,
 )
-from m3dhmr_jax.predict.detector import MIN_HAND_PX, DetectedHands, HandDetector
+from m3dhmr_jax.predict.detector import MIN_HAND_PX, HandDetector
 from m3dhmr_jax.predict.images import as_image
 from m3dhmr_jax.predict.masks import Masks, boxes_of_masks, check_masks
 from m3dhmr_jax.predict.methods import FitMethod, Method, NetworkMethod
@@ -155,7 +161,7 @@ class HandMeshPredictor:
             candidates = self.in_boxes(pixels, boxes_px, handedness, intrinsics, views=views)
         elif freihand and not self._method.needs_landmarks:
             crops_px = freihand_crop(width, height)
-            candidates = _unseen(crops_px, check_handedness(handedness, 1))
+            candidates = unseen(crops_px, check_handedness(handedness, 1))
         else:
             side = _one_side(handedness)
             candidates = self.find(pixels, side, views=views)
@@ -196,7 +202,7 @@ class HandMeshPredictor:
                 f"only the best {found} of {found + detected.too_many} hands are returned",
                 stacklevel=3,
             )
-        return _seen(detected, (handedness,) * len(detected.presence))
+        return seen(detected, (handedness,) * len(detected.presence))
 
     def in_boxes(
         self,
@@ -211,8 +217,8 @@ class HandMeshPredictor:
         sides = check_handedness(handedness, len(boxes_px))
         if self._method.needs_landmarks or (None in sides and self._detector is not None):
             assert self._detector is not None
-            return _seen(self._detector.in_boxes(image, boxes_px, views=views), sides)
-        candidates = _unseen(crops_around(boxes_px), sides)
+            return seen(self._detector.in_boxes(image, boxes_px, views=views), sides)
+        candidates = unseen(crops_around(boxes_px), sides)
         hands = self.predict(image, candidates, intrinsics, None)
         return candidates._replace(direction_rad=hand_directions(hands.landmarks_px))
 
@@ -223,10 +229,10 @@ class HandMeshPredictor:
         if self._method.needs_landmarks:
             assert self._detector is not None
             detected = self._detector.refine(image, landmarks_px)
-            return _seen(detected, (None,) * len(sides))
+            return seen(detected, (None,) * len(sides))
         directions_rad = hand_directions(landmarks_px)
         crops_px = crops_of_landmarks(landmarks_px)
-        return _unseen(crops_px, tuple(sides))._replace(direction_rad=directions_rad)
+        return unseen(crops_px, tuple(sides))._replace(direction_rad=directions_rad)
 
     def at_landmarks(
         self,
@@ -247,7 +253,7 @@ class HandMeshPredictor:
         if not self._method.needs_landmarks:
             raise UserError("landmarks are for the fit of a hand: leave out the checkpoint")
         n = len(landmarks_px)
-        candidates = _unseen(crops_of_landmarks(landmarks_px), check_handedness(handedness, n))
+        candidates = unseen(crops_of_landmarks(landmarks_px), check_handedness(handedness, n))
         return candidates._replace(
             direction_rad=hand_directions(landmarks_px),
             landmarks=Landmarks(landmarks_px, np.full((n, 21, 3), np.nan), np.zeros((n, 21))),
@@ -275,7 +281,7 @@ class HandMeshPredictor:
                 for mask, left in zip(masks, is_left, strict=True)
             ]
             extents = SilhouetteExtent(*map(np.stack, zip(*rows, strict=True)))
-        hands = self._method(images, _mirrored(candidates, is_left, width), ks, extents)
+        hands = self._method(images, mirrored(candidates, is_left, width), ks, extents)
         mirror = np.ones((len(is_left), 1, 3), np.float32)
         mirror[is_left, :, 0] = -1
         landmarks_px = hands.landmarks_px.copy()
@@ -352,44 +358,3 @@ def _check_shape(boxes: ArrayLike, width: int, height: int) -> Float[np.ndarray,
             "each"
         )
     return check_boxes(boxes_px, width, height)
-
-
-def _unseen(crops_px: Float[np.ndarray, "k 4"], sides: Sequence[str | None]) -> Candidates:
-    """Candidates of which only the crop is known; the side is right unless it is given."""
-    k = len(crops_px)
-    handedness = tuple(side or "right" for side in sides)
-    return Candidates(crops_px, np.zeros(k), handedness, np.full(k, np.nan), np.ones(k), None)
-
-
-def _seen(detected: DetectedHands, sides: Sequence[str | None]) -> Candidates:
-    """The detector's hands; the side is the detector's unless it is given."""
-    p_right = detected.right_probability
-    estimated = np.where(p_right > 0.5, "right", "left").tolist()
-    probability = np.maximum(p_right, 1 - p_right)
-    return Candidates(
-        crops_of_landmarks(detected.landmarks_px),
-        hand_directions(detected.landmarks_px),
-        tuple(side or own for side, own in zip(sides, estimated, strict=True)),
-        np.where([side is None for side in sides], probability, np.nan),
-        detected.presence,
-        Landmarks(detected.landmarks_px, detected.joints_rel_m, detected.disagreement),
-    )
-
-
-def _mirrored(candidates: Candidates, is_left: np.ndarray, width: int) -> Candidates:
-    """The candidates with left hands as right hands of the mirrored image."""
-    row, column = is_left[:, None], is_left[:, None, None]
-    landmarks = candidates.landmarks
-    if landmarks is not None:
-        flip = np.array([-1.0, 1.0])
-        offset = np.array([width - 1.0, 0.0])
-        px, rel_m = landmarks.landmarks_px, landmarks.joints_rel_m
-        landmarks = landmarks._replace(
-            landmarks_px=np.where(column, flip * px + offset, px),
-            joints_rel_m=np.where(column, rel_m * np.array([-1.0, 1.0, 1.0]), rel_m),
-        )
-    return candidates._replace(
-        crop_px=np.where(row, mirrored_boxes(candidates.crop_px, width), candidates.crop_px),
-        direction_rad=np.where(is_left, -candidates.direction_rad, candidates.direction_rad),
-        landmarks=landmarks,
-    )

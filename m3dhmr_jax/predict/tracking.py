@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from m3dhmr_jax.predict.boxes import HandBoxes
 from m3dhmr_jax.predict.candidates import Candidates, ShapePrior, join, unknown_shape
-from m3dhmr_jax.predict.crops import Image, check_boxes
+from m3dhmr_jax.predict.crops import Image, check_boxes, hand_size_px
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.types import N_JOINTS
@@ -209,16 +209,12 @@ def right_probability(
     return np.where(np.array(handedness, str) == "right", p, 1 - p)
 
 
-def hand_size_px(landmarks_px: Float[np.ndarray, "n 2"]) -> float:
-    return max(float(np.ptp(landmarks_px, axis=0).max()), 1.0)
-
-
 def distances(
     landmarks_px: Float[np.ndarray, "n 2"], others_px: Float[np.ndarray, "k n 2"]
 ) -> Float[np.ndarray, " k"]:
     """Mean distance of landmarks to those of other hands, as a fraction of the hand's size."""
     distance_px = np.linalg.norm(others_px - landmarks_px, axis=-1).mean(axis=1)
-    return distance_px / hand_size_px(landmarks_px)
+    return distance_px / np.maximum(hand_size_px(landmarks_px[None]), 1)
 
 
 def centre_distances(
@@ -226,7 +222,7 @@ def centre_distances(
 ) -> Float[np.ndarray, " k"]:
     """Distance of the landmarks' centre to those of other hands, as `distances`."""
     distance_px = np.linalg.norm((others_px - landmarks_px).mean(axis=1), axis=-1)
-    return distance_px / hand_size_px(landmarks_px)
+    return distance_px / np.maximum(hand_size_px(landmarks_px[None]), 1)
 
 
 def remember(candidates: Candidates, tracks: Sequence[Track | None]) -> Candidates:

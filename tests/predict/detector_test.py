@@ -7,21 +7,23 @@ import pytest
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.hand_detector import PALM_GRIDS, HandLandmarks, PalmCandidates
+from m3dhmr_jax.predict.crops import hand_size_px
 from m3dhmr_jax.predict.detector import (
     DUPLICATE_DISTANCE,
     NO_HANDS,
-    TILE_OVERLAP,
-    VIEWS,
     DetectedHands,
     HandDetector,
-    Palms,
-    Squares,
-    crop_matrices,
-    hand_size_px,
     hands_from_crops,
     merge_hands,
     merge_palms,
     palms_from_candidates,
+)
+from m3dhmr_jax.predict.squares import (
+    TILE_OVERLAP,
+    VIEWS,
+    Palms,
+    Squares,
+    crop_matrices,
     squares_around_landmarks,
     squares_around_palms,
     tile_squares,

