@@ -15,6 +15,7 @@ MESH_UNIT_M = 0.2  # Vertices are learned in units of about one hand length, so 
 N_JOINTS = 21
 N_VERTICES = 778  # FreiHAND's topology, which every hand model here shares.
 ROOT = 0  # The wrist.
+SIDES = ("right", "left")
 FREIHAND_IMAGE_PX = 224  # Side of FreiHAND's images.
 # Side of the centred crop that published implementations evaluate FreiHAND on: 100 px x 1.3.
 FREIHAND_CROP_PX = 130.0

@@ -15,11 +15,11 @@ from m3dhmr_jax.commands import predict as predict_command
 from m3dhmr_jax.commands.command import Command
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import outputs
-from m3dhmr_jax.predict.candidates import SIDES
 from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.runtime.files import DiskFullError
 from m3dhmr_jax.synthetic import RECIPES
+from m3dhmr_jax.types import SIDES
 from tests.conftest import ROOT, exit_code
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.candidates import SIDES
+from m3dhmr_jax.types import SIDES
 
 REQUIRED = ("image", "x", "y", "width", "height")
 

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import crops_of_landmarks, hand_directions, mirrored_boxes
 from m3dhmr_jax.predict.detector import DetectedHands
-
-SIDES = ("right", "left")
+from m3dhmr_jax.types import SIDES
 
 
 class Landmarks(NamedTuple):

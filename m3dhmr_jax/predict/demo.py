@@ -15,6 +15,7 @@ from m3dhmr_jax.visualize.sheet import SheetTile, draw_contact_sheet
 
 SEED = 2026
 SHEET = "hands.jpg"
+MARK = "m3dhmr_demo.txt"
 # Largest mean distance of a found hand's landmarks, as a fraction of the hand.
 MATCH = 0.3
 
@@ -25,11 +26,12 @@ def show_demo(out: Path) -> None:
     Raises:
         UserError: if the folder has other content than that of an earlier call.
     """
-    photos = out / "photos"
-    if out.exists() and any(out.iterdir()) and not (photos / "truth.json").is_file():
-        raise UserError(f"--out {out} has other content: choose a new folder")
+    photos, mark = out / "photos", out / MARK
+    if out.exists() and not mark.is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} has other content, without {MARK}: choose a new folder")
     print("rendering six photos with several hands each")
     rows = write_photos(photos, seed=SEED)
+    mark.write_text("Written by m3dhmr demo; its next call replaces photos and sheet.\n")
     predictor = HandMeshPredictor()
     tiles, n_found, n_false, n_true, n_unsure = [], 0, 0, 0, 0
     for row in rows:

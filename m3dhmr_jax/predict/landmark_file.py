@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.candidates import SIDES
-from m3dhmr_jax.types import N_JOINTS
+from m3dhmr_jax.types import N_JOINTS, SIDES
 
 COLUMNS = [f"{axis}{i}" for i in range(N_JOINTS) for axis in "xy"]
 

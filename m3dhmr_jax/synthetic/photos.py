@@ -23,7 +23,6 @@ from m3dhmr_jax.synthetic.imaging import (
 from m3dhmr_jax.synthetic.lights import Lights, render_shadow_map, sample_lights
 from m3dhmr_jax.synthetic.placement import (
     BOX_PX,
-    SIDES,
     PlacedHand,
     Placement,
     check_placement,
@@ -39,6 +38,7 @@ from m3dhmr_jax.synthetic.render import (
 )
 from m3dhmr_jax.synthetic.scene import RenderAssets, visible_fraction
 from m3dhmr_jax.synthetic.skin import sample_skin
+from m3dhmr_jax.types import SIDES
 from m3dhmr_jax.visualize.raster import FAR_M, NEAR_M, depth_map
 
 # Focal length over the longer side: 45 to 65 degrees of view.

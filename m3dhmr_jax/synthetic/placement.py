@@ -18,8 +18,8 @@ from m3dhmr_jax.synthetic.camera import is_beyond_border, project
 from m3dhmr_jax.synthetic.recipe import Recipe
 from m3dhmr_jax.synthetic.scene import ARM_NEAREST_M, RenderAssets, Scene, sample_scene
 from m3dhmr_jax.synthetic.surface import RING_DISTANCE_M, Surface
+from m3dhmr_jax.types import SIDES
 
-SIDES = ("right", "left")
 # The hand's box in the camera that looks straight at it; its focal length gives the size.
 BOX_PX = 105.0
 MAX_DEPTH_M = 20.0
