@@ -17,8 +17,8 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 quickstart: demo  ## Meshes of hands in minutes; then data, training, drawings and scores.
 	$(RUN) main.py --config=configs/quickstart.py --mode=train
-	.venv/bin/m3dhmr predict --checkpoint runs/quickstart --out runs/quickstart/predict --freihand \
-		data/quickstart/evaluation/rgb/0000000*.jpg
+	.venv/bin/m3dhmr predict --checkpoint runs/quickstart --out runs/quickstart/predict --replace \
+		--freihand data/quickstart/evaluation/rgb/0000000*.jpg
 	$(RUN) main.py --config=configs/quickstart.py --mode=evaluate
 
 demo: detector  ## Finds hands in rendered photos and draws their meshes.

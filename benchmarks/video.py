@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> None:
             video = folder / f"hand_{seconds}s.mp4"
             write_video(video, seconds)
             command = ["m3dhmr_jax.cli", "predict", str(video), "--smooth"]
-            command += ["--out", str(folder / f"{seconds}s")]
+            command += ["--out", str(folder / f"{seconds}s"), "--replace"]
             if options.checkpoint:
                 boxes = folder / "boxes.csv"
                 boxes.write_text(FIRST_BOX.format(name=video.name))

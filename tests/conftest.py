@@ -41,6 +41,15 @@ def exit_code(command, *args):
     return 0
 
 
+@pytest.fixture
+def no_room():
+    """Once called, no file may grow beyond a few bytes: a quota without a disk."""
+    resource = pytest.importorskip("resource")  # POSIX only.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size=2000: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder of published implementations' outputs; tests that need it skip without it."""

@@ -1,7 +1,6 @@
 """`m3dhmr predict`: hands in images, videos and cameras."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3dhmr_jax.commands.command import Command
@@ -44,9 +43,14 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--out",
         type=user_path,
-        default=Path("hands"),
         metavar="FOLDER",
-        help="folder for the results (default: hands)",
+        help="new or empty folder for the results (default: the first of hands, hands-2, ... that "
+        "is)",
+    )
+    add(
+        "--replace",
+        action="store_true",
+        help="remove the results of an earlier call from --out first, and nothing else",
     )
     add(
         "--meshes",
@@ -105,6 +109,7 @@ def run_predict(options: argparse.Namespace) -> None:
         lambda: load_predictor(options.checkpoint, options.hand),
         parse_options(options),
         options.out,
+        replace=options.replace,
     )
 
 

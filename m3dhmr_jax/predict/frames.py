@@ -3,7 +3,6 @@
 import contextlib
 import glob
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.images import read_image
 from m3dhmr_jax.runtime.files import user_path
+from m3dhmr_jax.runtime.results_folder import is_own_output
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
@@ -54,26 +54,22 @@ class Input(NamedTuple):
 def find_inputs(images: Sequence[str], camera: int | None = None) -> list[Input]:
     """Files as given, those that match patterns, and all images and videos in folders.
 
+    Each file is taken once, and results of earlier calls are left out.
+
     Raises:
-        UserError: if something is missing, there is no input at all, or two inputs have the same
-            name, as their results would.
+        UserError: if something is missing, or there is no input at all.
     """
     if camera is not None and camera < 0:
         raise UserError(f"--camera {camera} must be 0 or more: cameras are numbered from 0")
-    paths = [path for image in images for path in _paths_of(image)]
+    found = dict.fromkeys(path for image in images for path in _paths_of(image))
+    paths = [path for path in found if not is_own_output(path)]
     inputs = [Input(path.stem, path.name, path) for path in paths]
     if camera is not None:
         inputs.append(Input(f"camera{camera}", f"camera {camera}", None, camera))
     if not inputs:
         raise UserError(
             f"no image or video in {list(images)}: name files, folders or patterns, or a --camera"
-        )
-    counts = Counter(each.name for each in inputs)
-    duplicates = sorted(name for name, count in counts.items() if count > 1)
-    if duplicates:
-        raise UserError(
-            f"several images or videos are named {', '.join(duplicates)}, and their results would "
-            "overwrite each other: take one folder at a time, or rename them"
+            + (f"; {len(found)} are results of earlier calls" if found else "")
         )
     return inputs
 

@@ -3,7 +3,7 @@
 Axes: v vertices, f faces, h w image.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -15,13 +15,18 @@ from scipy.spatial.transform import Rotation
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input
+from m3dhmr_jax.predict.overlay_video import OverlayVideo
 from m3dhmr_jax.predict.results import FittedPose, PredictedHands
+from m3dhmr_jax.runtime.files import readable
+from m3dhmr_jax.runtime.results_folder import ResultsFolder, append_line
 from m3dhmr_jax.visualize.hands import HAND_COLOURS, UNSURE_COLOUR, HandDrawing
 from m3dhmr_jax.visualize.overlay import draw_landmarks, draw_meshes, draw_prediction
 
+LINES, FACES = "hands.jsonl", "faces.json"
 MESH_KINDS = ("obj", "ply", "glb")
 DECIMALS_M, DECIMALS_PX = 5, 2
 ONE_LINE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+MAX_JPEG_PX = 65_500  # Of OpenCV's encoder.
 # glTF's axes: x right, y up, z towards the viewer.
 GLTF_FROM_CAMERA = np.array([1.0, -1.0, -1.0])
 # The arrays of a hand, under the same names in PredictedHands, hands.jsonl and Parquet files.
@@ -56,10 +61,8 @@ def draw_hands(image: Image, hands: PredictedHands) -> Image:
     return draw_landmarks(draw_meshes(image, drawings, hands.intrinsics, samples=1), drawings)
 
 
-def write_mesh(
-    path: Path, verts_m: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> None:
-    """A mesh file by its suffix: .obj and .ply in camera axes, .glb in glTF's, all in metres.
+def mesh_file(kind: str, verts_m: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> bytes:
+    """The content of a mesh file: obj and ply in camera axes, glb in glTF's, all in metres.
 
     Raises:
         UserError: if a vertex is not finite, which other programs reject without a message.
@@ -67,25 +70,48 @@ def write_mesh(
     invalid = np.flatnonzero(~np.isfinite(verts_m).all(axis=1))
     if len(invalid):
         raise UserError(
-            f"vertex {invalid[0]} is {verts_m[invalid[0]]} ({len(invalid)} are not finite): "
-            f"{path} was not written"
+            f"vertex {invalid[0]} is {verts_m[invalid[0]]} ({len(invalid)} are not finite): its "
+            f".{kind} file was not written"
         )
     import trimesh  # Takes half a second.
 
-    if path.suffix == ".glb":
+    if kind == "glb":
         verts_m = verts_m * GLTF_FROM_CAMERA
     mesh = trimesh.Trimesh(verts_m, faces, process=False)
     options: dict[str, Any] = {}
-    if path.suffix == ".obj":  # Vertices and faces alone; 6 decimals are micrometres.
+    if kind == "obj":  # Vertices and faces alone; 6 decimals are micrometres.
         options = {"include_normals": False, "include_color": False, "header": None, "digits": 6}
-    mesh.export(path, **options)
+    content = mesh.export(file_type=kind, **options)
+    content = content.encode() if isinstance(content, str) else content
+    assert isinstance(content, bytes)
+    return content
 
 
-def as_record(source: Input, frame: Frame, hands: PredictedHands, camera: str) -> dict[str, Any]:
-    """One frame for JSON: metres in camera space, pixels of the image."""
+def jpeg_file(drawing: Image) -> bytes:
+    """The content of a JPEG file.
+
+    Raises:
+        UserError: if a side is longer than a JPEG's can be.
+    """
+    if max(drawing.shape) > MAX_JPEG_PX:
+        height, width, _ = drawing.shape
+        raise UserError(f"its drawing of {width} x {height} px is too large for a JPEG")
+    is_encoded, content = cv2.imencode(".jpg", drawing[..., ::-1])
+    assert is_encoded
+    return content.tobytes()
+
+
+def as_record(
+    source: Input, name: str, frame: Frame, hands: PredictedHands, camera: str
+) -> dict[str, Any]:
+    """One frame for JSON: metres in camera space, pixels of the image.
+
+    `name` is what the names of its other result files start with.
+    """
     height, width, _ = frame.image.shape
     return {
-        "image": source.source,
+        "image": readable(source.source),
+        "name": name,
         "frame": frame.index,
         "time_s": round(frame.time_s, 4),
         "width": width,
@@ -117,108 +143,90 @@ def _rounded(name: str, values: Any) -> Any:
     return rounded.reshape(np.shape(values))[()]
 
 
+def fixed_names(names: Mapping[Input, str]) -> list[str]:
+    """The files of a call that do not depend on what is found."""
+    return [LINES, FACES, *(_drawing_name(source, name) for source, name in names.items())]
+
+
+def _drawing_name(source: Input, name: str) -> str:
+    return f"{name}_hands.mp4" if source.is_video else f"{name}_overlay.jpg"
+
+
 class ResultWriter:
     """Writes the files of one call, frame by frame.
 
     Args:
-        out: the folder; created if missing.
+        names: what the names of each input's files start with.
         mesh_kinds: any of MESH_KINDS; None: .obj for images, nothing for videos.
 
     Raises:
-        UserError: if the folder cannot be created.
+        DiskFullError, OSError: if something cannot be written; so do all methods.
     """
 
     def __init__(
-        self, out: Path, faces: Int[np.ndarray, "f 3"], mesh_kinds: tuple[str, ...] | None
+        self,
+        folder: ResultsFolder,
+        names: Mapping[Input, str],
+        faces: Int[np.ndarray, "f 3"],
+        mesh_kinds: tuple[str, ...] | None,
     ):
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--out {out}: {error.strerror}; choose a folder that you may write"
-            ) from error
-        self._out = out
-        self._mesh_kinds = mesh_kinds
-        self._lines = (out / "hands.jsonl").open("wb")
-        self._video: ConstantRateVideoWriter | None = None
-        (out / "faces.json").write_bytes(faces_as_json(faces))
+        self._folder, self._names, self._mesh_kinds = folder, names, mesh_kinds
+        self._video: OverlayVideo | None = None
+        folder.write(FACES, faces_as_json(faces))
+        self._lines = folder.add(LINES).open("xb", buffering=0)
 
     def __enter__(self) -> "ResultWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end_input()
-        self._lines.close()
+        try:
+            self.end_input()
+        finally:
+            self._lines.close()
 
     def end_input(self) -> None:
         """Completes the video of the last input."""
-        if self._video is not None:
-            self._video.close()
-            self._video = None
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
 
     def write(self, source: Input, frame: Frame, hands: PredictedHands, camera: str) -> None:
-        """Writes everything about a frame."""
-        record = as_record(source, frame, hands, camera)
-        self._lines.write(orjson.dumps(record, option=ONE_LINE))
-        self._lines.flush()
+        """Writes everything about a frame.
+
+        Raises:
+            UserError: if one of its files cannot be made or there is a file of its name; its line
+                is written then.
+        """
+        name = self._names[source]
+        record = as_record(source, name, frame, hands, camera)
+        append_line(self._lines, orjson.dumps(record, option=ONE_LINE))
         if source.is_video:
-            if self._video is None:
-                path = self._out / f"{source.name}_hands.mp4"
-                self._video = ConstantRateVideoWriter(path, frame)
-            self._video.write(draw_hands(frame.image, hands), frame.time_s)
+            self._write_video(source, frame, hands)
         else:
             drawing = draw_prediction(frame.image, to_drawings(hands), hands.intrinsics)
-            jpeg = cv2.imencode(".jpg", drawing[..., ::-1])[1]  # cv2.imwrite hides a full disk.
-            (self._out / f"{source.name}_overlay.jpg").write_bytes(jpeg.tobytes())
+            self._folder.write(_drawing_name(source, name), jpeg_file(drawing))
         self._write_meshes(source, frame, hands)
+
+    def _write_video(self, source: Input, frame: Frame, hands: PredictedHands) -> None:
+        if self._video is None:
+            path = self._folder.add(_drawing_name(source, self._names[source]))
+            height, width, _ = frame.image.shape
+            self._video = OverlayVideo(path, height, width)
+        self._video.write(draw_hands(frame.image, hands), frame.time_s)
 
     def _write_meshes(self, source: Input, frame: Frame, hands: PredictedHands) -> None:
         kinds = self._mesh_kinds
         if kinds is None:
             kinds = () if source.is_video else ("obj",)
-        name = f"{source.name}_{frame.index:06d}" if source.is_video else source.name
+        name = self._names[source]
+        name = f"{name}_{frame.index:06d}" if source.is_video else name
         for i, mesh in enumerate(zip(hands.verts_m, hands.faces, strict=True)):
             hand_name = name if len(hands.handedness) == 1 else f"{name}_{i}"
             for kind in kinds:
-                write_mesh(self._out / f"{hand_name}.{kind}", *mesh)
+                self._folder.write(f"{hand_name}.{kind}", mesh_file(kind, *mesh))
 
 
 def faces_as_json(faces: Int[np.ndarray, "f 3"]) -> bytes:
     """The triangles of every "verts_m", by handedness."""
     sides = {"right": faces.tolist(), "left": faces[:, ::-1].tolist()}
     return orjson.dumps(sides, option=orjson.OPT_APPEND_NEWLINE)
-
-
-class ConstantRateVideoWriter:
-    """A video of constant frame rate: where frames are missing, the next one is repeated."""
-
-    def __init__(self, path: Path, first: Frame):
-        height, width, _ = first.image.shape
-        self._path, self._rate_hz, self._start_s = path, first.rate_hz, first.time_s
-        self._size = width, height
-        codec = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(path), codec, first.rate_hz, self._size)
-        if not self._writer.isOpened():
-            raise UserError(f"{path}: OpenCV cannot write a video of {width} x {height} px there")
-        self._written = 0
-
-    def write(self, drawing: Image, time_s: float) -> None:
-        """Appends a frame.
-
-        Raises:
-            UserError: if it is of another size than the first one.
-        """
-        height, width, _ = drawing.shape
-        if (width, height) != self._size:
-            raise UserError(
-                f"{self._path}: a frame of {width} x {height} px after frames of "
-                f"{self._size[0]} x {self._size[1]} px was left out of the video"
-            )
-        pixels = cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR)
-        until = max(round((time_s - self._start_s) * self._rate_hz), self._written) + 1
-        for _ in range(until - self._written):
-            self._writer.write(pixels)
-        self._written = until
-
-    def close(self) -> None:
-        self._writer.release()

@@ -30,12 +30,17 @@ from m3dhmr_jax.predict.landmark_file import (
     read_landmarks,
 )
 from m3dhmr_jax.predict.masks import find_masks, read_masks
-from m3dhmr_jax.predict.outputs import ResultWriter
+from m3dhmr_jax.predict.outputs import ResultWriter, fixed_names
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
+from m3dhmr_jax.predict.result_names import result_names
 from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.predict.smoothing import HandSmoother
 from m3dhmr_jax.predict.tracking import Tracker
-from m3dhmr_jax.runtime.files import explain_disk_full
+from m3dhmr_jax.runtime.files import readable
+from m3dhmr_jax.runtime.results_folder import ResultsFolder, check_results_folder, free_folder
+
+# The folder of results if none is given, or the first free one of hands-2, hands-3, ...
+DEFAULT_OUT = Path("hands")
 
 
 class PredictOptions(NamedTuple):
@@ -67,30 +72,49 @@ class IncompleteError(UserError):
 
 
 def predict_files(
-    load: Callable[[], HandMeshPredictor], options: PredictOptions, out: Path
+    load: Callable[[], HandMeshPredictor],
+    options: PredictOptions,
+    out: Path | None = None,
+    *,
+    replace: bool = False,
 ) -> None:
     """Writes the hands of every input, and prints the speed.
 
     `load` is called once all inputs are known to exist. What cannot be read or used is reported at
     once and skipped. Ctrl-C ends a camera's stream.
 
+    Args:
+        out: a folder that is new or empty; default: the first such one of hands, hands-2, ...
+        replace: `out` may have the results of an earlier call, which are removed first.
+
     Raises:
         UserError: before anything is written, if an input or a file of boxes or masks is missing or
-            invalid; IncompleteError at the end, if something was skipped.
-        DiskFullError: if there is no room for the results.
+            invalid, or `out` has other content; IncompleteError at the end, if something was
+            skipped.
+        DiskFullError, OSError: if the results cannot be written.
     """
     inputs = find_inputs(options.images, options.camera)
     given = _read_given(options, inputs)
     masks = None if options.masks is None else find_masks(options.masks, inputs)
+    names = result_names(inputs)
+    if out is None:
+        if replace:
+            raise UserError("--replace needs --out: the folder whose results are replaced")
+        out = free_folder(DEFAULT_OUT)
+        print(f"results go to {out}")
+    fixed = fixed_names(names)
+    check_results_folder(out, "predict", fixed, replace=replace)
     predictor = load()
     run = _Run(predictor, options, given, masks)
     with (
-        explain_disk_full(out),
         run.bar,
-        ResultWriter(out, predictor.hand.faces, options.mesh_kinds) as writer,
+        ResultsFolder(out, "predict", fixed, replace=replace) as folder,
+        ResultWriter(folder, names, predictor.hand.faces, options.mesh_kinds) as writer,
     ):
         try:
-            for source in inputs:
+            for source, name in names.items():
+                if name != source.name:
+                    run.log(f"{readable(source.source)}: its results are named {name}")
                 with run.skip_on_error(source.source):
                     run.predict_input(source, writer)
                 writer.end_input()
@@ -251,7 +275,7 @@ class _Run:
 
     def finish(self, out: Path) -> None:
         """Prints a summary; raises IncompleteError if something was skipped."""
-        print(f"{self._hands} hands written to {out}")
+        print(f"{self._hands} hands written to {readable(out)}")
         if self._empty:
             print(f"no hand found in {self._empty} of {self._frames} images or frames")
         if self._unsure:

@@ -68,6 +68,11 @@ def arrange(layout: Layout, size_px: tuple[int, int]) -> tuple[Placement, ...]:
     )
 
 
+def photo_file(index: int, layout: str) -> str:
+    """The name of a photo's file."""
+    return f"{index:04d}_{layout}.jpg"
+
+
 def layout_of_photo(
     rng: np.random.Generator, index: int, size_px: tuple[int, int]
 ) -> tuple[str, tuple[int, int], tuple[Placement, ...]]:
@@ -143,7 +148,7 @@ def write_photos(
             rng = np.random.default_rng([seed, index])
             name, photo_px, placements = layout_of_photo(rng, index, size_px)
             photo = sample_photo(rng, assets, placements, photo_px, recipe)
-            file = f"{index:04d}_{name}.jpg"
+            file = photo_file(index, name)
             (out / file).write_bytes(encode_image(photo.image, photo.jpeg_quality))
             rows.append(truth_row(file, photo))
         (out / TRUTH).write_text(json.dumps(rows))

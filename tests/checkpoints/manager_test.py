@@ -229,15 +229,6 @@ def test_restore_skips_corrupted(open_checkpoints, tmp_path, caplog, kind):
     assert open_checkpoints().restore_anything()[0] == 1
 
 
-@pytest.fixture
-def no_room():
-    """Once called, no file may grow beyond a few bytes: a quota without a disk."""
-    resource = pytest.importorskip("resource")  # POSIX only.
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("found_out", ["save", "wait", "close"])
 def test_failed_save_is_reported_at_next_call(
     open_checkpoints, tmp_path, no_room, found_out, caplog

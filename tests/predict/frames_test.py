@@ -4,6 +4,7 @@ import pytest
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.frames import find_inputs, read_frames
+from m3dhmr_jax.runtime.results_folder import ResultsFolder
 
 
 def write_video(path, n, codec="mp4v", size=(64, 48)):
@@ -57,11 +58,16 @@ def test_find_inputs_rejects_no_input():
         find_inputs([])
 
 
-def test_find_inputs_rejects_equal_names(tmp_path):
-    for name in ("x.jpg", "x.mp4", "y.jpg"):
-        (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r" x, "):
-        find_inputs([str(tmp_path)])
+def test_find_inputs_takes_each_file_once_and_no_results(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with ResultsFolder(tmp_path / "out", "predict") as folder:
+        folder.write("a_overlay.jpg", b"")
+    (tmp_path / "out/mine.jpg").touch()
+    names = [str(tmp_path / "a.jpg"), str(tmp_path), str(tmp_path / "out")]
+    assert [each.source for each in find_inputs(names)] == ["a.jpg", "mine.jpg"]
+    (tmp_path / "out/mine.jpg").unlink()
+    with pytest.raises(UserError, match="1 are results"):
+        find_inputs([str(tmp_path / "out/*.jpg")])
 
 
 def test_read_frames_of_an_image_logs_its_conversion(tmp_path):

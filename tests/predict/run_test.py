@@ -1,18 +1,20 @@
-import errno
 import json
 import os
 import warnings
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
 import trimesh
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict import outputs, run
+from m3dhmr_jax.predict import run
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions, predict_files
-from m3dhmr_jax.runtime.files import DiskFullError
+from m3dhmr_jax.runtime.files import DiskFullError, readable
+from m3dhmr_jax.runtime.results_folder import MANIFEST, read_manifest
 
 
 @pytest.fixture
@@ -77,9 +79,11 @@ def test_predict_files_writes_all_results_and_names_skipped_inputs(load, images,
     for name in ("text.jpg", "deep.png"):
         assert name in str(error.value)
     names = {path.stem for path in images.iterdir()} - {"text", "deep"}
-    assert {path.name for path in out.iterdir()} == {"hands.jsonl", "faces.json"} | {
+    written = {"hands.jsonl", "faces.json"} | {
         name for n in names for name in (f"{n}_overlay.jpg", f"{n}.obj")
     }
+    assert {path.name for path in out.iterdir()} == {MANIFEST, *written}
+    assert read_manifest(out).names == written
     for name in names:
         assert cv2.imread(str(out / f"{name}_overlay.jpg")) is not None
         assert sizes_of(out / f"{name}.obj") == (778, 1538)
@@ -308,10 +312,129 @@ def test_predict_files_rejects_an_output_folder_that_is_a_file(load, images, tmp
         predict_files(load, PredictOptions([str(images / "wide.png")]), tmp_path / "out")
 
 
-def test_predict_files_reports_a_full_disk(load, images, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_predict_files_reports_a_full_disk(load, images, tmp_path, no_room):
+    """Not even one overlay fits."""
+    path, out = images / "wide.png", tmp_path / "out"
+    no_room(60_000)
+    with pytest.raises(DiskFullError, match=str(out)):
+        predict_files(load, PredictOptions([str(path)], freihand=True), out)
+    assert {path.name for path in out.iterdir()} == {MANIFEST, "hands.jsonl", "faces.json"}
+    assert all(json.loads(line) for line in (out / "hands.jsonl").read_text().splitlines())
 
-    monkeypatch.setattr(outputs.Path, "write_bytes", full)
+
+def test_predict_files_reports_a_video_that_does_not_fit(load, video, tmp_path, no_room, capsys):
+    no_room(25_000)
     with pytest.raises(DiskFullError, match="out"):
-        predict_files(load, PredictOptions([str(images / "wide.png")]), tmp_path / "out")
+        predict_files(
+            load, PredictOptions([str(video)], track=False, freihand=True), tmp_path / "out"
+        )
+    assert not (tmp_path / "out" / "clip_hands.mp4").exists()
+    assert "hands written" not in capsys.readouterr().out
+
+
+def test_predict_files_names_a_file_that_is_in_its_way(load, images, tmp_path):
+    """Which meshes there will be is not known before."""
+    options, out = PredictOptions([str(images / "wide.png")], freihand=True), tmp_path / "out"
+    predict_files(load, options._replace(mesh_kinds=()), out)
+    (out / "wide.obj").write_text("mine")
+    with pytest.raises(IncompleteError, match=r"skipped: wide\.png: .*out/wide\.obj"):
+        predict_files(load, options, out, replace=True)
+    assert (out / "wide.obj").read_text() == "mine"
+
+
+def test_predict_files_replaces_results_on_request_only(load, images, tmp_path):
+    out = tmp_path / "out"
+    predict_files(load, PredictOptions([str(images / "wide.png")], freihand=True), out)
+    before = (out / "hands.jsonl").read_bytes()
+    options = PredictOptions([str(images / "large.jpg")], freihand=True)
+    with pytest.raises(UserError, match=r"earlier call: .*out-2, or add --replace"):
+        predict_files(lambda: pytest.fail("loaded"), options, out)
+    assert (out / "hands.jsonl").read_bytes() == before
+    predict_files(load, options, out, replace=True)
+    assert [line["image"] for line in lines_of(out)] == ["large.jpg"]
+    assert not list(out.glob("wide*"))
+
+
+def test_predict_files_takes_a_new_folder_by_default(load, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = PredictOptions([str(images / "wide.png")], freihand=True)
+    predict_files(load, options)
+    (tmp_path / "hands-2").mkdir()
+    (tmp_path / "hands-2" / "mine.txt").touch()
+    predict_files(load, options)
+    assert "hands-3" in capsys.readouterr().out
+    for name in ("hands", "hands-3"):
+        assert [line["image"] for line in lines_of(tmp_path / name)] == ["wide.png"]
+    with pytest.raises(UserError, match="--replace needs --out"):
+        predict_files(load, options, replace=True)
+
+
+def test_predict_files_never_reads_its_own_results(load, images, tmp_path):
+    out = tmp_path / "out"
+    predict_files(load, PredictOptions([str(images / "wide.png")], freihand=True), out)
+    with pytest.raises(UserError, match="results of earlier calls"):
+        predict_files(load, PredictOptions([str(out)], freihand=True), tmp_path / "again")
+    (out / "mine.png").write_bytes((images / "wide.png").read_bytes())
+    predict_files(load, PredictOptions([str(out)], freihand=True), tmp_path / "again")
+    assert [line["image"] for line in lines_of(tmp_path / "again")] == ["mine.png"]
+
+
+def test_predict_files_numbers_results_of_the_same_name(load, images, tmp_path, capsys):
+    """Of two folders, and a mesh that would have a photo's name."""
+    names = ("a/1.png", "b/1.jpg", "b/1_1.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((images / "wide.png").read_bytes())
+    out = tmp_path / "out"
+    predict_files(
+        load, PredictOptions([str(tmp_path / name) for name in names], freihand=True), out
+    )
+    assert [(line["image"], line["name"]) for line in lines_of(out)] == [
+        ("1.png", "1"),
+        ("1.jpg", "1-2"),
+        ("1_1.png", "1_1-2"),
+    ]
+    for name in ("1", "1-2", "1_1-2"):
+        assert (out / f"{name}_overlay.jpg").is_file()
+        assert sizes_of(out / f"{name}.obj") == (778, 1538)
+    assert "1_1.png: its results are named 1_1-2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stem", ["x" * 250, "\u00e9" * 120, os.fsdecode(b"hand_\xff"), "a\nb"])
+def test_predict_files_answers_files_of_any_name(load, images, tmp_path, stem):
+    path, out = tmp_path / f"{stem}.png", tmp_path / "out"
+    path.write_bytes((images / "wide.png").read_bytes())
+    predict_files(load, PredictOptions([str(path)], freihand=True), out)
+    (line,) = lines_of(out)
+    assert line["image"] == readable(path.name)
+    for ending in ("_overlay.jpg", ".obj"):
+        assert (out / f"{line['name']}{ending}").is_file()
+
+
+def write_vfr(path, times_s, height, width):
+    """A video whose frames have these times."""
+    pixels = blotches(np.random.default_rng(1), height, width)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", height=height, width=width, pix_fmt="yuv444p")
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for time_s in times_s:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_overlays_show_frames_at_the_times_of_hands_jsonl(load, tmp_path):
+    """Of a video without a constant rate and with odd sides."""
+    times_s = [0.0, 0.033, 0.067, 1.5, 1.517, 4.0, 4.001]
+    write_vfr(tmp_path / "clip.mp4", times_s, 61, 81)
+    out = tmp_path / "out"
+    predict_files(
+        load, PredictOptions([str(tmp_path / "clip.mp4")], track=False, freihand=True), out
+    )
+    record_s = [line["time_s"] for line in lines_of(out)]
+    np.testing.assert_allclose(record_s, times_s, atol=1e-3)
+    with av.open(str(out / "clip_hands.mp4")) as container:
+        frames = list(container.decode(video=0))
+    np.testing.assert_allclose([frame.time for frame in frames], record_s, atol=1e-4)
+    assert (frames[0].height, frames[0].width) == (62, 82)

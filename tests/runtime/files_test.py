@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from m3dhmr_jax.runtime.files import (
     expand_home,
     explain_disk_full,
     file_lock,
+    readable,
     user_path,
     write_atomic,
 )
@@ -119,3 +121,8 @@ def test_predictor_imports_without_posix_modules():
         [sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_readable_shows_bytes_that_are_not_utf_8():
+    name = os.fsdecode(b"hand_\xff_\xc3\xa9.jpg")
+    assert readable(name) == readable(Path(name)) == "hand_\\xff_\u00e9.jpg"
