@@ -128,6 +128,7 @@ def test_predict_applies_its_options(predict, image, tmp_path):
     np.testing.assert_allclose(lines[0]["K"][0][0], 50 / np.tan(np.radians(20)), rtol=1e-5)
     assert (lines[0]["camera"], lines[0]["hands"][0]["handedness"]) == ("given", "left")
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {
+        ".txt",
         ".json",
         ".jsonl",
         ".ply",
@@ -142,7 +143,7 @@ def test_predict_reads_freihand_s_crop_by_flag(predict, tmp_path):
         (["--freihand"], [47, 47, 130, 130]),
         (["--freihand", "--boxes=boxes.csv"], [48, 28, 104, 104]),
     ):
-        assert predict("crop.png", "--out=out", *options) == 0
+        assert predict("crop.png", "--out=out", "--replace", *options) == 0
         (hand,) = json.loads((tmp_path / "out/hands.jsonl").read_text())["hands"]
         assert hand["crop_px"] == crop_px
 
@@ -172,11 +173,15 @@ def test_predict_names_the_command_that_installs_the_detector(
         (["image.png", "--masks=none"], "none"),
         (["--camera=93"], "camera 93"),
         (["none.jpg"], "none.jpg"),
+        (["image.png", "--out=full"], "--out full"),
+        (["image.png", "--out=full", "--replace"], "--out full"),
     ],
 )
 def test_predict_reports_a_user_s_mistake(predict, image, tmp_path, capsys, options, value):
     if options == ["."]:
         image.unlink()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
     assert predict("--out=out", *options) == 2
     error = capsys.readouterr().err
     assert value in error

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3dhmr_jax.predict.frames import Input
@@ -62,6 +62,7 @@ def files_of(each, name):
 STEMS = st.lists(st.sampled_from(["a", "A", "_", "0", "1", "000001", "-2", "\xdf", "\udcff", "\n"]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(STEMS, st.sampled_from([".jpg", ".mp4"])), max_size=8, unique_by=str))
 def test_no_two_inputs_share_a_file_on_any_disk(stems):
     inputs = inputs_of(*(f"{i}/{''.join(stem)}{end}" for i, (stem, end) in enumerate(stems)))
