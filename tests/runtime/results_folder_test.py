@@ -87,7 +87,9 @@ def test_folders_without_the_mark_are_not_touched(tmp_path, mark):
     assert not is_own_output(tmp_path / MANIFEST)
 
 
-@pytest.mark.parametrize("name", ["../mine.obj", "/mine.obj", "link/mine.obj", ".", ""])
+@pytest.mark.parametrize(
+    "name", ["../mine.obj", "/mine.obj", "link/mine.obj", "b/../mine.obj", ".", ""]
+)
 def test_edited_lists_never_lead_outside(results, tmp_path, name):
     (tmp_path / "elsewhere").mkdir()
     (results / "link").symlink_to(tmp_path / "elsewhere")
