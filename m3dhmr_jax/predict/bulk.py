@@ -172,8 +172,8 @@ class ShardWorker:
         except UserError as error:
             return {"images": 0, "user_error": str(error), "error": ""}
         except Exception as error:
-            name = type(error).__name__
-            return {"images": 0, "user_error": "", "error": f"{name} in {task.name}: {error}"}
+            text = f"{type(error).__name__} in {task.name}: {' '.join(str(error).split())}"
+            return {"images": 0, "user_error": "", "error": text}
 
 
 def write_shards(job: Job, tasks: Sequence[ShardTask], workers: int | None, gpus: float) -> None:

@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.frames import IMAGE_SUFFIXES
-from m3dhmr_jax.runtime.files import DiskFullError, explain_disk_full, user_path
+from m3dhmr_jax.runtime.files import DiskFullError, explain_disk_full, readable, user_path
 
 # The list of what `m3dhmr predict` wrote into a folder, and how its first line starts.
 MANIFEST, MANIFEST_START = "m3dhmr_files.txt", "The files that m3dhmr "
@@ -152,9 +152,8 @@ def open_location(address: str) -> Location:
     try:
         address.encode()
     except UnicodeEncodeError as error:
-        readable = os.fsencode(address).decode(errors="backslashreplace")
         raise UserError(
-            f"{readable}: its name is not UTF-8, which Parquet requires: rename it"
+            f"{readable(address)}: its name is not UTF-8, which Parquet requires: rename it"
         ) from error
     if "://" not in address:
         return Location(fs.LocalFileSystem(), os.path.abspath(user_path(address)), "")
@@ -202,7 +201,7 @@ def find_images(address: str) -> FoundImages:
             for each in found
             if each.is_nameable and each.path not in own
         ],
-        [each.path for each in found if not each.is_nameable],
+        [each.path for each in found if not each.is_nameable and each.path not in own],
         sum(each.path in own for each in found),
         others,
     )
@@ -229,8 +228,9 @@ def own_outputs(location: Location, found: Sequence[File]) -> set[str]:
     for each in found:
         if each.name == MANIFEST and each.is_nameable:
             folder = location._replace(path=each.path.rpartition("/")[0])
-            start, *names = folder.read(MANIFEST).decode(errors="replace").split("\n")
+            start, *names = readable(os.fsdecode(folder.read(MANIFEST))).split("\n")
             if start.startswith(MANIFEST_START):
+                del names[-1]  # Incomplete or empty.
                 own |= {f"{folder.path}/{name}" for name in [MANIFEST, *names]}
     return own
 
@@ -248,7 +248,7 @@ def _to_file(info: fs.FileInfo) -> File:
     try:
         path, is_nameable = info.path, True
     except UnicodeDecodeError as error:
-        path, is_nameable = error.object.decode(errors="backslashreplace"), False
+        path, is_nameable = readable(os.fsdecode(error.object)), False
     return File(path, info.is_file, info.size, info.mtime_ns, is_nameable)
 
 

@@ -113,3 +113,8 @@ def hint_if_deeper(folder: Path, inner: str) -> str:
         return ""
     start = found.parents[len(Path(inner).parts) - 1]
     return f". It is in {start}, a level deeper: pass that folder, or move its content up"
+
+
+def readable(path: str | Path) -> str:
+    r"""The path as text for messages and JSON: bytes that are not UTF-8 become \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
