@@ -265,6 +265,7 @@ LOOKALIKES = [
     "hands-0123456789ABCDEF.parquet",
     "hands-0123456789abcdef.parquet.bak",
     ".hands-notes",
+    f".hands-notes.{'0' * 32}",
     ".hands-0123456789abcdef.parquet.mine",
     f"._faces.json.{'0' * 31}",
     "sub/hands-0123456789abcdef.parquet",
