@@ -5,86 +5,26 @@ Progress is what the finished files contain, so an interrupted run resumes from 
 
 import contextlib
 import importlib.util
-import json
 import logging
 import os
-import sys
+import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tqdm
-from pyarrow import fs
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import read_boxes
-from m3dhmr_jax.predict.outputs import faces_as_json
+from m3dhmr_jax.predict.boxes import BoxesByFile, read_boxes
 from m3dhmr_jax.predict.predictor import load_predictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions
-from m3dhmr_jax.predict.shards import SETTINGS_KEY, Job, ShardWriter
-from m3dhmr_jax.predict.storage import Location, find_images, open_location
+from m3dhmr_jax.predict.shard_folder import prepare_folder, read_folder
+from m3dhmr_jax.predict.shard_plan import ShardTask, plan_shards
+from m3dhmr_jax.predict.shards import Job, ShardWriter, image_version
+from m3dhmr_jax.predict.storage import describe_unnameable, find_images, open_location
 
 OBJECT_STORE_BYTES = 100 * 2**20  # Ray's memory carries file names only, no images or meshes.
-FILES_AT_ONCE = 16  # Read in parallel to find what is finished.
-
-
-class Finished(NamedTuple):
-    """The rows of an image."""
-
-    error: str | None
-    hands: int
-
-
-def read_finished(out: Location, settings: dict[str, Any]) -> dict[str, Finished]:
-    """The images in finished files.
-
-    Corrupted files are reported and deleted: their images count as unfinished. Hidden files that a
-    killed writer left are deleted too.
-
-    Raises:
-        UserError: if a file is of another network or camera, or two contain the same image.
-    """
-    listed = out.filesystem.get_file_info(fs.FileSelector(out.path))
-    for each in listed:
-        if each.base_name.startswith(".hands-"):
-            out.filesystem.delete_file(each.path)
-    paths = sorted(each.path for each in listed if each.base_name.startswith("hands-"))
-    finished: dict[str, Finished] = {}
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        tables = pool.map(lambda path: _read_shard(out, path), paths)
-        for path, table in zip(paths, tables, strict=True):
-            if table is None:
-                continue
-            if json.loads(table.schema.metadata[SETTINGS_KEY]) != settings:
-                raise UserError(
-                    f"{path} was written with other weights or options, and their predictions must "
-                    "not be mixed: choose another --out, or repeat the command as it was"
-                )
-            rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-            hands = Counter(image for image, _, hand in rows if hand is not None)
-            found = {image: Finished(error, hands[image]) for image, error, _ in rows}
-            duplicates = finished.keys() & found.keys()
-            if duplicates:
-                raise UserError(
-                    f"{path} contains {min(duplicates)}, and so does another file, as if two runs "
-                    "had written at once: delete one of the files"
-                )
-            finished |= found
-    return finished
-
-
-def _read_shard(out: Location, path: str) -> pa.Table | None:
-    try:
-        with out.filesystem.open_input_file(path) as file:
-            return pq.read_table(file, columns=["image", "error", "hand"])
-    except pa.ArrowInvalid as error:
-        print(f"{path} is corrupted and will be written again: {error}", file=sys.stderr)
-        out.filesystem.delete_file(path)
-        return None
 
 
 def predict_folder(
@@ -99,7 +39,9 @@ def predict_folder(
     gpus: float = 0.0,
     address: str = "local",
 ) -> None:
-    """Writes the hands of all images at `images` that `out` does not contain yet.
+    """Writes the hands of all images at `images` that `out` does not contain as they are now.
+
+    Images whose file, boxes or options differ from those of an earlier call are predicted again.
 
     Args:
         workers: processes with a network; None: as many as the cluster has room for.
@@ -108,8 +50,9 @@ def predict_folder(
         address: address of a Ray cluster; "local" starts one that ends with the call.
 
     Raises:
-        UserError: if something is missing or wrong; IncompleteError at the end, if images could not
-            be used; the others are written.
+        UserError: if something is missing or wrong, before anything is written; IncompleteError at
+            the end, if images could not be used; the others are written.
+        DiskFullError: if there is no room for the results.
         ChildProcessError: if workers fail for another reason than being killed.
     """
     if importlib.util.find_spec("ray") is None:
@@ -117,43 +60,71 @@ def predict_folder(
     for name, count in (("workers", workers), ("batch-size", batch_size)):
         if count is not None and count < 1:
             raise UserError(f"--{name} {count} must be at least 1")
-    source, names = find_images(images)
-    boxes = None if options.boxes is None else read_boxes(options.boxes, options.handedness)
-    if boxes is not None:
-        _check_names(names, options.boxes)
-    predictor = load_predictor(checkpoint, hand)
     target = open_location(out)
-    target.filesystem.create_dir(target.path)
-    job = Job(checkpoint, hand, predictor.weights_sha256, options, boxes, source, target)
-    target.write_atomic("_faces.json", faces_as_json(predictor.hand.faces))
-    finished = read_finished(target, job.settings)
-    missing = [name for name in names if name not in finished]
-    if missing:
-        shards = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+    folder = read_folder(target)
+    found = find_images(images)
+    boxes = None
+    if options.boxes is not None:
+        boxes = read_boxes(options.boxes, options.handedness)
+        for line in _match_boxes(boxes, [each.name for each in found.images], options.boxes):
+            print(line)
+    predictor = load_predictor(checkpoint, hand)
+    job = Job(checkpoint, hand, predictor.weights_sha256, options, boxes, found.source, target)
+    wanted = {each.path: image_version(each, boxes) for each in found.images}
+    plan = plan_shards(wanted, folder.shards, job.settings, batch_size)
+    print(f"{len(wanted)} images: {plan}")
+    prepare_folder(target, folder, predictor.hand.faces)
+    if plan.tasks:
         with connected(address, workers):
-            write_shards(job, shards, workers, gpus)
-        finished = read_finished(target, job.settings)
-    done = [finished[name] for name in names if name in finished]
+            write_shards(job, plan.tasks, workers, gpus)
+    finished = read_folder(target).finished
+    done = [finished[image] for image in wanted if image in finished]
     problems = [each.error for each in done if each.error]
-    usable = len(names) - len(problems)
-    print(f"hands of {usable} of {len(names)} images written to {out}")
+    usable, n_images = len(wanted) - len(problems), len(wanted) + len(found.unnameable)
+    print(f"hands of {usable} of {n_images} images written to {out}")
     empty = sum(each.hands == 0 and not each.error for each in done)
     if empty:
         print(f"no hand found in {empty} of {usable} images")
-    if problems:
+    if found.left_out:
+        print(f"left out: {found.left_out}")
+    if problems or found.unnameable:
+        reasons = [*map(str, problems[:10])]
+        if found.unnameable:
+            reasons.insert(0, describe_unnameable(found.unnameable))
         raise IncompleteError(
-            f"{len(problems)} of {len(names)} images could not be used, as their rows state: "
-            + "; ".join(map(str, problems[:10]))
+            f"{n_images - usable} of {n_images} images could not be used, as their rows state: "
+            + "; ".join(reasons)
         )
 
 
-def _check_names(names: Sequence[str], boxes: Path | None) -> None:
-    name, count = Counter(each.rpartition("/")[2] for each in names).most_common(1)[0]
+def _match_boxes(boxes: BoxesByFile, names: Sequence[str], path: Path) -> Iterator[str]:
+    """What of boxes and images does not match, in sentences.
+
+    Raises:
+        UserError: if nothing matches, or two images have the same name.
+    """
+    name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise UserError(
-            f"{count} images are named {name}, and {boxes} identifies images by file name without "
+            f"{count} images are named {name}, and {path} identifies images by file name without "
             "folders: take one folder at a time"
         )
+    unmatched = sorted(boxes.keys() - set(names))
+    if len(unmatched) == len(boxes):
+        raise UserError(
+            f"{path} describes hands of {', '.join(unmatched[:3])}, and none of these is among the "
+            'images: its column "image" is a file name without folders'
+        )
+    if unmatched:
+        rows = sum(len(at.boxes_px) for each in unmatched for at in boxes[each].values())
+        yield f"{rows} rows of {path} match no image: {', '.join(unmatched[:3])}"
+    later = {each: frames for each in names if (frames := boxes.get(each, {}).keys() - {0})}
+    if later:
+        rows = sum(len(boxes[each][at].boxes_px) for each, frames in later.items() for at in frames)
+        yield f"{rows} rows of {path} are left out: the frame of an image is 0 ({min(later)})"
+    n_without = len(set(names) - boxes.keys())
+    if n_without:
+        yield f"{n_without} of {len(names)} images have no row in {path}: they get no hand"
 
 
 @contextlib.contextmanager
@@ -182,12 +153,34 @@ def connected(address: str, workers: int | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def write_shards(
-    job: Job, shards: Sequence[Sequence[str]], workers: int | None, gpus: float
-) -> None:
+class ShardWorker:
+    """A `ShardWriter` in a process of Ray.
+
+    It returns what it fails of, since Ray reports its own advice before the cause.
+    """
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._writer: ShardWriter | None = None
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        task: ShardTask = pickle.loads(item["task"])
+        try:
+            if self._writer is None:
+                self._writer = ShardWriter(self._job)
+            return {"images": self._writer(task), "user_error": "", "error": ""}
+        except UserError as error:
+            return {"images": 0, "user_error": str(error), "error": ""}
+        except Exception as error:
+            text = f"{type(error).__name__} in {task.name}: {' '.join(str(error).split())}"
+            return {"images": 0, "user_error": "", "error": text}
+
+
+def write_shards(job: Job, tasks: Sequence[ShardTask], workers: int | None, gpus: float) -> None:
     """Writes all shards; Ray restarts a worker that dies and gives it its shard again.
 
     Raises:
+        UserError: that of a worker.
         ChildProcessError: if workers fail for another reason than being killed.
     """
     import ray.data
@@ -198,19 +191,23 @@ def write_shards(
         room = ray.cluster_resources()
         workers = int(room.get("GPU", 0) / gpus if gpus else room["CPU"])
     results = ray.data.from_items(
-        [{"images": list(shard)} for shard in shards], override_num_blocks=len(shards)
+        [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
     ).map(
-        cast(Any, ShardWriter),  # Ray's annotation admits functions only.
+        cast(Any, ShardWorker),  # Ray's annotation admits functions only.
         fn_constructor_args=[job],
-        compute=ray.data.ActorPoolStrategy(size=max(min(workers, len(shards)), 1)),
+        compute=ray.data.ActorPoolStrategy(size=max(min(workers, len(tasks)), 1)),
         num_gpus=gpus or None,
     )
+    resume = "what is written stays, and the same command resumes from it"
+    n_images = sum(len(task.images) for task in tasks)
     try:
-        with tqdm.tqdm(total=sum(map(len, shards)), unit="image", dynamic_ncols=True) as bar:
+        with tqdm.tqdm(total=n_images, unit="image", dynamic_ncols=True) as bar:
             for result in results.iter_rows():
+                if result["user_error"]:
+                    raise UserError(result["user_error"])
+                if result["error"]:
+                    raise ChildProcessError(f"{result['error']}; {resume}")
                 bar.update(result["images"])
     except RayError as error:
         reason = str(error).strip().rpartition("\n")[2]
-        raise ChildProcessError(
-            f"{reason}; what is written stays, and the same command resumes from it"
-        ) from error
+        raise ChildProcessError(f"{reason}; {resume}") from error

@@ -1,7 +1,7 @@
 """A shard of many images: read, predicted, and written as one Parquet file, atomically.
 
-A shard's file is named after its images, so a worker that repeats it, after a fault or alongside
-one that was wrongly thought dead, writes the same file rather than a second one.
+Its task names the file, so a worker that repeats it, after a fault or alongside one that was
+wrongly thought dead, writes the same file rather than a second one.
 Axes: k hands, n = 21 landmarks or joints, v vertices. Camera frame: x right, y down, z forward,
 metres.
 """
@@ -17,19 +17,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import BoxesByFile, boxes_at
+from m3dhmr_jax.predict.boxes import BoxesByFile, HandBoxes, boxes_at
 from m3dhmr_jax.predict.images import DecodedImage, decode_image
 from m3dhmr_jax.predict.predictor import load_predictor
 from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.predict.run import PredictOptions, choose_intrinsics
-from m3dhmr_jax.predict.storage import Location
+from m3dhmr_jax.predict.shard_folder import SETTINGS_KEY, Version
+from m3dhmr_jax.predict.shard_plan import ShardTask
+from m3dhmr_jax.predict.storage import File, Location
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 
 READ_AHEAD = 8  # Images that are read and decoded during the prediction of one.
-SETTINGS_KEY = b"m3dhmr_jax"
 
 
 def _numbers(*shape: int) -> pa.DataType:
@@ -65,6 +67,10 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("note", pa.string()),  # What was converted or left out.
         ("error", pa.string()),  # Why there is no prediction.
+        # What the image was predicted from.
+        ("file_bytes", pa.int64()),
+        ("file_mtime_ns", pa.int64()),
+        ("boxes_sha256", pa.string()),
     ]
 )
 
@@ -83,17 +89,17 @@ class Job(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all predictions in a folder must have in common."""
+        """What all predictions in a folder must have in common, named as users know it."""
         options = self.options
         k = options.intrinsics
         return {
-            "weights_sha256": self.weights_sha256,
+            "weights": self.weights_sha256,
             "K": None if k is None else k.tolist(),
-            "fov_deg": options.fov_deg,
+            "fov": options.fov_deg,
             "freihand": options.freihand,
             "handedness": options.handedness,
             "views": options.views,
-            "with_boxes": self.boxes is not None,
+            "boxes": self.boxes is not None,
         }
 
 
@@ -115,15 +121,38 @@ class ShardWriter:
         settings = {SETTINGS_KEY: json.dumps(job.settings).encode()}
         self._schema = SCHEMA.with_metadata(settings)
 
-    def __call__(self, shard: dict[str, Any]) -> dict[str, int]:
-        """Writes the hands of `shard["images"]`; returns the numbers of images and hands."""
-        images = [str(image) for image in shard["images"]]
-        rows = [row for each in self._read_ahead(images) for row in self._rows(*each)]
-        content = pa.BufferOutputStream()
+    def __call__(self, task: ShardTask) -> int:
+        """Writes the file of a task; returns the number of images predicted.
+
+        Raises:
+            UserError: if rows that are kept cannot be read, or the folder cannot be written to.
+            DiskFullError: if there is no room.
+        """
+        rows = [
+            row | task.images[image]._asdict()
+            for image, read in self._read_ahead(list(task.images))
+            for row in self._rows(image, read)
+        ]
         table = pa.Table.from_pylist(rows, schema=self._schema)
+        if task.kept:
+            table = pa.concat_tables([self._kept_rows(task), table])
+        content = pa.BufferOutputStream()
         pq.write_table(table, content, compression="zstd")
-        self._job.out.write_atomic(shard_name(images), content.getvalue())
-        return {"images": len(images), "hands": sum("hand" in row for row in rows)}
+        self._job.out.write_atomic(task.name, content.getvalue())
+        return len(task.images)
+
+    def _kept_rows(self, task: ShardTask) -> pa.Table:
+        out = self._job.out
+        with out.open(task.name) as file:
+            try:
+                table = pq.ParquetFile(file).read()
+            except pa.ArrowInvalid as error:
+                raise UserError(
+                    f"{out.address}/{task.name} is corrupted ({error}): delete it, and start the "
+                    "same command again"
+                ) from error
+        is_kept = pc.is_in(table["image"], pa.array(task.kept))  # pyright: ignore[reportAttributeAccessIssue]
+        return table.filter(is_kept).cast(self._schema)
 
     def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Future[DecodedImage]]]:
         waiting: deque[tuple[str, Future[DecodedImage]]] = deque()
@@ -170,7 +199,7 @@ class ShardWriter:
         k, camera = choose_intrinsics(decoded.image, decoded.intrinsics, options)
         boxes_px, sides = None, options.handedness
         if boxes is not None:
-            boxes_px, sides = boxes_at(boxes.get(image.rpartition("/")[2], {}), 0)
+            boxes_px, sides = image_boxes(boxes, image)
         hands = self._predictor(
             decoded.image, boxes_px, sides, k, freihand=options.freihand, views=options.views
         )
@@ -187,6 +216,16 @@ def _text(warning: warnings.WarningMessage) -> str:
     return str(warning.message)
 
 
-def shard_name(images: Sequence[str]) -> str:
-    name = hashlib.sha256("\n".join(images).encode()).hexdigest()[:16]
-    return f"hands-{name}.parquet"
+def image_boxes(boxes: BoxesByFile, image: str) -> HandBoxes:
+    """The boxes of an image, by its name without folders."""
+    return boxes_at(boxes.get(image.rpartition("/")[2], {}), 0)
+
+
+def image_version(image: File, boxes: BoxesByFile | None) -> Version:
+    """What an image is predicted from, besides the settings."""
+    boxes_sha256 = None
+    if boxes is not None:
+        boxes_px, sides = image_boxes(boxes, image.path)
+        content = json.dumps([boxes_px.tolist(), sides])
+        boxes_sha256 = hashlib.sha256(content.encode()).hexdigest()
+    return Version(image.n_bytes, image.mtime_ns, boxes_sha256)
