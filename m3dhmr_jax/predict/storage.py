@@ -15,9 +15,7 @@ from pyarrow import fs
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.frames import IMAGE_SUFFIXES
 from m3dhmr_jax.runtime.files import DiskFullError, explain_disk_full, readable, user_path
-
-# The list of what `m3dhmr predict` wrote into a folder, and how its first line starts.
-MANIFEST, MANIFEST_START = "m3dhmr_files.txt", "The files that m3dhmr "
+from m3dhmr_jax.runtime.results_folder import MANIFEST, parse_manifest
 
 
 class File(NamedTuple):
@@ -228,10 +226,9 @@ def own_outputs(location: Location, found: Sequence[File]) -> set[str]:
     for each in found:
         if each.name == MANIFEST and each.is_nameable:
             folder = location._replace(path=each.path.rpartition("/")[0])
-            start, *names = readable(os.fsdecode(folder.read(MANIFEST))).split("\n")
-            if start.startswith(MANIFEST_START):
-                del names[-1]  # Incomplete or empty.
-                own |= {f"{folder.path}/{name}" for name in [MANIFEST, *names]}
+            manifest = parse_manifest(folder.read(MANIFEST))
+            if manifest is not None:
+                own |= {f"{folder.path}/{readable(name)}" for name in {MANIFEST, *manifest.names}}
     return own
 
 

@@ -37,9 +37,12 @@ def mark_of(command: str) -> str:
 def read_manifest(folder: Path) -> Manifest | None:
     """The list of a folder; None if it has none, or a file of that name that is something else."""
     path = folder / MANIFEST
-    if not _is_regular(path):
-        return None
-    mark, *names = os.fsdecode(path.read_bytes()).split("\n")
+    return parse_manifest(path.read_bytes()) if _is_regular(path) else None
+
+
+def parse_manifest(content: bytes) -> Manifest | None:
+    """The list in a file's content; None if it is something else."""
+    mark, *names = os.fsdecode(content).split("\n")
     if not mark.startswith(MARK_START) or not names:
         return None
     return Manifest(mark, frozenset(names[:-1]))
