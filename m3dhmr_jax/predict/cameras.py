@@ -115,23 +115,28 @@ def camera_doubt(k: Matrix, width: int, height: int) -> str:
     Raises:
         UserError: if no camera sees so wide or so narrow an image, or so far from its axis.
     """
-    low_deg, high_deg = PLAUSIBLE_FOV_DEG
-    fov_deg = fov_deg_of(k, width, height)
-    doubt = _principal_point_doubt(k, width, height)
-    if not low_deg <= fov_deg <= high_deg:
-        reason = (
-            "they look like millimetres, or like those of a smaller image; K is in pixels"
-            if fov_deg > high_deg
-            else "they look like those of a larger image; scale K with the image"
-        )
-        doubt = (
-            f"the focal lengths of K, {k[0, 0]:g} and {k[1, 1]:g}, give an image of {width} x "
-            f"{height} px a field of view of {fov_deg:.3g} degrees (usual: {low_deg:g} to "
-            f"{high_deg:g}): {reason}"
-        )
+    doubts = _fov_doubt(k, width, height), _principal_point_doubt(k, width, height)
+    doubt = "; ".join(filter(None, doubts))
     if not is_possible(k, width, height):
         raise UserError(f"no camera has this K: {doubt}")
     return doubt
+
+
+def _fov_doubt(k: Matrix, width: int, height: int) -> str:
+    low_deg, high_deg = PLAUSIBLE_FOV_DEG
+    fov_deg = fov_deg_of(k, width, height)
+    if low_deg <= fov_deg <= high_deg:
+        return ""
+    reason = (
+        "they look like millimetres, or like those of a smaller image; K is in pixels"
+        if fov_deg > high_deg
+        else "they look like those of a larger image; scale K with the image"
+    )
+    return (
+        f"the focal lengths of K, {k[0, 0]:g} and {k[1, 1]:g}, give an image of {width} x "
+        f"{height} px a field of view of {fov_deg:.3g} degrees (usual: {low_deg:g} to "
+        f"{high_deg:g}): {reason}"
+    )
 
 
 def _principal_point_doubt(k: Matrix, width: int, height: int) -> str:

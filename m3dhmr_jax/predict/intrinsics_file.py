@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_constructor(
     "tag:yaml.org,2002:opencv-matrix",
-    lambda loader, node: loader.construct_mapping(node, deep=True),
+    lambda loader, node: loader.construct_mapping(node, deep=True),  # pyright: ignore[reportArgumentType]
 )
 
 

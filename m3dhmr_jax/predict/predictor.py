@@ -212,7 +212,7 @@ class HandMeshPredictor:
         self,
         image: Image,
         boxes_px: Float[np.ndarray, "k 4"],
-        handedness: str | Sequence[str | None] | None,
+        handedness: str | Sequence[str | None] | Any | None,
         intrinsics: Float[np.ndarray, "3 3"],
         *,
         views: int = 1,
@@ -241,7 +241,7 @@ class HandMeshPredictor:
     def at_landmarks(
         self,
         landmarks_px: Float[np.ndarray, "k n 2"],
-        handedness: str | Sequence[str | None] | None,
+        handedness: str | Sequence[str | None] | Any | None,
     ) -> Candidates:
         """Hands whose landmarks come from elsewhere.
 

@@ -225,6 +225,16 @@ def test_bulk_notes_what_a_prediction_warns_of(
     assert (row["hand"], row["note"]) == (None, "3 hands smaller than 20 px were skipped")
 
 
+def test_bulk_notes_a_doubtful_camera_once(trained, images, tmp_path, in_one_process):
+    """As of an image of twice the size."""
+    k = np.array([[100.0, 0, 89.5], [0, 100, 59.5], [0, 0, 1]])
+    options = PredictOptions(freihand=True, intrinsics=k)
+    predict(trained, images / "0.png", tmp_path / "out", options)
+    (row,) = rows_of(tmp_path / "out")
+    assert row["camera"] == "given"
+    assert row["note"].count("as in an image of 180 x 120 px") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "value"),
     [
