@@ -34,7 +34,10 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
-        "--K", metavar="K", help="intrinsics: fx,fy,cx,cy in pixels, nine numbers, or a .json file"
+        "--K",
+        metavar="K",
+        help="intrinsics: fx,fy,cx,cy in pixels, nine numbers, or a file: .json, .yaml, .txt "
+        "or .npy",
     )
     camera.add_argument(
         "--fov",

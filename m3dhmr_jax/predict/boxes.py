@@ -1,22 +1,26 @@
 """Hand boxes from a file, as a detector or a person writes them.
 
-CSV with a header, or JSON as a list of objects, both with the columns
-`image, x, y, width, height` and, optionally, `frame` (default: 0) and `handedness`.
+A table (see `predict.tables`) with the column `image`, those of one of KINDS and, optionally,
+`frame` (default: 0) and `handedness`.
 """
 
-import csv
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.types import SIDES
+from m3dhmr_jax.predict.tables import Row, read_table
 
-REQUIRED = ("image", "x", "y", "width", "height")
+SIZES = ("x", "y", "width", "height"), ("x", "y", "w", "h")
+CORNERS = (
+    ("x1", "y1", "x2", "y2"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("left", "top", "right", "bottom"),
+)
+KINDS = SIZES + CORNERS
 
 
 class HandBoxes(NamedTuple):
@@ -41,17 +45,14 @@ def read_boxes(path: Path, handedness: str | None) -> BoxesByFile:
     """The boxes of a file; `handedness` applies to rows that do not state theirs.
 
     Raises:
-        UserError: if the file is missing, neither CSV nor JSON, or a row is invalid.
+        UserError: if the file is missing, not a table, or a row is invalid.
     """
-    if not path.is_file():
-        raise UserError(f"--boxes {path}: no such file")
-    rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     found: dict[tuple[str, int], list[tuple[list[float], str | None]]] = {}
-    for i, row in enumerate(rows):
-        key, box, side = _parse_row(row, handedness, f"{path}, row {i + 1}")
-        found.setdefault(key, []).append((box, side))
+    for row in read_table(path):
+        key = row.image(), row.frame()
+        found.setdefault(key, []).append((_box(row), row.side(handedness)))
     if not found:
-        raise UserError(f"{path} contains no box; its columns must be {', '.join(REQUIRED)}")
+        raise UserError(f"{path} contains no box; its columns must be image, {_kinds_text()}")
     boxes: BoxesByFile = {}
     for (image, frame), hands in found.items():
         boxes_px, sides = zip(*hands, strict=True)
@@ -59,38 +60,26 @@ def read_boxes(path: Path, handedness: str | None) -> BoxesByFile:
     return boxes
 
 
-def _csv_rows(path: Path) -> Iterable[Mapping[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            return list(csv.DictReader(file))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is neither CSV nor JSON ({error})") from error
-
-
-def _json_rows(path: Path) -> Iterable[Mapping[str, Any]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} must be a list of objects with {', '.join(REQUIRED)}")
-    return rows
-
-
-def _parse_row(
-    row: Mapping[str, Any], handedness: str | None, where: str
-) -> tuple[tuple[str, int], list[float], str | None]:
-    missing = [name for name in REQUIRED if row.get(name) in (None, "")]
-    if missing:
+def _box(row: Row) -> list[float]:
+    """(x, y, width, height) in pixels."""
+    complete = [kind for kind in KINDS if all(name in row.values for name in kind)]
+    if len(complete) != 1:
+        names = sorted({name for kind in KINDS for name in kind} & row.values.keys())
         raise UserError(
-            f"{where}: {', '.join(missing)} missing; every box needs {', '.join(REQUIRED)}"
+            f"{row.where} has {', '.join(names) or 'none of the columns of a box'}: a box needs "
+            f"the four columns of exactly one kind, {_kinds_text()}"
         )
-    try:
-        box = [float(row[name]) for name in REQUIRED[1:]]
-        frame = int(row.get("frame") or 0)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}; boxes are numbers in pixels") from error
-    side = row.get("handedness") or handedness
-    if side not in (None, *SIDES):
-        raise UserError(f"{where}: handedness {side!r} must be one of {SIDES}")
-    return (Path(str(row["image"])).name, frame), box, side
+    (kind,) = complete
+    x, y, third, fourth = map(row.number, kind)
+    if kind in SIZES:
+        return [x, y, third, fourth]
+    if not (x < third and y < fourth):
+        raise UserError(
+            f"{row.where}: {','.join(kind)} is {x:g},{y:g},{third:g},{fourth:g}: {kind[2]} must be "
+            f"larger than {kind[0]}, and {kind[3]} than {kind[1]}"
+        )
+    return [x, y, third - x, fourth - y]
+
+
+def _kinds_text() -> str:
+    return " or ".join(",".join(kind) for kind in KINDS)

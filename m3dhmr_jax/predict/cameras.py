@@ -3,23 +3,32 @@
 Pixels: centres on integers. K: pixels from camera coordinates, last row (0, 0, 1).
 """
 
-import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.predict.intrinsics_file import SUFFIXES, matrix_of, read_intrinsics
+from m3dhmr_jax.runtime.files import user_path
 
 # Fields of view across the longer side. The assumed one lies between webcams and the main lens of
 # phones. FreiHAND's images are cut out of larger ones: their focal length is 450 px of 224.
 ASSUMED_FOV_DEG = 60.0
 FREIHAND_FOV_DEG = 28.0
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)
-# Largest plausible offset of the principal point along the diagonal, as a fraction of the image.
-MAX_DIAGONAL_OFFSET = 0.1
+# Fields of view of cameras and of what is cut out of their images: FreiHAND's are 11 to 30 degrees,
+# action cameras reach 130. Beyond the outer limits a hand that fills the image would be more than
+# 20 m away, or less than a centimetre.
+PLAUSIBLE_FOV_DEG = 8.0, 140.0
+POSSIBLE_FOV_DEG = 0.5, 170.0
+# From here on, the principal point is off the middle, as a fraction of the image. Along the
+# diagonal, K is probably that of a copy of another size.
+MAX_DIAGONAL_OFFSET = 0.06
+MAX_SKEW = 0.1  # Over the focal length; real cameras have less than a hundredth.
 Matrix = Float[np.ndarray, "3 3"]
 
 
@@ -55,45 +64,101 @@ def assumed_intrinsics(width: int, height: int, *, freihand: bool = False) -> Ma
     return intrinsics_from_fov(FREIHAND_FOV_DEG if freihand else ASSUMED_FOV_DEG, width, height)
 
 
-def check_intrinsics(given: ArrayLike) -> Matrix:
+def check_intrinsics(given: ArrayLike | Any) -> Matrix:
     """K in float64.
 
     Raises:
         UserError: if it is not a finite 3 x 3 matrix with last row (0, 0, 1) and positive focal
             lengths, which depth needs.
     """
-    k = np.asarray(given, np.float64)
+    try:
+        k = np.asarray(given, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"K is {given!r:.60}: it must be a 3 x 3 matrix of numbers") from error
     if k.shape != (3, 3):
         raise UserError(f"K has shape {k.shape}: it must be (3, 3), pixels from camera coordinates")
     text = f"K = {k.tolist()}"
     if not np.isfinite(k).all() or (k[2] != [0, 0, 1]).any() or k[1, 0] != 0:
-        raise UserError(f"{text} must be [[fx, skew, cx], [0, fy, cy], [0, 0, 1]], all finite")
+        is_transposed = (k[:, 2] == [0, 0, 1]).all()
+        hint = "; it is written by columns: transpose it" if is_transposed else ""
+        raise UserError(
+            f"{text} must be [[fx, skew, cx], [0, fy, cy], [0, 0, 1]], all finite{hint}"
+        )
     if not min(k[0, 0], k[1, 1]) > 0:
         raise UserError(
             f"{text} is singular or mirrors: the focal lengths fx and fy must be positive"
         )
+    if abs(k[0, 1]) > MAX_SKEW * k[0, 0]:
+        raise UserError(
+            f"{text} has the skew {k[0, 1]:g}: no camera has more than {MAX_SKEW:g} fx; its order "
+            "is [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]"
+        )
     return k
 
 
-def intrinsics_mismatch(k: Matrix, width: int, height: int) -> str:
-    """Why K seems to belong to an image of another size; "" if it does not.
+def fov_deg_of(k: Matrix, width: int, height: int) -> float:
+    """The larger of the two fields of view, were the principal point in the middle."""
+    return math.degrees(2 * math.atan(max(width / k[0, 0], height / k[1, 1]) / 2))
 
-    The principal point of such a K lies outside, or off centre by the same fraction in x and y.
-    A cut-out's is off centre too, but rarely along the diagonal.
+
+def is_possible(k: Matrix, width: int, height: int) -> bool:
+    """Whether a camera with K can have taken an image of this size, or one it is cut out of."""
+    offset = max(abs(width / 2 - k[0, 2]) / k[0, 0], abs(height / 2 - k[1, 2]) / k[1, 1])
+    is_seen = 2 * math.degrees(math.atan(offset)) <= PLAUSIBLE_FOV_DEG[1]
+    low_deg, high_deg = POSSIBLE_FOV_DEG
+    return is_seen and low_deg <= fov_deg_of(k, width, height) <= high_deg
+
+
+def camera_doubt(k: Matrix, width: int, height: int) -> str:
+    """Why K is hardly that of this image, with the likely reason; "" if it is plausible.
+
+    Raises:
+        UserError: if no camera sees so wide or so narrow an image, or so far from its axis.
     """
-    x, y = (k[0, 2] + 0.5) / width, (k[1, 2] + 0.5) / height
-    is_outside = not (0 <= x <= 1 and 0 <= y <= 1)
-    is_on_diagonal = (
-        abs(x - y) < MAX_DIAGONAL_OFFSET / 2
-        and min(abs(x - 0.5), abs(y - 0.5)) > MAX_DIAGONAL_OFFSET
-    )
-    if not (is_outside or is_on_diagonal):
+    doubts = _fov_doubt(k, width, height), _principal_point_doubt(k, width, height)
+    doubt = "; ".join(filter(None, doubts))
+    if not is_possible(k, width, height):
+        raise UserError(f"no camera has this K: {doubt}")
+    return doubt
+
+
+def _fov_doubt(k: Matrix, width: int, height: int) -> str:
+    low_deg, high_deg = PLAUSIBLE_FOV_DEG
+    fov_deg = fov_deg_of(k, width, height)
+    if low_deg <= fov_deg <= high_deg:
         return ""
-    return (
-        f"the principal point of K is ({k[0, 2]:g}, {k[1, 2]:g}), as in an image of "
-        f"{2 * k[0, 2] + 1:.0f} x {2 * k[1, 2] + 1:.0f} px, but this one has {width} x {height} "
-        "px: scale K with the image"
+    reason = (
+        "they look like millimetres, or like those of a smaller image; K is in pixels"
+        if fov_deg > high_deg
+        else "they look like those of a larger image; scale K with the image"
     )
+    return (
+        f"the focal lengths of K, {k[0, 0]:g} and {k[1, 1]:g}, give an image of {width} x "
+        f"{height} px a field of view of {fov_deg:.3g} degrees (usual: {low_deg:g} to "
+        f"{high_deg:g}): {reason}"
+    )
+
+
+def _principal_point_doubt(k: Matrix, width: int, height: int) -> str:
+    """The principal point of a K of another size is off the middle by the same fraction in x and y.
+
+    A cut-out's is off the middle too, but rarely along the diagonal; FreiHAND has such images.
+    """
+    x, y = (k[0, 2] + 0.5) / width - 0.5, (k[1, 2] + 0.5) / height - 0.5
+    if max(abs(x), abs(y)) <= MAX_DIAGONAL_OFFSET:
+        return ""
+    point = (
+        f"the principal point of K is ({k[0, 2]:g}, {k[1, 2]:g}), as in an image of "
+        f"{2 * k[0, 2] + 1:.0f} x {2 * k[1, 2] + 1:.0f} px, but this one has {width} x {height} px"
+    )
+    turned = (k[0, 2] + 0.5) / height - 0.5, (k[1, 2] + 0.5) / width - 0.5
+    if max(map(abs, turned)) <= MAX_DIAGONAL_OFFSET:
+        return f"{point}: give K of the upright image, which was rotated after it was taken"
+    is_inside = max(abs(x), abs(y)) <= 0.5
+    is_diagonal = min(abs(x), abs(y)) > MAX_DIAGONAL_OFFSET and abs(x - y) < MAX_DIAGONAL_OFFSET
+    if is_inside and not is_diagonal:
+        return ""
+    return f"{point}: scale K with the image, unless the image is cut out of a larger one"
 
 
 def mirrored_intrinsics(k: Matrix, width: int) -> Matrix:
@@ -105,31 +170,18 @@ def mirrored_intrinsics(k: Matrix, width: int) -> Matrix:
 
 
 def parse_intrinsics(text: str) -> Matrix:
-    """K from a command line: "fx,fy,cx,cy", nine numbers by rows, or a JSON file of a matrix.
+    """K from a command line: "fx,fy,cx,cy", nine numbers by rows, or a file of `intrinsics_file`.
 
     Raises:
         UserError: if the file is missing, or this is not a K.
     """
-    if text.endswith(".json"):
-        if not Path(text).is_file():
-            raise UserError(f"--K {text}: no such file")
-        try:
-            content = json.loads(Path(text).read_text())
-            return check_intrinsics(content["K"] if isinstance(content, dict) else content)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"--K {text}: {error}; the file must contain a 3 x 3 list, or an object with one "
-                "under the name K"
-            ) from error
+    if Path(text).suffix.lower() in SUFFIXES:
+        return check_intrinsics(read_intrinsics(user_path(text)))
     try:
-        numbers = [float(number) for number in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 4:
-        fx, fy, cx, cy = numbers
-        return check_intrinsics([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    if len(numbers) == 9:
-        return check_intrinsics(np.reshape(numbers, (3, 3)))
-    raise UserError(
-        f"--K {text} must be fx,fy,cx,cy in pixels, the nine numbers of K by rows, or a .json file"
-    )
+        k = matrix_of([float(number) for number in text.split(",")])
+    except ValueError as error:
+        raise UserError(
+            f"--K {text}: {error}; give fx,fy,cx,cy in pixels, the nine numbers of K by rows, or "
+            f"a file ({', '.join(SUFFIXES)})"
+        ) from error
+    return check_intrinsics(k)

@@ -4,7 +4,7 @@ Axes: k hands, n = 21 landmarks, p shape directions. Pixels: centres on integers
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -122,7 +122,7 @@ def unknown_shape(k: int, p: int) -> ShapePrior:
 
 
 def check_handedness(
-    handedness: str | Sequence[str | None] | None, n: int
+    handedness: str | Sequence[str | None] | Any | None, n: int
 ) -> tuple[str | None, ...]:
     """The side of each of `n` hands; None where it is to be estimated.
 
@@ -132,8 +132,9 @@ def check_handedness(
     if handedness is None or isinstance(handedness, str):
         sides, repeats = (handedness,), n
     else:
-        sides, repeats = tuple(handedness), 1
-    if set(sides) - {None, *SIDES}:
+        is_sequence = isinstance(handedness, Sequence | np.ndarray)
+        sides, repeats = tuple(handedness) if is_sequence else (handedness,), 1
+    if not all(side is None or (isinstance(side, str) and side in SIDES) for side in sides):
         raise UserError(f"handedness={handedness!r} must be one of {SIDES}, for all or each box")
     sides = sides * repeats
     if len(sides) != n:

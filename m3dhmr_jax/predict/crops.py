@@ -10,6 +10,7 @@ Axes: k boxes or hands, n landmarks, p points, h w image, s crop side.
 
 import itertools
 import math
+import warnings
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ BOX_SCALE = 1.3  # Side of the crop over the longer side of the hand's box, as i
 MESH_PER_LANDMARKS, MESH_BELOW_LANDMARKS = 1.2, 0.075
 MIN_BOX_PX = 1.0
 MAX_BOX_PER_IMAGE = 10.0  # Sides of a box over the longer side of the image.
+MIN_BOX_INSIDE = 0.5  # Fraction of a box's area inside the image.
 MIDDLE_BASE = 9  # The joint at the base of the middle finger.
 Image = UInt8[np.ndarray, "h w 3"]
 
@@ -31,7 +33,7 @@ Image = UInt8[np.ndarray, "h w 3"]
 def check_boxes(
     boxes_px: Float[np.ndarray, "k 4"], width: int, height: int
 ) -> Float[np.ndarray, "k 4"]:
-    """The boxes.
+    """The boxes; one of which most lies outside the image gives a warning.
 
     Raises:
         UserError: if one is not finite, has no area, is much larger than the image, or does not
@@ -55,6 +57,16 @@ def check_boxes(
             raise UserError(
                 f"{box} lies outside the image of {width} x {height} px: "
                 "boxes are in pixels of the image after its EXIF rotation"
+            )
+        inside = (min(x + w, width) - max(x, 0)) * (min(y + h, height) - max(y, 0))
+        if inside < MIN_BOX_INSIDE * w * h:
+            are_corners = 0 <= x < w <= width and 0 <= y < h <= height
+            guess = "they look like corners, (x1, y1, x2, y2); " if are_corners else ""
+            warnings.warn(
+                f"{box} lies with {1 - inside / (w * h):.0%} of its area outside the image of "
+                f"{width} x {height} px: {guess}boxes are (x, y, width, height) in pixels "
+                "of the image after its EXIF rotation",
+                stacklevel=3,
             )
     return boxes_px
 

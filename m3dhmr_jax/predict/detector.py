@@ -104,8 +104,12 @@ class HandDetector:
     """
 
     def __init__(self, weights: DetectorWeights):
+        self._weights = weights
         self._detect_palms = functools.partial(jax.jit(detect_palms), weights.palms)
         self._find_landmarks = functools.partial(jax.jit(find_landmarks), weights.landmarks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (jax.device_get(self._weights),)
 
     @classmethod
     def load(cls, path: Path | None = None) -> "HandDetector":

@@ -5,6 +5,7 @@ Axes: k hands, h w image.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ MAX_LABEL = 127  # An image with a larger value is the mask of one hand, with so
 Masks = Bool[np.ndarray, "k h w"]
 
 
-def check_masks(masks: np.ndarray | Sequence, height: int, width: int) -> Masks:
+def check_masks(masks: np.ndarray | Sequence | Any, height: int, width: int) -> Masks:
     """One mask for each hand, or one (h, w) for one hand; non-zero is hand.
 
     Raises:

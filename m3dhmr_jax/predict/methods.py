@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -35,6 +36,7 @@ from m3dhmr_jax.predict.buckets import run_in_buckets
 from m3dhmr_jax.predict.candidates import Candidates, unknown_shape
 from m3dhmr_jax.predict.crops import Image, crop, crop_matrix
 from m3dhmr_jax.predict.results import FittedPose
+from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.types import ROOT
 
 # Reprojection noise at which nothing of a hand is believed, as a fraction of its crop.
@@ -66,11 +68,24 @@ class NetworkMethod:
     def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
         self.hand = hand
         self._size = network.image_size
-        graphdef, folded = fold(network.eval_graphdef, params, stats)
-        # Hashes the trained arrays: folded ones differ from backend to backend.
+        # Trained arrays, not folded ones, which differ from backend to backend.
+        self._trained = network.eval_graphdef, jax.device_get(params), jax.device_get(stats)
         self.weights_sha256 = digest({"params": params, "stats": stats})
-        step = make_crop_step(graphdef, hand.joint_regressor, network.image_size)
-        self._step = functools.partial(step, folded, {})
+        self._step = self._make_step()
+
+    @single_precision()
+    def _make_step(self) -> Callable[..., Any]:
+        graphdef, params, stats = self._trained
+        graphdef, folded = fold(graphdef, *jax.tree.map(jnp.asarray, (params, stats)))
+        step = make_crop_step(graphdef, self.hand.joint_regressor, self._size)
+        return functools.partial(step, folded, {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_step"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._step = self._make_step()
 
     def __call__(
         self,
@@ -118,6 +133,9 @@ class FitMethod:
         # On a CPU, batches are hardly faster, and every size takes ten seconds to compile.
         self._buckets = (1,) if jax.default_backend() == "cpu" else (1, 8)
         self._fit = make_fit(hand)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.hand,)
 
     @functools.cached_property
     def _fit_given(self) -> Callable[[Observation], FittedHand]:

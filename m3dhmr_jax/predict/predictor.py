@@ -7,10 +7,10 @@ Camera frame: x right, y down, z forward, metres. Pixels: centres on integers, (
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.camera.silhouette import NO_EXTENT, SilhouetteExtent, silhouette_extent
@@ -18,12 +18,15 @@ from m3dhmr_jax.checkpoints.restore import NEWEST, restore_eval_state
 from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel, load_builtin, load_mano
-from m3dhmr_jax.predict.cameras import (
-    assumed_intrinsics,
-    check_intrinsics,
-    intrinsics_mismatch,
-    mirrored_intrinsics,
+from m3dhmr_jax.predict.arguments import (
+    boxes_or_masks,
+    check_box_array,
+    check_camera,
+    check_image,
+    check_landmarks,
+    check_one_side,
 )
+from m3dhmr_jax.predict.cameras import assumed_intrinsics, mirrored_intrinsics
 from m3dhmr_jax.predict.candidates import (
     Candidates,
     Landmarks,
@@ -35,15 +38,13 @@ from m3dhmr_jax.predict.candidates import (
 from m3dhmr_jax.predict.crops import (
     Image,
     centred_box,
-    check_boxes,
     crops_around,
     crops_of_landmarks,
     freihand_crop,
     hand_directions,
 )
 from m3dhmr_jax.predict.detector import MIN_HAND_PX, HandDetector
-from m3dhmr_jax.predict.images import as_image
-from m3dhmr_jax.predict.masks import Masks, boxes_of_masks, check_masks
+from m3dhmr_jax.predict.masks import Masks, check_masks
 from m3dhmr_jax.predict.methods import FitMethod, Method, NetworkMethod
 from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
@@ -96,6 +97,10 @@ class HandMeshPredictor:
         detector = HandDetector.load() if HandDetector.is_installed() else None
         return cls(NetworkMethod(network, hand, state.params, state.stats), detector)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: what is computed with, and no compiled programs."""
+        return type(self), (self._method, self._detector)
+
     @property
     def hand(self) -> HandModel:
         """The hand whose meshes are predicted."""
@@ -109,13 +114,14 @@ class HandMeshPredictor:
     @single_precision()
     def __call__(
         self,
-        image: np.ndarray,
-        boxes: np.ndarray | Sequence | None = None,
-        handedness: str | Sequence[str | None] | None = None,
-        K: np.ndarray | Sequence | None = None,
+        # Any: values of a wrong type are explained in one sentence.
+        image: np.ndarray | Any,
+        boxes: np.ndarray | Sequence | Any | None = None,
+        handedness: str | Sequence[str | None] | Any | None = None,
+        K: np.ndarray | Sequence | Any | None = None,
         *,
-        masks: np.ndarray | Sequence | None = None,
-        landmarks: np.ndarray | Sequence | None = None,
+        masks: np.ndarray | Sequence | Any | None = None,
+        landmarks: np.ndarray | Sequence | Any | None = None,
         freihand: bool = False,
         views: int = 1,
     ) -> PredictedHands:
@@ -138,32 +144,30 @@ class HandMeshPredictor:
             views: looks at each hand that landmarks are averaged over, 1 to 6.
 
         Raises:
-            UserError: if the image is of another kind, a box has no area or lies outside, K is
-                singular, a mask is of another size, a handedness is unknown or missing, or the
-                detector is needed and not installed.
+            UserError: if the image is of another kind, a box has no area or lies outside, no
+                camera has this K, landmarks are not pixels of the image, a mask is of another
+                size, a handedness is unknown or missing, or the detector is needed and not
+                installed.
         """
-        pixels, note = as_image(image)
+        pixels = check_image(image)
         height, width, _ = pixels.shape
         intrinsics = assumed_intrinsics(width, height, freihand=freihand)
         if K is not None:
-            intrinsics = check_intrinsics(K)
-            mismatch = intrinsics_mismatch(intrinsics, width, height)
-            note = "; ".join(filter(None, (note, mismatch)))
-        if note:
-            warnings.warn(note, stacklevel=2)
+            intrinsics = check_camera(K, width, height)
         hand_masks = None if masks is None else check_masks(masks, height, width)
         if hand_masks is not None:
-            boxes = _boxes_of(hand_masks, boxes)
+            boxes = boxes_or_masks(hand_masks, boxes)
         if landmarks is not None:
-            candidates = self.at_landmarks(landmarks, handedness)
+            landmarks_px = check_landmarks(landmarks, width, height)
+            candidates = self.at_landmarks(landmarks_px, handedness)
         elif boxes is not None:
-            boxes_px = _check_shape(boxes, width, height)
+            boxes_px = check_box_array(boxes, width, height)
             candidates = self.in_boxes(pixels, boxes_px, handedness, intrinsics, views=views)
         elif freihand and not self._method.needs_landmarks:
             crops_px = freihand_crop(width, height)
             candidates = unseen(crops_px, check_handedness(handedness, 1))
         else:
-            side = _one_side(handedness)
+            side = check_one_side(handedness)
             candidates = self.find(pixels, side, views=views)
             if freihand and not candidates.handedness:  # There is a hand in the centre.
                 box_px = centred_box(width, height)
@@ -208,7 +212,7 @@ class HandMeshPredictor:
         self,
         image: Image,
         boxes_px: Float[np.ndarray, "k 4"],
-        handedness: str | Sequence[str | None] | None,
+        handedness: str | Sequence[str | None] | Any | None,
         intrinsics: Float[np.ndarray, "3 3"],
         *,
         views: int = 1,
@@ -236,20 +240,14 @@ class HandMeshPredictor:
 
     def at_landmarks(
         self,
-        landmarks: np.ndarray | Sequence,
-        handedness: str | Sequence[str | None] | None,
+        landmarks_px: Float[np.ndarray, "k n 2"],
+        handedness: str | Sequence[str | None] | Any | None,
     ) -> Candidates:
         """Hands whose landmarks come from elsewhere.
 
         Raises:
-            UserError: if they are not 21 finite points per hand, or the method is not the fit.
+            UserError: if the method is not the fit, or a handedness is unknown or missing.
         """
-        landmarks_px = np.asarray(landmarks, np.float64)
-        landmarks_px = landmarks_px[None] if landmarks_px.ndim == 2 else landmarks_px
-        if landmarks_px.shape[1:] != (21, 2) or not np.isfinite(landmarks_px).all():
-            raise UserError(
-                f"landmarks have shape {landmarks_px.shape}: they must be (hands, 21, 2), finite"
-            )
         if not self._method.needs_landmarks:
             raise UserError("landmarks are for the fit of a hand: leave out the checkpoint")
         n = len(landmarks_px)
@@ -323,38 +321,3 @@ def load_predictor(checkpoint: str | Path | None, hand: Path | None) -> HandMesh
             raise UserError(f"--hand {hand} is for the fit; the hand of a checkpoint is its own")
         return HandMeshPredictor.from_checkpoint(checkpoint)
     return HandMeshPredictor(FitMethod(load_mano(hand) if hand else load_builtin()))
-
-
-def _one_side(handedness: str | Sequence[str | None] | None) -> str | None:
-    """The side of all hands that are found, whose number is not known before."""
-    if handedness is None or isinstance(handedness, str):
-        return check_handedness(handedness, 1)[0]
-    raise UserError(
-        f"handedness={handedness!r} is for given boxes: hands that are found have one side or None"
-    )
-
-
-def _boxes_of(masks: Masks, boxes: np.ndarray | Sequence | None) -> np.ndarray | Sequence:
-    """The given boxes, or those around the masks."""
-    empty = np.flatnonzero(~masks.any(axis=(1, 2)))
-    if len(empty):
-        warnings.warn(f"empty masks, used as none: {empty.tolist()}", stacklevel=3)
-    if boxes is not None:
-        return boxes
-    if len(empty):
-        raise UserError(
-            f"masks {empty.tolist()} are empty and there are no boxes: a hand without a mask needs "
-            "a box"
-        )
-    return boxes_of_masks(masks)
-
-
-def _check_shape(boxes: ArrayLike, width: int, height: int) -> Float[np.ndarray, "k 4"]:
-    boxes_px = np.asarray(boxes, np.float64)
-    boxes_px = boxes_px.reshape(-1, 4) if boxes_px.shape in {(4,), (0,)} else boxes_px
-    if boxes_px.ndim != 2 or boxes_px.shape[1] != 4:
-        raise UserError(
-            f"boxes have shape {boxes_px.shape}: they must be (hands, 4), (x, y, width, height) "
-            "each"
-        )
-    return check_boxes(boxes_px, width, height)

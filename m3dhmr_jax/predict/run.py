@@ -19,7 +19,7 @@ from m3dhmr_jax.predict.boxes import BoxesByFile, HandBoxes, boxes_at, read_boxe
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     intrinsics_from_fov,
-    intrinsics_mismatch,
+    is_possible,
 )
 from m3dhmr_jax.predict.crops import Image
 from m3dhmr_jax.predict.frames import Frame, Input, find_inputs, read_frames
@@ -300,19 +300,12 @@ class _Run:
 def choose_intrinsics(
     image: Image, from_exif: Float[np.ndarray, "3 3"] | None, options: PredictOptions
 ) -> tuple[Float[np.ndarray, "3 3"], str]:
-    """K of an image, and its origin: "given", "exif" or "assumed".
-
-    Raises:
-        UserError: if the given K belongs to an image of another size.
-    """
+    """K of an image, and its origin: "given", "exif" or "assumed"."""
     height, width, _ = image.shape
     if options.intrinsics is not None:
-        reason = intrinsics_mismatch(options.intrinsics, width, height)
-        if reason:
-            raise UserError(reason)
         return options.intrinsics, "given"
     if options.fov_deg is not None:
         return intrinsics_from_fov(options.fov_deg, width, height), "given"
-    if from_exif is not None:
+    if from_exif is not None and is_possible(from_exif, width, height):
         return from_exif, "exif"
     return assumed_intrinsics(width, height, freihand=options.freihand), "assumed"

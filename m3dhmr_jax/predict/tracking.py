@@ -4,12 +4,13 @@ Axes: k hands, n = 21 landmarks, p shape directions.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
 from jaxtyping import Bool, Float
 
+from m3dhmr_jax.predict.arguments import check_camera, check_image, check_one_side
 from m3dhmr_jax.predict.boxes import HandBoxes
 from m3dhmr_jax.predict.candidates import Candidates, ShapePrior, join, unknown_shape
 from m3dhmr_jax.predict.crops import Image, check_boxes, hand_size_px
@@ -60,16 +61,18 @@ class Tracker:
         losses: how often a hand was lost.
 
     Raises:
-        UserError: when called, if a box lies outside the image.
+        UserError: if the handedness is unknown; when called, if a box lies outside the image, or
+            image or K are as `HandMeshPredictor` rejects them.
     """
 
     def __init__(
         self,
         predictor: HandMeshPredictor,
         given: Mapping[int, HandBoxes] | None,
-        handedness: str | None,
+        handedness: str | Any | None,
     ):
-        self._predictor, self._given, self._handedness = predictor, given, handedness
+        self._predictor, self._given = predictor, given
+        self._handedness = check_one_side(handedness)
         self._boxes = HandBoxes(np.zeros((0, 4)), ())
         self._tracks: list[Track] = []
         self._hidden: list[Track] = []
@@ -79,13 +82,15 @@ class Tracker:
 
     def __call__(
         self,
-        image: Image,
+        image: Image | Any,
         index: int,
         time_s: float,
-        intrinsics: Float[np.ndarray, "3 3"],
+        intrinsics: Float[np.ndarray, "3 3"] | Any,
     ) -> PredictedHands:
         """The hands of the next frame, in the order of their numbers in `track`."""
+        image = check_image(image)
         height, width, _ = image.shape
+        intrinsics = check_camera(intrinsics, width, height)
         if self._given is not None and index in self._given:
             self._boxes, self._tracks, self._hidden = self._given[index], [], []
         if self._given is not None:

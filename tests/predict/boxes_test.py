@@ -50,11 +50,38 @@ def test_read_boxes_reads_json(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("header", "numbers"),
+    [
+        ("x,y,w,h", "1,2,3,4"),
+        ("X, Y, Width, Height", "1,2,3,4"),
+        ("x1,y1,x2,y2", "1,2,4,6"),
+        ("xmin,ymin,xmax,ymax", "1,2,4,6"),
+        ("Left;Top;Right;Bottom", "1;2;4;6,0"),
+        ("width,height,class,xmin,ymin,xmax,ymax", "640,480,hand,1,2,4,6"),
+    ],
+)
+def test_the_names_of_columns_say_what_a_box_is(tmp_path, header, numbers):
+    separator = ";" if ";" in header else ","
+    (tmp_path / "b.csv").write_text(f"image{separator}{header}\np.jpg{separator}{numbers}\n")
+    boxes = read_boxes(tmp_path / "b.csv", None)["p.jpg"][0]
+    np.testing.assert_array_equal(boxes.boxes_px, [[1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize(
     ("name", "content", "value"),
     [
-        ("b.csv", "image,x,y,width,height\np.jpg,1,2,3,x\n", r"b\.csv, row 1: .*'x'"),
-        ("b.csv", "image,x,y,w,h\np.jpg,1,2,3,4\n", "row 1: width, height"),
-        ("b.csv", "", r"b\.csv"),
+        ("b.csv", "image,x,y,width,height\np.jpg,1,2,3,x\n", r"b\.csv, line 2: height is 'x'"),
+        ("b.csv", "image,x,y,x2,y2\np.jpg,1,2,3,4\n", "line 2 has x, x2, y, y2: .*exactly one"),
+        ("b.csv", "image,x1,y1,width,height\np.jpg,1,2,3,4\n", "has height, width, x1, y1"),
+        (
+            "b.csv",
+            "image,x,y,w,h,x1,y1,x2,y2\np.jpg,1,2,3,4,1,2,4,6\n",
+            "h, w, x, x1, x2, y, y1, y2",
+        ),
+        ("b.csv", "image,x1,y1,x2,y2\np.jpg,5,2,3,4\n", "5,2,3,4: x2 must be larger than x1"),
+        ("b.csv", "image\np.jpg\n", "none of the columns of a box"),
+        ("b.csv", "x,y,width,height\n1,2,3,4\n", "no image"),
+        ("b.csv", "", r"b\.csv contains no box"),
         ("b.csv", "image,x,y,width,height,handedness\np,1,2,3,4,both\n", "'both'"),
         ("b.json", "{", r"b\.json"),
         ("b.json", '{"image": 1}', r"b\.json"),

@@ -240,6 +240,16 @@ def test_rows_note_what_a_prediction_warns_of(predictor, images, tmp_path, monke
     assert (row["hand"], row["note"]) == (None, "3 hands smaller than 20 px were skipped")
 
 
+def test_rows_note_a_doubtful_camera_once(valid_images, tmp_path):
+    """As of an image of twice the size."""
+    k = np.array([[100.0, 0, 89.5], [0, 100, 59.5], [0, 0, 1]])
+    options = PredictOptions(freihand=True, intrinsics=k)
+    predict(valid_images / "0.png", tmp_path / "out", options)
+    (row,) = rows_of(tmp_path / "out")
+    assert row["camera"] == "given"
+    assert row["note"].count("as in an image of 180 x 120 px") == 1
+
+
 def test_files_that_cannot_be_used_are_counted(valid_images, tmp_path, capsys):
     name = os.fsencode(valid_images) + b"/a\xff.png"
     Path(os.fsdecode(name)).write_bytes((valid_images / "0.png").read_bytes())

@@ -4,11 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from m3dhmr_jax.predict.cameras import intrinsics_from_fov
 from m3dhmr_jax.predict.candidates import Candidates, Landmarks, unknown_shape
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.results import FittedPose, PredictedHands
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
+K = intrinsics_from_fov(60.0, 640, 480)
 # Seen from the back, fingers up: about 100 px.
 SHAPE_PX = np.array(
     [[0, 50]]
@@ -68,9 +70,10 @@ class FakePredictor(HandMeshPredictor):
         self.candidates = candidates
         k = len(candidates.handedness)
         landmarks_px = candidates.landmarks.landmarks_px
+        homogeneous_px = np.concatenate([landmarks_px, np.ones((k, 21, 1))], axis=2)
         shapes = np.arange(k * N_SHAPE, dtype=float).reshape(k, N_SHAPE) + 1
         return PredictedHands(
-            verts_m=np.concatenate([landmarks_px, np.ones((k, 21, 1))], axis=2),  # As K is unity.
+            verts_m=homogeneous_px @ np.linalg.inv(intrinsics).T,
             joints_m=np.zeros((k, 21, 3)),
             landmarks_px=landmarks_px,
             root_m=np.zeros((k, 3)),

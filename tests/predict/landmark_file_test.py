@@ -34,13 +34,15 @@ def test_read_landmarks_of_json_and_of_predictions(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "value"),
     [
-        ("a.csv", "image,x,y\na.jpg,1,2\n", "x0"),
+        ("a.csv", "image,x,y\na.jpg,1,2\n", "line 2 has no x0: a hand needs x0,y0 to x20,y20"),
+        ("a.csv", f"image,{','.join(COLUMNS)}\na.jpg,{'1,' * 41}b\n", "line 2: y20 is 'b'"),
+        ("a.csv", f"{','.join(COLUMNS)}\n{'1,' * 41}1\n", "no image"),
         ("a.json", '[{"image": "a.jpg"}]', "landmarks_px"),
         ("a.json", '[{"image": "a.jpg", "landmarks_px": [[1, 2]]}]', "21 pairs"),
-        ("a.json", "[3]", "list of objects"),
+        ("a.json", '[{"image": "a.jpg", "landmarks_px": {}}]', "21 pairs"),
         ("a.json", "[]", "no hand"),
-        ("a.json", "{", "neither"),
-        ("a.jsonl", '{"image": "a.jpg"}', "hands"),
+        ("a.json", "{", "not JSON"),
+        ("a.jsonl", '{"image": "a.jpg"}', "landmarks_px"),
     ],
 )
 def test_read_landmarks_rejects_other_files(tmp_path, name, content, value):

@@ -11,6 +11,7 @@ import trimesh
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import run
+from m3dhmr_jax.predict.cameras import intrinsics_from_focal_35mm
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions, predict_files
 from m3dhmr_jax.runtime.files import DiskFullError, readable
@@ -103,6 +104,7 @@ def test_predict_files_writes_all_results_and_names_skipped_inputs(load, images,
 def test_predict_files_writes_the_predictor_s_hands(load, images, tmp_path):
     rows = "image,x,y,width,height,handedness\n"
     rows += "wide.png,5,5,30,30,left\nwide.png,50,20,40,30,right\nfreihand.jpg,40,40,99,99,\n"
+    rows += "tiny.png,500,5,30,30,\n"
     (tmp_path / "boxes.csv").write_text(rows)
     k = np.array([[100.0, 0, 50], [0, 100, 30], [0, 0, 1]])
     options = PredictOptions(
@@ -112,7 +114,7 @@ def test_predict_files_writes_the_predictor_s_hands(load, images, tmp_path):
         mesh_kinds=("obj", "ply", "glb"),
     )
     out = tmp_path / "out"
-    with pytest.raises(IncompleteError, match=r"tiny\.png.*\(50, 30\)"):
+    with pytest.raises(IncompleteError, match=r"tiny\.png.*\(500, 5, 30, 30\)"):
         predict_files(load, options, out)
     (line,) = lines_of(out)
     image = cv2.imread(str(images / "wide.png"))[..., ::-1]
@@ -175,10 +177,35 @@ def test_predict_files_reads_a_camera_until_it_stops(load, video, tmp_path, monk
 
 
 def test_predict_files_reports_an_error_of_all_frames_once(load, video, tmp_path, capsys):
-    k = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
-    with pytest.raises(IncompleteError, match=r"clip\.avi: .*\(320, 240\).* \(12 frames\)"):
+    k = np.array([[26.0, 0, 80], [0, 2.6, 60], [0, 0, 1]])
+    with pytest.raises(IncompleteError, match=r"clip\.avi: .*26 and 2\.6.* \(12 frames\)"):
         predict_files(load, PredictOptions([str(video)], intrinsics=k), tmp_path / "out")
-    assert capsys.readouterr().err.count("(320, 240)") == 1
+    assert capsys.readouterr().err.count("26 and 2.6") == 1
+
+
+def test_predict_files_warns_once_of_a_doubtful_k_and_box(load, video, images, tmp_path, capsys):
+    """The box is written as corners: most of it lies outside."""
+    k = np.array([[500.0, 0, 192], [0, 500, 144], [0, 0, 1]])
+    rows = [{"image": "clip.avi", "x": 100, "y": 80, "width": 155, "height": 115}]
+    rows += [{"image": "wide.png", "x": 10, "y": 10, "width": 50, "height": 40}]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    options = PredictOptions(
+        [str(video), str(images / "wide.png")], boxes=tmp_path / "boxes.json", intrinsics=k
+    )
+    predict_files(load, options, tmp_path / "out")
+    printed = capsys.readouterr().err
+    assert printed.count("clip.avi: the principal point of K is (192, 144)") == 1
+    assert printed.count("clip.avi: box 0, (x, y, width, height) = (100, 80, 155, 115) px,") == 1
+    assert "80% of its area" not in printed
+    assert printed.count("they look like corners") == 1
+    assert "wide.png: box" not in printed
+
+
+def test_an_impossible_focal_length_in_exif_is_not_believed():
+    image = np.zeros((60, 100, 3), np.uint8)
+    for focal_mm, camera in ((1e-3, "assumed"), (28.0, "exif")):
+        k = intrinsics_from_focal_35mm(focal_mm, 100, 60)
+        assert run.choose_intrinsics(image, k, PredictOptions())[1] == camera
 
 
 def test_predict_files_skips_what_cannot_be_used(load, images, video, tmp_path):

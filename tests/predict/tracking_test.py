@@ -20,7 +20,7 @@ from m3dhmr_jax.synthetic.photos import sample_photo
 from m3dhmr_jax.synthetic.placement import Placement
 from m3dhmr_jax.synthetic.recipe import QUICKSTART
 from m3dhmr_jax.synthetic.scene import prepare_assets
-from tests.predict.fake_predictor import IMAGE, FakePredictor, Seen
+from tests.predict.fake_predictor import IMAGE, FakePredictor, K, Seen
 
 RATE_HZ = 30.0
 LEFT = 0.01
@@ -41,7 +41,7 @@ def show(predictor):
         results, calls = [], []
         for i, hands in enumerate(frames):
             predictor.hands, predictor.calls = list(hands), []
-            results.append(tracker(IMAGE, i, i / RATE_HZ, np.eye(3)))
+            results.append(tracker(IMAGE, i, i / RATE_HZ, K))
             calls.append(set(predictor.calls))
         run.tracker = tracker
         return results, calls
