@@ -144,3 +144,8 @@ def encode_image(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
 def encode_mask(mask: UInt8[np.ndarray, "h w"]) -> bytes:
     """JPEG bytes of a single-channel mask."""
     return cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, MASK_QUALITY])[1].tobytes()
+
+
+def encode_coverage(coverage: UInt8[np.ndarray, "h w"]) -> bytes:
+    """PNG bytes: soft edges stay exact."""
+    return cv2.imencode(".png", coverage, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()

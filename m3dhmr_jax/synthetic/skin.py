@@ -48,12 +48,23 @@ class Skin(NamedTuple):
     noise_offset: Float[np.ndarray, "3"]
 
 
+def _tone_colour(tone: float) -> Float[np.ndarray, "3"]:
+    """Linear albedo of a tone, from 0 for the lightest to `len(TONES) - 1`."""
+    low = min(int(tone), len(TONES) - 2)
+    blend = TONES[low] * (1 - tone + low) + TONES[low + 1] * (tone - low)
+    return linear_rgb(blend / 255)
+
+
+def sample_tone(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
+    """Linear albedo of a random person's skin."""
+    tone = rng.random() ** 1.15 * (len(TONES) - 1)
+    return _tone_colour(tone) * np.exp(rng.normal(0, 0.05, 3))
+
+
 def sample_skin(rng: np.random.Generator) -> Skin:
     """A random skin; palms are lighter and redder, more so on darker skin."""
     tone = rng.random() ** 1.15 * (len(TONES) - 1)
-    low = min(int(tone), len(TONES) - 2)
-    blend = TONES[low] * (1 - tone + low) + TONES[low + 1] * (tone - low)
-    base = linear_rgb(blend / 255) * np.exp(rng.normal(0, 0.05, 3) + rng.normal(0, 0.06))
+    base = _tone_colour(tone) * np.exp(rng.normal(0, 0.05, 3) + rng.normal(0, 0.06))
     darkness = tone / (len(TONES) - 1)
     paler = 0.5 * darkness
     palm = (base * (1 - paler) + PALE_PALM * paler) * np.array([1.06, 0.96, 0.95])
