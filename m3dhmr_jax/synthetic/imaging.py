@@ -16,6 +16,7 @@ from m3dhmr_jax.synthetic.color import srgb
 MASK_QUALITY = 95
 EXPOSURE_TARGET = 0.62  # Linear value that auto-exposure aims at for the bright parts.
 EXPOSURE_RANGE = (0.45, 1.7)
+SHARPENED_PX = 0.9
 SHOULDER = np.float32(0.16)  # Larger: highlights saturate more softly.
 
 
@@ -28,6 +29,10 @@ class CameraResponse(NamedTuple):
     blur_px: float
     noise_01: float
     jpeg_quality: int
+    # Strength of unsharp masking over `SHARPENED_PX`.
+    sharpening: float = 0.0
+    # Below 1, the image was this much smaller once, was stored as a JPEG and then enlarged.
+    enlarged_from: float = 1.0
 
 
 def sample_camera_response(rng: np.random.Generator) -> CameraResponse:
@@ -40,6 +45,17 @@ def sample_camera_response(rng: np.random.Generator) -> CameraResponse:
         blur_px=float(blur),
         noise_01=float(noise),
         jpeg_quality=int(rng.integers(45, 96)),
+    )
+
+
+def sample_lifelike_camera_response(rng: np.random.Generator) -> CameraResponse:
+    """Phones and webcams: contrast and sharpening, clipped highlights, enlarged small images."""
+    return sample_camera_response(rng)._replace(
+        exposure=float(np.exp(rng.normal(0.12, 0.16))),
+        contrast=rng.uniform(1.0, 1.3),
+        jpeg_quality=int(rng.integers(25, 96)),
+        sharpening=rng.uniform(0.2, 1.2) if rng.random() < 0.5 else 0.0,
+        enlarged_from=rng.uniform(0.4, 0.9) if rng.random() < 0.25 else 1.0,
     )
 
 
@@ -122,8 +138,23 @@ def apply_camera_response(
         image = cv2.GaussianBlur(image, (0, 0), response.blur_px)
     if response.noise_01 > 0:
         image = image + np.float32(response.noise_01) * _sample_grain(rng, image.shape)
+    if response.sharpening > 0:
+        smooth = cv2.GaussianBlur(image, (0, 0), SHARPENED_PX)
+        image = image + np.float32(response.sharpening) * (image - smooth)
     image = (image - np.float32(0.5)) * np.float32(response.contrast) + np.float32(0.5)
-    return (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    image = (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    return image if response.enlarged_from == 1 else _enlarged(image, response)
+
+
+def _enlarged(
+    image: UInt8[np.ndarray, "h w 3"], response: CameraResponse
+) -> UInt8[np.ndarray, "h w 3"]:
+    height, width, _ = image.shape
+    size = round(width * response.enlarged_from), round(height * response.enlarged_from)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    jpeg = np.frombuffer(encode_image(small, response.jpeg_quality), np.uint8)
+    decoded = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.resize(decoded, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def pixel_coverage(

@@ -80,7 +80,7 @@ def hand(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: floa
 def forearm_and_hand(rng: np.random.Generator, side: int) -> list[Tube]:
     """Another arm with its hand, from somewhere at the border."""
     at, size = rng.uniform(0, 1, 2) * side, side * rng.uniform(0.2, 0.65)
-    angle, skin = rng.uniform(0, 2 * np.pi), sample_tone(rng)
+    angle, skin = rng.uniform(0, 2 * np.pi), sample_tone(rng)[1]
     bend = rng.normal(0, 0.3)
     return arm(rng, at, 2 * size, skin, angle + np.pi + bend) + hand(rng, at, size, skin, angle)
 
@@ -88,7 +88,7 @@ def forearm_and_hand(rng: np.random.Generator, side: int) -> list[Tube]:
 def bare_limb(rng: np.random.Generator, side: int) -> list[Tube]:
     """An arm or leg that crosses the image."""
     at, size = rng.uniform(0, 1, 2) * side, side * rng.uniform(0.5, 1.6)
-    return arm(rng, at, size, sample_tone(rng), rng.uniform(0, 2 * np.pi))
+    return arm(rng, at, size, sample_tone(rng)[1], rng.uniform(0, 2 * np.pi))
 
 
 def head(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: float) -> list[Tube]:
@@ -135,7 +135,7 @@ def body(rng: np.random.Generator, side: int) -> list[Tube]:
     at = rng.uniform(0, 1, 2) * side
     angle = np.pi / 2 + rng.normal(0, 0.2)
     down, right = _turned(angle), _turned(angle, (0.0, 1.0))
-    skin, cloth, second = sample_tone(rng), _cloth_colour(rng), _cloth_colour(rng)
+    skin, cloth, second = sample_tone(rng)[1], _cloth_colour(rng), _cloth_colour(rng)
     chin, shoulders = at + 0.4 * size * down, at + 0.95 * size * down
     stripe = size * rng.uniform(0.03, 0.2) if rng.random() < 0.4 else 0.0
     tubes = [

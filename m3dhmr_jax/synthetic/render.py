@@ -15,8 +15,15 @@ from m3dhmr_jax.synthetic.imaging import (
     apply_camera_response,
     pixel_coverage,
     sample_camera_response,
+    sample_lifelike_camera_response,
 )
-from m3dhmr_jax.synthetic.lights import Lights, Shadow, render_shadow_map, sample_lights
+from m3dhmr_jax.synthetic.lights import (
+    Lights,
+    Shadow,
+    render_shadow_map,
+    sample_lifelike_lights,
+    sample_lights,
+)
 from m3dhmr_jax.synthetic.noise import fractal, noise_tile
 from m3dhmr_jax.synthetic.recipe import FULL, SIDE_PX, Recipe, happens
 from m3dhmr_jax.synthetic.scene import RenderAssets, Scene
@@ -146,7 +153,11 @@ def render_image(
     recipe: Recipe = FULL,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
     """The scene with random skin, lights, background and camera; and its JPEG quality."""
-    skin, lights, response = sample_skin(rng), sample_lights(rng), sample_camera_response(rng)
+    skin = sample_skin(rng, recipe.is_lifelike)
+    if recipe.is_lifelike:
+        lights, response = sample_lifelike_lights(rng), sample_lifelike_camera_response(rng)
+    else:
+        lights, response = sample_lights(rng), sample_camera_response(rng)
     key_light = lights.directions[0]
     shadow = render_shadow_map(raster.points_m, raster.faces, scene.verts_m, key_light)
     samples = shade_scene(rng, scene, assets.surface, raster, skin, lights, shadow)
