@@ -107,7 +107,9 @@ def straightness(joints_m: Float[np.ndarray, "21 3"]) -> Float[np.ndarray, "5"]:
 
 def measure(every: list[Looks]) -> dict[str, float | None]:
     """The figures of one column."""
-    greys = [cv2.cvtColor(looks.crop, cv2.COLOR_RGB2GRAY).astype(np.float64) / 255 for looks in every]
+    greys = [
+        cv2.cvtColor(looks.crop, cv2.COLOR_RGB2GRAY).astype(np.float64) / 255 for looks in every
+    ]
     slopes = [[cv2.Sobel(grey, cv2.CV_64F, *d) for d in ((1, 0), (0, 1))] for grey in greys]
     skin = np.array([skin_rgb(looks) for looks in every])
     luminance = skin @ [0.299, 0.587, 0.114]
@@ -118,7 +120,7 @@ def measure(every: list[Looks]) -> dict[str, float | None]:
         "skin R/G": np.median(skin[:, 0] / skin[:, 1]),
         "skin R/B": np.median(skin[:, 0] / skin[:, 2]),
         "skin from hand to hand": luminance.std(),
-        "clipped skin": np.mean([np.mean(l.crop.max(2) > 250) for l in every]),
+        "clipped": np.mean([np.mean(looks.crop.max(2) > 250) for looks in every]),
     }
     bends = [straightness(looks.joints_m) for looks in every if looks.joints_m is not None]
     if bends:
@@ -135,8 +137,12 @@ def measure(every: list[Looks]) -> dict[str, float | None]:
 
 
 def write_sheet(path: Path, every: list[Looks]) -> None:
-    crops = [looks.crop for looks in itertools.islice(itertools.cycle(every), SHEET_COLUMNS * SHEET_ROWS)]
-    rows = [np.concatenate(crops[i : i + SHEET_COLUMNS], 1) for i in range(0, len(crops), SHEET_COLUMNS)]
+    crops = [
+        looks.crop for looks in itertools.islice(itertools.cycle(every), SHEET_COLUMNS * SHEET_ROWS)
+    ]
+    rows = [
+        np.concatenate(crops[i : i + SHEET_COLUMNS], 1) for i in range(0, len(crops), SHEET_COLUMNS)
+    ]
     sheet = cv2.resize(np.concatenate(rows), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     cv2.imwrite(str(path), sheet[..., ::-1])
 
@@ -151,7 +157,9 @@ def main() -> None:
     assets = prepare_assets(load_builtin())
     columns, rates = real_looks(), {}
     # In turn, so that all recipes see the same load of the machine; the first compile.
-    renderers = {name: render_looks(assets, RECIPES[name], options.count) for name in options.recipes}
+    renderers = {
+        name: render_looks(assets, RECIPES[name], options.count) for name in options.recipes
+    }
     columns |= {name: [next(renderers[name])] for name in renderers}
     seconds = dict.fromkeys(renderers, 0.0)
     for _ in range(options.count - 1):

@@ -242,16 +242,17 @@ def sample_background(
     """
     kind = int(rng.choice(len(KINDS), p=KIND_PROBABILITIES))
     blur = rng.uniform(*BLUR_PX[kind])
-    coarse = min(side // 2 if blur > 1.4 or is_cluttered else side, MAX_DRAWN_PX)
+    shrunk = 4 if is_cluttered else 2 if blur > 1.4 else 1  # Little is seen of a cluttered ground.
+    coarse = min(side // shrunk, MAX_DRAWN_PX)
     image = KINDS[kind](rng, coarse).astype(np.float32)
     image = cv2.GaussianBlur(image, (0, 0), blur_scale * blur * coarse / DRAWN_SIDE_PX)
-    if coarse != side:
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     if is_cluttered:
-        image = add_clutter(rng, image)
-        clutter_blur = blur_scale * rng.choice(CLUTTER_BLUR_PX) * side / DRAWN_SIDE_PX
-        if clutter_blur > 0:
-            image = cv2.GaussianBlur(image, (0, 0), clutter_blur)
+        image = add_clutter(rng, image, side)
+        clutter_blur_px = rng.choice(CLUTTER_BLUR_PX) * blur_scale * side / DRAWN_SIDE_PX
+        if clutter_blur_px > 0:
+            image = cv2.GaussianBlur(image, (0, 0), clutter_blur_px)
+    elif coarse != side:
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     level = float(image.mean())
     wanted = np.clip(level, 0.05, 0.55) * np.exp(rng.normal(0, 0.15))
     return np.clip(image * (wanted / (level + 1e-6)), 0.002, 1.6)

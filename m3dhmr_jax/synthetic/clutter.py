@@ -3,10 +3,11 @@
 Flat things are drawn first, round ones and people over them. Everything stays sharp up to the
 hand's edge, as phones and webcams show it.
 
-Axes: h w of a square image. Flat things are drawn in bytes that hold the square root of linear RGB,
-as OpenCV smooths edges only in bytes.
+Axes: h w of a square image, s side of its smaller ground. Flat things are drawn in bytes that hold
+the square root of linear RGB, as OpenCV smooths edges only in bytes.
 """
 
+import itertools
 import string
 from collections.abc import Callable
 
@@ -216,9 +217,13 @@ def bars(rng: np.random.Generator, side: int) -> list[Tube]:
         start, stop = middle - forward * length / 2, middle + forward * length / 2
         tubes.append(
             Tube(
-                tuple(start), tuple(stop), (width / 2,) * 2, colours[rng.integers(len(colours))],
-                gloss=gloss, round_ends=ends,
-            )  # fmt: skip
+                tuple(start),
+                tuple(stop),
+                (width / 2,) * 2,
+                colours[rng.integers(len(colours))],
+                gloss=gloss,
+                round_ends=ends,
+            )
         )
     return tubes
 
@@ -232,7 +237,7 @@ def cable(rng: np.random.Generator, side: int) -> list[Tube]:
     radius, colour = side * rng.uniform(0.003, 0.022), any_colour(rng)
     return [
         Tube(tuple(a), tuple(b), (radius, radius), colour, gloss=0.2, shadow=0.0)
-        for a, b in zip(points[:-1], points[1:], strict=True)
+        for a, b in itertools.pairwise(points)
     ]
 
 
@@ -271,16 +276,17 @@ PERSON_PROBABILITY = 0.6
 
 
 def add_clutter(
-    rng: np.random.Generator, ground: Float[np.ndarray, "h w 3"]
+    rng: np.random.Generator, ground: Float[np.ndarray, "s s 3"], side: int
 ) -> Float[np.ndarray, "h w 3"]:
-    """The background `ground` (linear light) with things and people on it."""
-    side = len(ground)
-    canvas = (255 * np.sqrt(np.clip(ground, 0, 1))).astype(np.uint8)
+    """Things and people in front of `ground` (linear light), which is enlarged to `side` px."""
+    small = (255 * np.sqrt(np.clip(ground, 0, 1))).astype(np.uint8)
+    canvas = cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR)
     for _ in range(rng.integers(2, 9)):
         FLAT[rng.choice(len(FLAT), p=FLAT_PROBABILITIES)](rng, canvas)
     texture = sample_field(rng, side)
-    unevenness = 1 + rng.uniform(0, 0.1) * texture + rng.uniform(0, 0.3) * sample_field(rng, side, 5)
-    image = LINEAR[canvas] * unevenness[..., None]
+    rough, uneven = (np.float32(rng.uniform(0, high)) for high in (0.1, 0.3))
+    tone = 1 + rough * texture + uneven * sample_field(rng, side, 5)
+    image = cv2.LUT(canvas, LINEAR) * tone[..., None]
     tubes = []
     for _ in range(rng.integers(0, 6)):
         tubes += ROUND[rng.choice(len(ROUND), p=ROUND_PROBABILITIES)](rng, side)

@@ -70,7 +70,7 @@ def thumb_across(rng: np.random.Generator) -> Float[np.ndarray, "5"]:
 
 
 def _any_thumb(rng: np.random.Generator) -> Float[np.ndarray, "5"]:
-    return (thumb_out, thumb_beside, thumb_across)[rng.choice(3, p=[0.25, 0.2, 0.55])](rng)
+    return (thumb_out, thumb_beside, thumb_across)[rng.choice(3, p=[0.22, 0.16, 0.62])](rng)
 
 
 def _mixed(rng, straight: Bool[np.ndarray, "4"], thumb_deg) -> FingerPose:
@@ -81,8 +81,8 @@ def _mixed(rng, straight: Bool[np.ndarray, "4"], thumb_deg) -> FingerPose:
 
 
 def counting(rng: np.random.Generator) -> FingerPose:
-    """Some fingers straight, the others folded or half bent: pointing, victory, numbers, letters."""
-    count = rng.integers(1, 4)
+    """Some fingers straight, the others folded or half bent: pointing, numbers, letters."""
+    count = rng.choice([1, 2, 3], p=[0.42, 0.38, 0.2])
     first = rng.integers(0, 5 - count)
     straight = np.zeros(4, bool)
     straight[first : first + count] = True
@@ -116,7 +116,9 @@ def fist(rng: np.random.Generator) -> FingerPose:
 def relaxed(rng: np.random.Generator) -> FingerPose:
     """All fingers half bent, as of a hand at rest or about to grasp."""
     thumb_deg = _thumb(rng, (-20, 25), (-20, 25), (-5, 25), (-5, 30))
-    return FingerPose(_half_bent(rng), rng.uniform(-0.3, 0.6) * OPEN_DEG, rng.normal(0, 3, 4), thumb_deg)
+    return FingerPose(
+        _half_bent(rng), rng.uniform(-0.3, 0.6) * OPEN_DEG, rng.normal(0, 3, 4), thumb_deg
+    )
 
 
 def pinch(rng: np.random.Generator, tip_gap: TipGap) -> FingerPose:
@@ -141,11 +143,16 @@ def pinch(rng: np.random.Generator, tip_gap: TipGap) -> FingerPose:
 def grip(rng: np.random.Generator) -> FingerPose:
     """Around an object as wide as a bottle."""
     curls = rng.uniform([0.5, 0.5], [0.72, 0.68]) + rng.normal(0, 0.015, (4, 2))
-    return FingerPose(curls, CLOSED_DEG * rng.uniform(0, 1), NO_DIP_DEG, _thumb(rng, (10, 40), (15, 40), (0, 30), (0, 35)))
+    return FingerPose(
+        curls,
+        CLOSED_DEG * rng.uniform(0, 1),
+        NO_DIP_DEG,
+        _thumb(rng, (10, 40), (15, 40), (0, 30), (0, 35)),
+    )
 
 
 SIMPLE = (counting, flat, spread, thumb_up, fist, relaxed)
-PROBABILITIES = (0.46, 0.14, 0.11, 0.06, 0.03, 0.08)  # The rest are pinches.
+PROBABILITIES = (0.53, 0.1, 0.09, 0.05, 0.02, 0.1)  # The rest are pinches.
 
 
 def sample_gesture(rng: np.random.Generator, tip_gap: TipGap) -> FingerPose:

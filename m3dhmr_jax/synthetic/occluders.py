@@ -152,7 +152,8 @@ def sample_bottle(
 
     def part(radius_m, half_m, from_m, sharpness):
         rest_m = superquadric(np.array([radius_m, radius_m, half_m]), sharpness, 1.0)
-        return _painted(rng, "can", rest_m, (rest_m + [0, 0, from_m]) @ rotation.T + middle_m)
+        moved_m = rest_m + np.array([0, 0, from_m])
+        return _painted(rng, "can", rest_m, moved_m @ rotation.T + middle_m)
 
     body = part(radius_m, half_m, shift_m, rng.uniform(0.1, 0.3))
     if rng.random() < 0.4:

@@ -38,9 +38,15 @@ def arm(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: float
         stripe = wrist * rng.uniform(0.2, 0.8) if rng.random() < 0.3 else 0.0
         tubes.append(
             _tube(
-                cuff, elbow, (wrist * 1.5, wrist * 1.9), _cloth_colour(rng), second=_cloth_colour(rng),
-                stripe=stripe, round_ends=False, **CLOTH,
-            )  # fmt: skip
+                cuff,
+                elbow,
+                (wrist * 1.5, wrist * 1.9),
+                _cloth_colour(rng),
+                second=_cloth_colour(rng),
+                stripe=stripe,
+                round_ends=False,
+                **CLOTH,
+            )
         )
     return tubes
 
@@ -141,8 +147,8 @@ def body(rng: np.random.Generator, side: int) -> list[Tube]:
     tubes = [
         _tube(chin, shoulders, (0.2 * size, 0.24 * size), skin, **SKIN),
         _tube(
-            shoulders, shoulders + 2.2 * size * down, (0.62 * size, 0.55 * size), cloth, second=second,
-            stripe=stripe, **CLOTH,
+            shoulders, shoulders + 2.2 * size * down, (0.62 * size, 0.55 * size), cloth,
+            second=second, stripe=stripe, **CLOTH,
         ),
     ]  # fmt: skip
     bare = rng.random() < 0.5

@@ -70,8 +70,8 @@ class Recipe:
                 raise UserError(f"Recipe.{name}={value} must lie in 0..1")
         if not 0 < self.upright_deg <= 180:
             raise UserError(
-                f"Recipe.upright_deg={self.upright_deg} must be above 0 and at most 180: directions "
-                "are within this angle of upright"
+                f"Recipe.upright_deg={self.upright_deg} must be above 0 and at most 180: "
+                "directions are within this angle of upright"
             )
         if self.hand_box_px[1] > SIDE_PX:
             raise UserError(

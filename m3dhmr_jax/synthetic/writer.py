@@ -200,6 +200,8 @@ def check_manifest(folder: Path, wanted: dict[str, Any]) -> None:
     if not path.is_file():
         return
     found = json.loads(path.read_text())
+    if isinstance(found.get("recipe"), dict):  # Older manifests lack what is off by default.
+        found["recipe"] = json.loads(json.dumps(dataclasses.asdict(FULL))) | found["recipe"]
     differences = [
         f"{name} is {found.get(name)!r} instead of {value!r}"
         for name, value in wanted.items()
