@@ -105,7 +105,7 @@ def straightness(joints_m: Float[np.ndarray, "21 3"]) -> Float[np.ndarray, "5"]:
     return np.linalg.norm(fingers[:, 3] - fingers[:, 0], axis=-1) / bones
 
 
-def measure(every: list[Looks]) -> dict[str, float | None]:
+def measure(every: list[Looks]) -> dict[str, float]:
     """The figures of one column."""
     greys = [
         cv2.cvtColor(looks.crop, cv2.COLOR_RGB2GRAY).astype(np.float64) / 255 for looks in every
@@ -113,7 +113,7 @@ def measure(every: list[Looks]) -> dict[str, float | None]:
     slopes = [[cv2.Sobel(grey, cv2.CV_64F, *d) for d in ((1, 0), (0, 1))] for grey in greys]
     skin = np.array([skin_rgb(looks) for looks in every])
     luminance = skin @ [0.299, 0.587, 0.114]
-    figures: dict[str, float | None] = {
+    figures = {
         "deviation of the Laplacian": np.mean([cv2.Laplacian(g, cv2.CV_64F).std() for g in greys]),
         "mean gradient": np.mean([np.hypot(*slope).mean() for slope in slopes]),
         "deviation of luminance": np.mean([grey.std() for grey in greys]),

@@ -3,8 +3,8 @@
 Flat things are drawn first, round ones and people over them. Everything stays sharp up to the
 hand's edge, as phones and webcams show it.
 
-Axes: h w of a square image, s side of its smaller ground. Flat things are drawn in bytes that hold
-the square root of linear RGB, as OpenCV smooths edges only in bytes.
+Axes: h w of a square image, s side of its smaller ground, p q of a patch. Flat things are drawn in
+bytes that hold the square root of linear RGB, as OpenCV smooths edges only in bytes.
 """
 
 import itertools
@@ -31,7 +31,8 @@ FIXED = 4  # Fractional bits of OpenCV's coordinates.
 def any_colour(rng: np.random.Generator) -> Colour:
     """A linear colour from nearly black to nearly white, grey more often than vivid."""
     grey = rng.uniform(0.03, 0.99)
-    vivid = rng.normal(0, 0.4 * rng.beta(0.7, 3), 3)
+    vivid = 0.4 * rng.beta(0.7, 3) * rng.normal(size=3)
+    vivid[1] += 0.5 * (vivid[0] + vivid[2])  # Few things are violet.
     return np.clip(grey + vivid, 0.02, 1) ** 2
 
 
@@ -59,7 +60,12 @@ def _often_level(rng: np.random.Generator) -> float:
     return float(rng.integers(4) * np.pi / 2 + rng.normal(0, rng.choice([0.04, 0.5])))
 
 
-def _stamp(rng, canvas: Canvas, patch: Canvas, longest_px: float) -> None:
+def _stamp(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    patch: UInt8[np.ndarray, "p q 3"],
+    longest_px: float,
+) -> None:
     """Puts a small picture onto the canvas, turned, sheared and `longest_px` long."""
     side, (height, width) = len(canvas), patch.shape[:2]
     shape = _rotation(_often_level(rng)) @ np.array([[1, rng.normal(0, 0.15)], [0, 1]])
@@ -217,9 +223,9 @@ def bars(rng: np.random.Generator, side: int) -> list[Tube]:
         start, stop = middle - forward * length / 2, middle + forward * length / 2
         tubes.append(
             Tube(
-                tuple(start),
-                tuple(stop),
-                (width / 2,) * 2,
+                start,
+                stop,
+                (width / 2, width / 2),
                 colours[rng.integers(len(colours))],
                 gloss=gloss,
                 round_ends=ends,
@@ -236,7 +242,7 @@ def cable(rng: np.random.Generator, side: int) -> list[Tube]:
     points = weights @ control
     radius, colour = side * rng.uniform(0.003, 0.022), any_colour(rng)
     return [
-        Tube(tuple(a), tuple(b), (radius, radius), colour, gloss=0.2, shadow=0.0)
+        Tube(a, b, (radius, radius), colour, gloss=0.2, shadow=0.0)
         for a, b in itertools.pairwise(points)
     ]
 
@@ -250,19 +256,19 @@ def can(rng: np.random.Generator, side: int) -> list[Tube]:
     stop = start + forward * length
     low = rng.uniform(0, 0.5)
     body = Tube(
-        tuple(start), tuple(stop), (radius, radius), any_colour(rng), any_colour(rng),
+        start, stop, (radius, radius), any_colour(rng), any_colour(rng),
         band=(low, low + rng.uniform(0.1, 0.8)), gloss=float(rng.choice([0.1, 0.4, 0.9])),
         round_ends=bool(rng.random() < 0.4),
     )  # fmt: skip
     if rng.random() < 0.5:
         return [body]
     neck = stop + forward * radius * rng.uniform(0.6, 1.6)
-    cap = tuple(neck + forward * radius * 0.5)
+    cap = neck + forward * radius * 0.5
     narrow = radius * rng.uniform(0.3, 0.5)
     return [
         body,
-        Tube(tuple(stop), tuple(neck), (radius, narrow), body.colour, gloss=body.gloss),
-        Tube(tuple(neck), cap, (narrow, narrow), any_colour(rng), round_ends=False),
+        Tube(stop, neck, (radius, narrow), body.colour, gloss=body.gloss),
+        Tube(neck, cap, (narrow, narrow), any_colour(rng), round_ends=False),
     ]
 
 

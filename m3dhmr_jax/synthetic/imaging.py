@@ -171,8 +171,9 @@ def _enlarged(
     size = round(width * response.enlarged_from), round(height * response.enlarged_from)
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     jpeg = np.frombuffer(encode_image(small, response.jpeg_quality), np.uint8)
-    decoded = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    return cv2.resize(decoded, (width, height), interpolation=cv2.INTER_CUBIC)
+    decoded = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.uint8)
+    enlarged = cv2.resize(decoded, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(enlarged[..., ::-1])
 
 
 def pixel_coverage(

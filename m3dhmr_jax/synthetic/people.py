@@ -11,8 +11,7 @@ from m3dhmr_jax.synthetic.skin import sample_tone
 from m3dhmr_jax.synthetic.tubes import Tube
 
 Point = Float[np.ndarray, "2"]
-CLOTH = dict(gloss=0.0, grain=0.1)
-SKIN = dict(gloss=0.12, grain=0.05)
+Colour = Float[np.ndarray, "3"]
 
 
 def _turned(angle_rad: float, vector=(1.0, 0.0)) -> Point:
@@ -20,8 +19,13 @@ def _turned(angle_rad: float, vector=(1.0, 0.0)) -> Point:
     return np.array([c * vector[0] - s * vector[1], s * vector[0] + c * vector[1]])
 
 
-def _tube(start: Point, stop: Point, radius: tuple[float, float], colour, **more) -> Tube:
-    return Tube(tuple(start), tuple(stop), radius, colour, **more)
+def _limb(start, stop, radius, skin: Colour, shadow: float = 0.4) -> Tube:
+    return Tube(start, stop, radius, skin, gloss=0.12, grain=0.05, shadow=shadow)
+
+
+def _garment(start, stop, radius, colours: tuple[Colour, Colour], stripe: float) -> Tube:
+    """Cloth of one colour, or of two in stripes."""
+    return Tube(start, stop, radius, *colours, stripe=stripe, gloss=0.0, grain=0.1)
 
 
 def _cloth_colour(rng) -> Float[np.ndarray, "3"]:
@@ -32,22 +36,13 @@ def arm(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: float
     """A forearm from `at` in a direction, `size` px long, perhaps in a sleeve."""
     wrist = size * rng.uniform(0.08, 0.12)
     elbow = at + size * _turned(angle_rad)
-    tubes = [_tube(at, elbow, (wrist, wrist * 1.6), skin, **SKIN)]
+    tubes = [_limb(at, elbow, (wrist, wrist * 1.6), skin)]
     if rng.random() < 0.4:
         cuff = at + size * rng.uniform(0.1, 0.7) * _turned(angle_rad)
         stripe = wrist * rng.uniform(0.2, 0.8) if rng.random() < 0.3 else 0.0
-        tubes.append(
-            _tube(
-                cuff,
-                elbow,
-                (wrist * 1.5, wrist * 1.9),
-                _cloth_colour(rng),
-                second=_cloth_colour(rng),
-                stripe=stripe,
-                round_ends=False,
-                **CLOTH,
-            )
-        )
+        colours = _cloth_colour(rng), _cloth_colour(rng)
+        sleeve = _garment(cuff, elbow, (wrist * 1.5, wrist * 1.9), colours, stripe)
+        tubes.append(sleeve._replace(round_ends=False))
     return tubes
 
 
@@ -56,9 +51,9 @@ def hand(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: floa
     forward, across = _turned(angle_rad), _turned(angle_rad, (0.0, rng.choice([-1.0, 1.0])))
     knuckles = at + 0.5 * size * forward
     palm = [
-        _tube(
+        _limb(
             at + 0.06 * size * i * across, knuckles + 0.105 * size * i * across,
-            (0.1 * size, 0.085 * size), skin, shadow=0.1, **SKIN,
+            (0.1 * size, 0.085 * size), skin, shadow=0.1,
         )
         for i in (-1.5, -0.5, 0.5, 1.5)
     ]  # fmt: skip
@@ -70,16 +65,16 @@ def hand(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: floa
         direction = _turned(angle_rad) + spread * i * across
         width = 0.055 * size
         tip = start + own * direction
-        tubes.append(_tube(start, tip, (width, 0.85 * width), skin, **SKIN))
+        tubes.append(_limb(start, tip, (width, 0.85 * width), skin))
         if rng.random() < 0.4:
             nail = np.clip(np.array(skin) * [1.1, 1.0, 1.0] + 0.05, 0, 1)
             end = tip + 0.3 * width * direction
             tubes.append(
-                _tube(tip, end, (0.5 * width,) * 2, nail, gloss=0.5, grain=0.0, shadow=0.0)
+                Tube(tip, end, (0.5 * width, 0.5 * width), nail, gloss=0.5, grain=0.0, shadow=0.0)
             )
     base = at + 0.12 * size * forward - 0.16 * size * across
     thumb = _turned(angle_rad) * rng.uniform(0.3, 1) - across * rng.uniform(0.1, 0.8)
-    tubes.append(_tube(base, base + 0.38 * size * thumb, (0.09 * size, 0.055 * size), skin, **SKIN))
+    tubes.append(_limb(base, base + 0.38 * size * thumb, (0.09 * size, 0.055 * size), skin))
     return palm + tubes
 
 
@@ -104,22 +99,23 @@ def head(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: floa
     wide = 0.36 * size
     turn = rng.normal(0, 0.12) * size  # Looking to a side.
 
-    def mark(x, y, dx, radius, colour, **more):
+    def mark(x, y, dx, radius, colour, shadow=0.0):
         middle = at + (x * size + turn) * right + y * size * down
-        half = dx * size * right
-        own = dict(shadow=0.0, grain=0.0) | more
-        return _tube(middle - half, middle + half, (radius * size,) * 2, colour, **own)
+        half, radii = dx * size * right, (radius * size, radius * size)
+        return Tube(middle - half, middle + half, radii, colour, grain=0.0, shadow=shadow)
 
     dark, red = np.array(skin) * 0.35, np.array(skin) * [0.9, 0.5, 0.5]
     tubes = [
-        _tube(at - 0.22 * size * down, at + rng.uniform(-0.1, 0.5) * size * down, (1.2 * wide,) * 2,
-              hair, gloss=0.2, grain=0.3),
-        _tube(at - 0.1 * size * down, at + 0.2 * size * down, (wide, 0.85 * wide), skin, **SKIN),
+        Tube(
+            at - 0.22 * size * down, at + rng.uniform(-0.1, 0.5) * size * down,
+            (1.2 * wide, 1.2 * wide), hair, gloss=0.2, grain=0.3,
+        ),
+        _limb(at - 0.1 * size * down, at + 0.2 * size * down, (wide, 0.85 * wide), skin),
     ]  # fmt: skip
     for x in (-0.15, 0.15):
         tubes += [
             mark(x, -0.04, 0.03, 0.03, (0.8, 0.8, 0.8)),
-            mark(x, -0.04, 0.001, 0.025, (0.03, 0.02, 0.02), gloss=0.6),
+            mark(x, -0.04, 0.001, 0.025, (0.03, 0.02, 0.02)),
             mark(x, -0.13, 0.06, 0.014, hair),
         ]
     tubes += [
@@ -128,11 +124,8 @@ def head(rng: np.random.Generator, at: Point, size: float, skin, angle_rad: floa
         mark(0.0, 0.27, 0.06, 0.005, dark),
     ]
     fringe = at - 0.36 * size * down
-    tubes.append(
-        _tube(fringe - 0.2 * size * right, fringe + 0.2 * size * right, (0.14 * size,) * 2, hair,
-              grain=0.3)
-    )  # fmt: skip
-    return tubes
+    half, radii = 0.2 * size * right, (0.14 * size, 0.14 * size)
+    return [*tubes, Tube(fringe - half, fringe + half, radii, hair, grain=0.3)]
 
 
 def body(rng: np.random.Generator, side: int) -> list[Tube]:
@@ -141,24 +134,21 @@ def body(rng: np.random.Generator, side: int) -> list[Tube]:
     at = rng.uniform(0, 1, 2) * side
     angle = np.pi / 2 + rng.normal(0, 0.2)
     down, right = _turned(angle), _turned(angle, (0.0, 1.0))
-    skin, cloth, second = sample_tone(rng)[1], _cloth_colour(rng), _cloth_colour(rng)
+    skin, colours = sample_tone(rng)[1], (_cloth_colour(rng), _cloth_colour(rng))
     chin, shoulders = at + 0.4 * size * down, at + 0.95 * size * down
     stripe = size * rng.uniform(0.03, 0.2) if rng.random() < 0.4 else 0.0
     tubes = [
-        _tube(chin, shoulders, (0.2 * size, 0.24 * size), skin, **SKIN),
-        _tube(
-            shoulders, shoulders + 2.2 * size * down, (0.62 * size, 0.55 * size), cloth,
-            second=second, stripe=stripe, **CLOTH,
+        _limb(chin, shoulders, (0.2 * size, 0.24 * size), skin),
+        _garment(
+            shoulders, shoulders + 2.2 * size * down, (0.62 * size, 0.55 * size), colours, stripe
         ),
-    ]  # fmt: skip
+    ]
     bare = rng.random() < 0.5
     for side_of in (-1, 1):
         shoulder = shoulders + side_of * 0.62 * size * right + 0.05 * size * down
         elbow = shoulder + 1.3 * size * _turned(angle - side_of * rng.uniform(-0.2, 0.6))
-        upper = dict(SKIN) if bare else CLOTH | {"second": second, "stripe": stripe}
-        tubes.append(
-            _tube(shoulder, elbow, (0.2 * size, 0.17 * size), skin if bare else cloth, **upper)
-        )
+        upper = shoulder, elbow, (0.2 * size, 0.17 * size)
+        tubes.append(_limb(*upper, skin) if bare else _garment(*upper, colours, stripe))
         if rng.random() < 0.6:
             tubes += arm(rng, elbow, 1.1 * size, skin, rng.uniform(0, 2 * np.pi))
     return tubes + head(rng, at, size, skin, angle)

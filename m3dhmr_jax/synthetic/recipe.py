@@ -34,8 +34,10 @@ class Recipe:
         gesture_probability: probability of a clean gesture: each finger straight or folded, thumbs
             up, a pinch, a flat hand.
         grip_probability: probability of a fist around an object as large as a bottle.
+        ring_probability, wristband_probability: probability of a ring, and of a watch or bracelet
+            where there is no sleeve.
         clutter_probability: probability of sharp things and other people in the background.
-        is_lifelike: skin, lights, jewellery and camera are those of everyday photos.
+        is_lifelike: skin, lights and camera are those of everyday photos.
         keeps_coverage: the coverage of each image is written as well, to exchange backgrounds.
 
     Raises:
@@ -56,6 +58,8 @@ class Recipe:
     upright_deg: float = 50.0
     gesture_probability: float = 0.0
     grip_probability: float = 0.0
+    ring_probability: float = 0.0
+    wristband_probability: float = 0.0
     clutter_probability: float = 0.0
     is_lifelike: bool = False
     keeps_coverage: bool = False
@@ -98,6 +102,8 @@ NATURAL = Recipe(
     upright_probability=0.8,
     gesture_probability=0.8,
     grip_probability=0.06,
+    ring_probability=0.12,
+    wristband_probability=0.2,
     clutter_probability=0.85,
     is_lifelike=True,
     keeps_coverage=True,

@@ -27,6 +27,7 @@ from m3dhmr_jax.synthetic.poses import sample_articulation, sample_shape
 from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe, happens
 from m3dhmr_jax.synthetic.surface import RING_DISTANCE_M, Surface, build_surface, refine
 from m3dhmr_jax.synthetic.transfer import transfer_details
+from m3dhmr_jax.synthetic.wear import sample_ring, sample_wristband
 from m3dhmr_jax.visualize.raster import FAR_M, depth_map
 
 # Fractions of the hand's area that its own arm and the occluders leave visible.
@@ -39,6 +40,7 @@ ARM_NEAREST_M = 0.2
 # Visibility is checked at low resolution.
 CHECK_SAMPLES_PER_PX = 0.375
 MIN_HAND_PX2 = 900.0
+WRISTBAND_RINGS = (1, 5)  # Rings of the arm's vertices where a watch may be: 14 to 53 mm.
 ARM_TRIES, OCCLUDER_TRIES, SCENE_TRIES = 6, 10, 200
 
 
@@ -199,6 +201,11 @@ def _try_scene(rng: np.random.Generator, assets: RenderAssets, recipe: Recipe) -
     occluders = ()
     if is_grip or rng.random() < recipe.occluder_probability:
         occluders = _sample_occluders(rng, posed, joints_m, intrinsics, hand_depth, is_grip)
+    if happens(rng, recipe.ring_probability):
+        occluders += (sample_ring(rng, hand, posed),)
+    if happens(rng, recipe.wristband_probability) and sleeve is None:
+        first = len(hand.verts_m) + rng.integers(*WRISTBAND_RINGS) * len(rim_m)
+        occluders += sample_wristband(rng, coarse[first : first + len(rim_m)], posed)
     body_m = refine(coarse, assets.surface)
     return Scene(intrinsics, posed.verts_m, joints_m, body_m, sleeve, occluders)
 

@@ -3,7 +3,7 @@
 A tube is a segment with a radius at either end. It is lit as if it were round, has a second colour
 as a band or as stripes, and casts a soft shadow on what lies below it.
 
-Axes: k tubes, h w pixels, 20 parameters. Colours are linear RGB, lengths are in pixels.
+Axes: k tubes, h w pixels, c = 2 or 3 coordinates. Colours are linear RGB, lengths are in pixels.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,17 @@ from jaxtyping import Float
 
 SHADOW_REACH = 0.5  # Width of a shadow's soft edge, relative to the tube's radius.
 MAX_SHADOW_PX = 6.0
+Values = Sequence[float] | Float[np.ndarray, "c"]
 
 
 class Tube(NamedTuple):
     """One tube; the second colour is unused by default."""
 
-    start: tuple[float, float]
-    stop: tuple[float, float]
-    radius: tuple[float, float]
-    colour: Sequence[float]
-    second: Sequence[float] = (0.0, 0.0, 0.0)
+    start: Values
+    stop: Values
+    radius: Values
+    colour: Values
+    second: Values = (0.0, 0.0, 0.0)
     # Where the second colour is, as fractions of the way from start to stop.
     band: tuple[float, float] = (2.0, 2.0)
     # Width of stripes along the tube in its two colours; 0 for none.
@@ -37,11 +38,10 @@ class Tube(NamedTuple):
     shadow: float = 0.4
 
 
-def _parameters(tube: Tube) -> list[float]:
-    return [
-        *tube.start, *tube.stop, *tube.radius, *tube.colour, *tube.second, *tube.band,
-        tube.stripe, tube.gloss, tube.grain, float(tube.round_ends), tube.shadow,
-    ]  # fmt: skip
+def _parameters(tube: Tube) -> Float[np.ndarray, "19"]:
+    own = tube.stripe, tube.gloss, tube.grain, tube.round_ends, tube.shadow
+    parts = tube.start, tube.stop, tube.radius, tube.colour, tube.second, tube.band, own
+    return np.concatenate(parts, dtype=np.float32, casting="unsafe")
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")
@@ -120,7 +120,7 @@ def draw_tubes(
     texture: Float[np.ndarray, "h w"],
 ) -> None:
     """Draws tubes into `image`, each over those before it, all in the same random light."""
-    rows = np.array([_parameters(tube) for tube in tubes], np.float32)
+    rows = np.stack([_parameters(tube) for tube in tubes])
     angle, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.25, 0.95)
     level = np.sqrt(1 - height**2)
     light = np.array([level * np.cos(angle), level * np.sin(angle), height], np.float32)
