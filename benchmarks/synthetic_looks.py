@@ -70,7 +70,10 @@ def render_looks(assets: RenderAssets, recipe: Recipe, count: int) -> Iterator[L
         raster = rasterise_scene(scene, assets.surface)
         rng = example_rng(SEED, "training", index, APPEARANCE)
         jpeg = encode_image(*render_image(rng, scene, assets, raster, recipe))
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        decoded = np.asarray(
+            cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8
+        )
+        image = np.ascontiguousarray(decoded[..., ::-1])
         yield looks_of(image, project(scene.joints_m, scene.intrinsics), scene.joints_m)
 
 

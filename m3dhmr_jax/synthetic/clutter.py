@@ -45,7 +45,7 @@ def _fixed(points_px) -> np.ndarray:
     return np.round(np.asarray(points_px) * 2**FIXED).astype(np.int32, order="C")
 
 
-def _fill(canvas: Canvas, outline_px, colour) -> None:
+def _fill(canvas: UInt8[np.ndarray, "h w *c"], outline_px, colour) -> None:
     cv2.fillPoly(canvas, [_fixed(outline_px)], colour, cv2.LINE_AA, FIXED)
 
 

@@ -11,7 +11,8 @@ SIDE = 112
 
 
 def sharpness(image):
-    return cv2.Laplacian(np.sqrt(np.clip(image, 0, 1)).mean(2), cv2.CV_64F).std()
+    grey = np.sqrt(np.clip(image, 0, 1)).mean(2).astype(np.float64)
+    return cv2.Laplacian(grey, cv2.CV_64F).std()
 
 
 @pytest.mark.parametrize("draw", FLAT)
