@@ -202,7 +202,7 @@ KIND_PROBABILITIES = (0.32, 0.18, 0.1, 0.12, 0.08, 0.06, 0.14)
 # Range of each kind's defocus blur: its standard deviation in an image of 224 px.
 BLUR_PX = ((1.8, 7.5), (0.8, 4.5), (0.5, 3.0), (0.5, 3.0), (1.2, 6.0), (1.5, 3.5), (0.5, 2.0))
 
-CLUTTER_BLUR_PX = (0.0, 0.0, 0.0, 0.4, 0.6, 1.0)
+CLUTTER_BLUR_PX = (0.0, 0.0, 0.0, 0.0, 0.4, 0.8)
 
 
 def drop_shadow(

@@ -74,7 +74,7 @@ def _any_thumb(rng: np.random.Generator) -> Float[np.ndarray, "5"]:
 
 
 def _mixed(rng, straight: Bool[np.ndarray, "4"], thumb_deg) -> FingerPose:
-    others = (_folded, _half_bent)[int(rng.random() < 0.3)](rng)
+    others = (_folded, _half_bent)[int(rng.random() < 0.42)](rng)
     curls = np.where(straight[:, None], _straight(rng), others)
     spread = rng.choice([0.0, 1.0]) * rng.uniform(0, 1.2) * OPEN_DEG
     return FingerPose(curls, spread, rng.normal(0, 3, 4), thumb_deg)
@@ -152,7 +152,7 @@ def grip(rng: np.random.Generator) -> FingerPose:
 
 
 SIMPLE = (counting, flat, spread, thumb_up, fist, relaxed)
-PROBABILITIES = (0.53, 0.1, 0.09, 0.05, 0.02, 0.1)  # The rest are pinches.
+PROBABILITIES = (0.55, 0.1, 0.09, 0.05, 0.02, 0.07)  # The rest are pinches.
 
 
 def sample_gesture(rng: np.random.Generator, tip_gap: TipGap) -> FingerPose:

@@ -16,7 +16,7 @@ from m3dhmr_jax.synthetic.color import srgb
 MASK_QUALITY = 95
 EXPOSURE_TARGET = 0.62  # Linear value that auto-exposure aims at for the bright parts.
 EXPOSURE_RANGE = (0.45, 1.7)
-SUBJECT_TARGET = 0.25  # The same for the hand's median.
+SUBJECT_TARGET = 0.23  # The same for the hand's median.
 SUBJECT_RANGE = (0.4, 2.5)
 SHARPENED_PX = 0.9
 SHOULDER = np.float32(0.16)  # Larger: highlights saturate more softly.
@@ -58,7 +58,7 @@ def sample_lifelike_camera_response(rng: np.random.Generator) -> CameraResponse:
         exposure=float(np.exp(rng.normal(0.03, 0.16))),
         contrast=rng.uniform(1.0, 1.3),
         jpeg_quality=int(rng.integers(25, 96)),
-        sharpening=rng.uniform(0.2, 1.2) if rng.random() < 0.5 else 0.0,
+        sharpening=rng.uniform(0.3, 1.4) if rng.random() < 0.6 else 0.0,
         enlarged_from=rng.uniform(0.4, 0.9) if rng.random() < 0.25 else 1.0,
         subject_metering=rng.uniform(0.4, 0.9),
     )

@@ -30,7 +30,7 @@ PALE_PALM = linear_rgb(np.array([0.80, 0.60, 0.50]))
 VARNISH_PROBABILITY = 0.07
 # In photos, which are white-balanced: skin is less saturated than TONES, which are of a colour
 # chart, and most people who show their hands to a camera are light-skinned.
-PHOTO_SATURATION = 0.72
+PHOTO_SATURATION = 0.65
 PHOTO_TONE_BETA = (1.1, 2.3)
 PHOTO_VARNISH_PROBABILITY = 0.15
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Of linear RGB.
