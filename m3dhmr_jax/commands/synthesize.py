@@ -7,7 +7,7 @@ from m3dhmr_jax.commands.command import Command
 from m3dhmr_jax.runtime.files import user_path
 
 # A copy, as the library takes long to import; a test compares them.
-RECIPES = ("full", "quickstart")
+RECIPES = ("full", "natural", "quickstart")
 
 
 def add_synthesize_options(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from m3dhmr_jax.synthetic.clutter import add_clutter
 from m3dhmr_jax.synthetic.color import linear_rgb
 from m3dhmr_jax.synthetic.noise import sample_field
 
@@ -201,6 +202,8 @@ KIND_PROBABILITIES = (0.32, 0.18, 0.1, 0.12, 0.08, 0.06, 0.14)
 # Range of each kind's defocus blur: its standard deviation in an image of 224 px.
 BLUR_PX = ((1.8, 7.5), (0.8, 4.5), (0.5, 3.0), (0.5, 3.0), (1.2, 6.0), (1.5, 3.5), (0.5, 2.0))
 
+CLUTTER_BLUR_PX = (0.0, 0.0, 0.0, 0.0, 0.4, 0.8)
+
 
 def drop_shadow(
     rng: np.random.Generator,
@@ -227,18 +230,28 @@ def drop_shadow(
     return image * (1 - np.float32(rng.uniform(0.25, 0.75)) * shadow)[..., None]
 
 
-def sample_background(rng: np.random.Generator, side: int, blur_scale: float = 1.0) -> Image:
+def sample_background(
+    rng: np.random.Generator, side: int, blur_scale: float = 1.0, is_cluttered: bool = False
+) -> Image:
     """A random background, `side` pixels wide, in linear light.
 
-    `blur_scale`: of the defocus blur, as a fraction of the width; 1 is that of FreiHAND's narrow
-    field of view, and a wider one shows less.
+    Args:
+        blur_scale: of the defocus blur, as a fraction of the width; 1 is that of FreiHAND's narrow
+            field of view, and a wider one shows less.
+        is_cluttered: sharp things and people are in front of it.
     """
     kind = int(rng.choice(len(KINDS), p=KIND_PROBABILITIES))
     blur = rng.uniform(*BLUR_PX[kind])
-    coarse = min(side // 2 if blur > 1.4 else side, MAX_DRAWN_PX)
+    shrunk = 4 if is_cluttered else 2 if blur > 1.4 else 1  # Little is seen of a cluttered ground.
+    coarse = min(side // shrunk, MAX_DRAWN_PX)
     image = KINDS[kind](rng, coarse).astype(np.float32)
     image = cv2.GaussianBlur(image, (0, 0), blur_scale * blur * coarse / DRAWN_SIDE_PX)
-    if coarse != side:
+    if is_cluttered:
+        image = add_clutter(rng, image, side)
+        clutter_blur_px = rng.choice(CLUTTER_BLUR_PX) * blur_scale * side / DRAWN_SIDE_PX
+        if clutter_blur_px > 0:
+            image = cv2.GaussianBlur(image, (0, 0), clutter_blur_px)
+    elif coarse != side:
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     level = float(image.mean())
     wanted = np.clip(level, 0.05, 0.55) * np.exp(rng.normal(0, 0.15))

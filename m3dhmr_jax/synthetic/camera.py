@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.math3d import axis_rotation, random_rotation
-from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe
+from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe, happens
 
 # Camera axes of a hand (fingers -x, palm -y, thumb +z) seen from the palm with its fingers up.
 PALM_VIEW = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -17,7 +17,8 @@ CENTRE_JITTER_PX = 4.0
 def sample_view(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "3 3"]:
     """The hand's global rotation into the camera frame."""
     if recipe.tilt_deg is None:
-        return random_rotation(rng)
+        view = random_rotation(rng)
+        return _uprighted(rng, view, recipe) if happens(rng, recipe.upright_probability) else view
     view = PALM_VIEW
     if rng.random() < 0.5:  # The back of the hand: half a turn about the fingers.
         view = axis_rotation(np.array([0.0, 1.0, 0.0]), np.pi) @ view
@@ -26,6 +27,16 @@ def sample_view(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "
     lean = axis_rotation(lean_axis, np.radians(recipe.tilt_deg) * np.sqrt(rng.random()))
     in_plane = np.radians(rng.uniform(-recipe.in_plane_deg, recipe.in_plane_deg))
     return axis_rotation(np.array([0.0, 0.0, 1.0]), in_plane) @ lean @ view
+
+
+def _uprighted(
+    rng: np.random.Generator, view: Float[np.ndarray, "3 3"], recipe: Recipe
+) -> Float[np.ndarray, "3 3"]:
+    """The same view, rotated in the image plane so that the fingers point roughly upwards."""
+    fingers = view @ np.array([-1.0, 0.0, 0.0])
+    now = np.arctan2(fingers[0], -fingers[1])  # Clockwise from upright.
+    wanted = np.radians(rng.uniform(-recipe.upright_deg, recipe.upright_deg))
+    return axis_rotation(np.array([0.0, 0.0, 1.0]), wanted - now) @ view
 
 
 def sample_intrinsics(rng: np.random.Generator, recipe: Recipe) -> Float[np.ndarray, "3 3"]:

@@ -9,9 +9,14 @@ import numpy as np
 
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.runtime.workers import end_with_parent
-from m3dhmr_jax.synthetic.imaging import encode_image, encode_mask
+from m3dhmr_jax.synthetic.imaging import encode_coverage, encode_image, encode_mask
 from m3dhmr_jax.synthetic.recipe import Recipe
-from m3dhmr_jax.synthetic.render import rasterise_scene, render_image, visible_hand_mask
+from m3dhmr_jax.synthetic.render import (
+    rasterise_scene,
+    render_image,
+    visible_coverage,
+    visible_hand_mask,
+)
 from m3dhmr_jax.synthetic.scene import RenderAssets, Scene, prepare_assets, sample_scene
 
 SPLITS = ("training", "evaluation")
@@ -66,9 +71,12 @@ def render_example(job: Job) -> tuple[str, str, str, str]:
     raster = rasterise_scene(scene, assets.surface)
     mask = encode_mask(visible_hand_mask(raster, assets.surface))
     (folder / "mask" / f"{job.index:08d}.jpg").write_bytes(mask)
+    if job.recipe.keeps_coverage:
+        coverage = encode_coverage(visible_coverage(raster))
+        (folder / "coverage" / f"{job.index:08d}.png").write_bytes(coverage)
     for version in range(job.backgrounds):
         rng = example_rng(job.seed, job.split, job.index, APPEARANCE + version)
-        image, quality = render_image(rng, scene, assets, raster)
+        image, quality = render_image(rng, scene, assets, raster, job.recipe)
         name = f"{job.index + version * job.count:08d}.jpg"
         (folder / "rgb" / name).write_bytes(encode_image(image, quality))
     return annotation_rows(scene)

@@ -16,6 +16,9 @@ from m3dhmr_jax.synthetic.color import srgb
 MASK_QUALITY = 95
 EXPOSURE_TARGET = 0.62  # Linear value that auto-exposure aims at for the bright parts.
 EXPOSURE_RANGE = (0.45, 1.7)
+SUBJECT_TARGET = 0.23  # The same for the hand's median.
+SUBJECT_RANGE = (0.4, 2.5)
+SHARPENED_PX = 0.9
 SHOULDER = np.float32(0.16)  # Larger: highlights saturate more softly.
 
 
@@ -28,6 +31,12 @@ class CameraResponse(NamedTuple):
     blur_px: float
     noise_01: float
     jpeg_quality: int
+    # Strength of unsharp masking over `SHARPENED_PX`.
+    sharpening: float = 0.0
+    # Below 1, the image was this much smaller once, was stored as a JPEG and then enlarged.
+    enlarged_from: float = 1.0
+    # How far exposure is that of the hand instead of the whole image, from 0 to 1.
+    subject_metering: float = 0.0
 
 
 def sample_camera_response(rng: np.random.Generator) -> CameraResponse:
@@ -40,6 +49,18 @@ def sample_camera_response(rng: np.random.Generator) -> CameraResponse:
         blur_px=float(blur),
         noise_01=float(noise),
         jpeg_quality=int(rng.integers(45, 96)),
+    )
+
+
+def sample_lifelike_camera_response(rng: np.random.Generator) -> CameraResponse:
+    """Phones and webcams: contrast and sharpening, clipped highlights, enlarged small images."""
+    return sample_camera_response(rng)._replace(
+        exposure=float(np.exp(rng.normal(0.03, 0.16))),
+        contrast=rng.uniform(1.0, 1.3),
+        jpeg_quality=int(rng.integers(25, 96)),
+        sharpening=rng.uniform(0.3, 1.4) if rng.random() < 0.6 else 0.0,
+        enlarged_from=rng.uniform(0.4, 0.9) if rng.random() < 0.25 else 1.0,
+        subject_metering=rng.uniform(0.4, 0.9),
     )
 
 
@@ -107,6 +128,15 @@ def auto_exposure(
     return float(np.clip((EXPOSURE_TARGET / (bright + 1e-3)) ** 0.6, *EXPOSURE_RANGE))
 
 
+def subject_exposure(
+    samples: Float[np.ndarray, "hs ws 3"], face: Int[np.ndarray, "hs ws"]
+) -> float:
+    """The exposure that brings the foreground's median to SUBJECT_TARGET."""
+    subject = samples[::4, ::4, 1][face[::4, ::4] >= 0]
+    median = float(np.median(subject)) if subject.size else SUBJECT_TARGET
+    return float(np.clip(SUBJECT_TARGET / (median + 1e-3), *SUBJECT_RANGE))
+
+
 def apply_camera_response(
     samples: Float[np.ndarray, "hs ws 3"],
     face: Int[np.ndarray, "hs ws"],
@@ -116,14 +146,34 @@ def apply_camera_response(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """An sRGB image: the scene over its background after tone mapping, blur, noise and contrast."""
     image = np.empty_like(background)
-    exposure = np.float32(response.exposure * auto_exposure(samples, face, background))
+    exposure = response.exposure * auto_exposure(samples, face, background)
+    if response.subject_metering > 0:
+        subject = response.exposure * subject_exposure(samples, face)
+        exposure *= (subject / exposure) ** response.subject_metering
+    exposure = np.float32(exposure)
     _tone_map(samples, face, background, exposure, _srgb_table(), image)
     if response.blur_px > 0:
         image = cv2.GaussianBlur(image, (0, 0), response.blur_px)
     if response.noise_01 > 0:
         image = image + np.float32(response.noise_01) * _sample_grain(rng, image.shape)
+    if response.sharpening > 0:
+        smooth = cv2.GaussianBlur(image, (0, 0), SHARPENED_PX)
+        image = image + np.float32(response.sharpening) * (image - smooth)
     image = (image - np.float32(0.5)) * np.float32(response.contrast) + np.float32(0.5)
-    return (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    image = (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    return image if response.enlarged_from == 1 else _enlarged(image, response)
+
+
+def _enlarged(
+    image: UInt8[np.ndarray, "h w 3"], response: CameraResponse
+) -> UInt8[np.ndarray, "h w 3"]:
+    height, width, _ = image.shape
+    size = round(width * response.enlarged_from), round(height * response.enlarged_from)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    jpeg = np.frombuffer(encode_image(small, response.jpeg_quality), np.uint8)
+    decoded = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.uint8)
+    enlarged = cv2.resize(decoded, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(enlarged[..., ::-1])
 
 
 def pixel_coverage(
@@ -144,3 +194,8 @@ def encode_image(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
 def encode_mask(mask: UInt8[np.ndarray, "h w"]) -> bytes:
     """JPEG bytes of a single-channel mask."""
     return cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, MASK_QUALITY])[1].tobytes()
+
+
+def encode_coverage(coverage: UInt8[np.ndarray, "h w"]) -> bytes:
+    """PNG bytes: soft edges stay exact."""
+    return cv2.imencode(".png", coverage, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from m3dhmr_jax.math3d import unit
 from m3dhmr_jax.visualize.raster import FAR_M, fill_depth
 
+HARD_LIGHT_PROBABILITY = 0.35
+WHITE_BALANCE = 0.6  # What a camera leaves of the light's colour.
 SHADOW_SIDE = 192  # Samples of the shadow map per side.
 
 
@@ -47,6 +49,22 @@ def sample_lights(rng: np.random.Generator) -> Lights:
     below = above * rng.uniform(0.35, 0.9) * np.array([1.07, 1, 0.93])
     arrays = (array.astype(np.float32) for array in (directions, colours, above, below))
     return Lights(*arrays, shadow_blur=rng.uniform(0.8, 3.5))
+
+
+def sample_lifelike_lights(rng: np.random.Generator) -> Lights:
+    """As `sample_lights`, white-balanced; often the sun or a lamp with hard shadows."""
+    lights = sample_lights(rng)
+    colours = [lights.colours, lights.from_above, lights.from_below]
+    grey = [each.mean(-1, keepdims=True) for each in colours]
+    colours = [g + WHITE_BALANCE * (each - g) for g, each in zip(grey, colours, strict=True)]
+    if rng.random() < HARD_LIGHT_PROBABILITY:
+        strength = np.float32(rng.uniform(0.35, 0.8))
+        colours = [rng.uniform(1.2, 1.8) * colours[0][:1], *(strength * c for c in colours[1:])]
+        lights = lights._replace(
+            directions=lights.directions[:1], shadow_blur=rng.uniform(0.3, 0.9)
+        )
+    colours, above, below = (np.asarray(each, np.float32) for each in colours)
+    return lights._replace(colours=colours, from_above=above, from_below=below)
 
 
 def render_shadow_map(

@@ -21,6 +21,8 @@ KINDS = {
     "pen": (((0.0035, 0.007),) * 2 + ((0.06, 0.09),), (0.3, 1.0)),
     "fruit": (((0.025, 0.04),) * 2 + ((0.025, 0.05),), (0.9, 1.0)),
 }
+FINGER_RADIUS_M = 0.009
+BOTTLE_RADIUS_M, BOTTLE_HALF_LENGTH_M = (0.012, 0.04), (0.05, 0.11)
 
 
 class Occluder(NamedTuple):
@@ -112,6 +114,49 @@ def sample_occluder(
         target = joints_m[rng.integers(len(joints_m))]
         nearer = rng.uniform(0.05, 0.16) / np.linalg.norm(target)
         centre = target * (1 - nearer) + rng.normal(0, 0.02, 3)
-    verts_m = (rest @ rotation.T + centre).astype(np.float32)
-    albedo = paint(rng, rest, kind).astype(np.float32)
-    return Occluder(verts_m, grid_faces(), rest.astype(np.float32), albedo, rng.uniform(0.05, 0.7))
+    return _painted(rng, kind, rest, rest @ rotation.T + centre)
+
+
+def _painted(rng, kind: str, rest_m, verts_m) -> Occluder:
+    albedo = paint(rng, rest_m, kind).astype(np.float32)
+    gloss = rng.uniform(0.05, 0.7)
+    rest_m, verts_m = rest_m.astype(np.float32), verts_m.astype(np.float32)
+    return Occluder(verts_m, grid_faces(), rest_m, albedo, gloss)
+
+
+def _fitted_circle(points: Float[np.ndarray, "k 2"]) -> tuple[Float[np.ndarray, "2"], float]:
+    """Centre and radius of the circle nearest to some points in the plane (Kasa 1976)."""
+    system = np.concatenate([2 * points, np.ones((len(points), 1))], 1)
+    x, y, offset = np.linalg.lstsq(system, (points**2).sum(1), rcond=None)[0]
+    return np.array([x, y]), float(np.sqrt(max(offset + x * x + y * y, 0)))
+
+
+def sample_bottle(
+    rng: np.random.Generator,
+    joints_m: Float[np.ndarray, "n 3"],
+    palm_normal: Float[np.ndarray, "3"],
+) -> tuple[Occluder, ...]:
+    """A bottle, can, glass or handle in the fist: as wide as the fingers leave room for."""
+    across = unit(joints_m[5] - joints_m[17])
+    first = unit(np.cross(palm_normal, across))
+    plane = np.stack([first, np.cross(across, first)], 1)
+    around = joints_m[[5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16]]
+    centre, radius_m = _fitted_circle((around - joints_m[9]) @ plane)
+    radius_m = np.clip(radius_m - FINGER_RADIUS_M, *BOTTLE_RADIUS_M)
+    rotation = np.stack([plane[:, 0], plane[:, 1], across], -1)
+    middle_m = joints_m[[5, 9, 13]].mean(0)
+    middle_m = joints_m[9] + plane @ centre + across * ((middle_m - joints_m[9]) @ across)
+    half_m = rng.uniform(*BOTTLE_HALF_LENGTH_M)
+    up = rng.choice([-1.0, 1.0])
+    shift_m = up * rng.uniform(-0.2, 0.6) * half_m
+
+    def part(radius_m, half_m, from_m, sharpness):
+        rest_m = superquadric(np.array([radius_m, radius_m, half_m]), sharpness, 1.0)
+        moved_m = rest_m + np.array([0, 0, from_m])
+        return _painted(rng, "can", rest_m, moved_m @ rotation.T + middle_m)
+
+    body = part(radius_m, half_m, shift_m, rng.uniform(0.1, 0.3))
+    if rng.random() < 0.4:
+        return (body,)
+    neck_m = half_m * rng.uniform(0.25, 0.45)
+    return body, part(0.4 * radius_m, neck_m, shift_m + up * (half_m + 0.7 * neck_m), 0.2)

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from m3dhmr_jax.hand import HandDetails, HandModel
 from m3dhmr_jax.hand.capsules import LAST_JOINTS, Capsules
 from m3dhmr_jax.math3d import axis_rotation
+from m3dhmr_jax.synthetic.gestures import FingerPose, grip, sample_gesture
 from m3dhmr_jax.synthetic.kinematics import chain, rest_joints
-from m3dhmr_jax.synthetic.recipe import Recipe
+from m3dhmr_jax.synthetic.recipe import Recipe, happens
 
 MODES = ("free", "coupled", "open", "fist", "point", "grasp")
 MODE_PROBABILITIES = (0.3, 0.22, 0.16, 0.08, 0.12, 0.12)
@@ -119,15 +120,10 @@ def finger_rotations(
 
 
 def thumb_rotations(
-    rng: np.random.Generator, axes: Float[np.ndarray, "3 3 3"], curl: float
+    axes: Float[np.ndarray, "3 3 3"], thumb_deg: Float[np.ndarray, "5"]
 ) -> list[Float[np.ndarray, "3 3"]]:
-    """Rotations of the thumb's joints: the base flexes, abducts and twists together."""
-    flexion = np.clip(-25 + 70 * curl + rng.normal(0, 8), -25, 45)
-    abduction = rng.uniform(-28, 28)
-    twist = -0.2 * flexion + rng.normal(0, 4)
-    middle = np.clip(-8 + 58 * rng.beta(1, 1.6) * (0.4 + 0.8 * curl), -8, 50)
-    last = np.clip(-12 + 77 * rng.beta(1, 1.4), -12, 65)
-    flexion, abduction, twist, middle, last = np.radians([flexion, abduction, twist, middle, last])
+    """Rotations of the thumb's joints; angles as in `FingerPose`."""
+    flexion, abduction, twist, middle, last = np.radians(thumb_deg)
     base = (
         axis_rotation(axes[0, 1], abduction)
         @ axis_rotation(axes[0, 0], flexion)
@@ -136,25 +132,43 @@ def thumb_rotations(
     return [base, axis_rotation(axes[1, 0], middle), axis_rotation(axes[2, 0], last)]
 
 
-def _sample_rotations(rng, details: HandDetails, recipe: Recipe) -> Float[np.ndarray, "j 3 3"]:
-    axes = details.axes
-    mode = str(rng.choice(MODES, p=MODE_PROBABILITIES))
-    curls, thumb = sample_curls(rng, mode)
+def _sample_thumb(rng: np.random.Generator, curl: float) -> Float[np.ndarray, "5"]:
+    """The base flexes, abducts and twists together."""
+    flexion = np.clip(-25 + 70 * curl + rng.normal(0, 8), -25, 45)
+    abduction = rng.uniform(-28, 28)
+    twist = -0.2 * flexion + rng.normal(0, 4)
+    middle = np.clip(-8 + 58 * rng.beta(1, 1.6) * (0.4 + 0.8 * curl), -8, 50)
+    last = np.clip(-12 + 77 * rng.beta(1, 1.4), -12, 65)
+    return np.array([flexion, abduction, twist, middle, last])
+
+
+def _sample_broadly(rng: np.random.Generator) -> FingerPose:
+    """Any pose: fingers bend together, in groups or freely."""
+    curls, thumb = sample_curls(rng, str(rng.choice(MODES, p=MODE_PROBABILITIES)))
     spread_deg = rng.normal(0, 4) * np.array([1.0, 0.2, -0.6, -1.2])
+    dip_deg, spread_noise_deg = rng.normal(0, (3.5, 2.5), (4, 2)).T
+    return FingerPose(curls, spread_deg + spread_noise_deg, dip_deg, _sample_thumb(rng, thumb))
+
+
+def hand_rotations(
+    pose: FingerPose, details: HandDetails, recipe: Recipe
+) -> Float[np.ndarray, "j 3 3"]:
+    """Each joint's own rotation, the wrist at rest."""
+    axes = details.axes
     rotations = np.tile(np.eye(3), (16, 1, 1))
     for finger, base in enumerate(FINGER_BASES):
         mcp, pip = (
             low + (high - low) * curl
             for (low, high), curl in zip(
-                (recipe.mcp_deg, recipe.pip_deg), curls[finger], strict=True
+                (recipe.mcp_deg, recipe.pip_deg), pose.curls[finger], strict=True
             )
         )
-        dip = np.clip(0.58 * pip + rng.normal(0, 3.5), -6, 62)
-        fade = 1 - np.clip(curls[finger, 0], 0, 1)  # A bent finger cannot be spread.
-        abduction = np.radians((spread_deg[finger] + rng.normal(0, 2.5)) * fade)
+        dip = np.clip(0.58 * pip + pose.dip_deg[finger], -6, 62)
+        fade = 1 - np.clip(pose.curls[finger, 0], 0, 1)  # A bent finger cannot be spread.
         flexion = np.radians([mcp, pip, dip])
+        abduction = np.radians(pose.spread_deg[finger] * fade)
         rotations[base : base + 3] = finger_rotations(axes[base : base + 3], flexion, abduction)
-    rotations[THUMB_BASE:] = thumb_rotations(rng, axes[THUMB_BASE:], thumb)
+    rotations[THUMB_BASE:] = thumb_rotations(axes[THUMB_BASE:], pose.thumb_deg)
     return details.relaxed @ rotations
 
 
@@ -165,13 +179,29 @@ def sample_articulation(
     capsules: Capsules,
     shape: Float[np.ndarray, " p"],
     recipe: Recipe,
+    is_grip: bool = False,
 ) -> Float[np.ndarray, "j 3 3"]:
     """Each joint's own rotation, the wrist at rest; fingers penetrate each other only slightly.
 
     After `MAX_TRIES` collisions in a row the relaxed pose is returned, which never collides.
+
+    Args:
+        is_grip: fingers and thumb are around an object as wide as a bottle.
     """
+
+    def tip_gap_m(pose: FingerPose) -> float:
+        points = capsule_points(hand, capsules, hand_rotations(pose, details, recipe), shape)
+        thumb, index = (capsules.ends[:, 1].tolist().index(16 + finger) for finger in (0, 1))
+        apart = segment_distance(*points[capsules.ends[[thumb, index]].ravel()])
+        return apart - capsules.radius_m[[thumb, index]].sum()
+
+    is_gesture = not is_grip and happens(rng, recipe.gesture_probability)
     for _ in range(MAX_TRIES):
-        rotations = _sample_rotations(rng, details, recipe)
+        if is_grip:
+            pose = grip(rng)
+        else:
+            pose = sample_gesture(rng, tip_gap_m) if is_gesture else _sample_broadly(rng)
+        rotations = hand_rotations(pose, details, recipe)
         if penetration_m(hand, capsules, rotations, shape) <= PENETRATION_LIMIT_M:
             return rotations
     return details.relaxed.copy()

@@ -1,6 +1,12 @@
-"""Recipes of synthetic datasets: every range that determines how hard they are, in one place."""
+"""Recipes of synthetic datasets: every range that determines how hard they are, in one place.
+
+The probabilities of what not all recipes have are 0 by default and then draw no random number (see
+`happens`), so the images of older recipes stay the same.
+"""
 
 import dataclasses
+
+import numpy as np
 
 from m3dhmr_jax.errors import UserError
 
@@ -23,6 +29,16 @@ class Recipe:
             centred square of 130 px, which evaluation crops.
         shape_limit: shape coefficients are standard normal, clipped to +- this.
         mcp_deg, pip_deg: flexion of each finger's MCP and PIP joints; the DIP joint follows.
+        upright_probability: probability that the hand's direction in the image, from wrist to
+            middle finger, is within `upright_deg` of upright; otherwise it is any.
+        gesture_probability: probability of a clean gesture: each finger straight or folded, thumbs
+            up, a pinch, a flat hand.
+        grip_probability: probability of a fist around an object as large as a bottle.
+        ring_probability, wristband_probability: probability of a ring, and of a watch or bracelet
+            where there is no sleeve.
+        clutter_probability: probability of sharp things and other people in the background.
+        is_lifelike: skin, lights and camera are those of everyday photos.
+        keeps_coverage: the coverage of each image is written as well, to exchange backgrounds.
 
     Raises:
         UserError: for an empty range, a probability outside 0..1 or a hand larger than the image.
@@ -38,15 +54,29 @@ class Recipe:
     shape_limit: float = 2.2
     mcp_deg: Range = (-18.0, 80.0)
     pip_deg: Range = (-6.0, 97.0)
+    upright_probability: float = 0.0
+    upright_deg: float = 50.0
+    gesture_probability: float = 0.0
+    grip_probability: float = 0.0
+    ring_probability: float = 0.0
+    wristband_probability: float = 0.0
+    clutter_probability: float = 0.0
+    is_lifelike: bool = False
+    keeps_coverage: bool = False
 
     def __post_init__(self):
         for name in ("focal_px", "root_depth_m", "hand_box_px", "mcp_deg", "pip_deg"):
             low, high = getattr(self, name)
             if not low < high:
                 raise UserError(f"Recipe.{name}=({low}, {high}) is empty: give the lower end first")
-        for name in ("occluder_probability", "sleeve_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"Recipe.{name}={getattr(self, name)} must lie in 0..1")
+        for name, value in dataclasses.asdict(self).items():
+            if name.endswith("_probability") and not 0 <= value <= 1:
+                raise UserError(f"Recipe.{name}={value} must lie in 0..1")
+        if not 0 < self.upright_deg <= 180:
+            raise UserError(
+                f"Recipe.upright_deg={self.upright_deg} must be above 0 and at most 180: "
+                "directions are within this angle of upright"
+            )
         if self.hand_box_px[1] > SIDE_PX:
             raise UserError(
                 f"Recipe.hand_box_px={self.hand_box_px} exceeds the image of {SIDE_PX} px: "
@@ -59,6 +89,23 @@ class Recipe:
             )
 
 
+def happens(rng: np.random.Generator, probability: float) -> bool:
+    """Whether something random happens; a probability of 0 draws no number."""
+    return probability > 0 and bool(rng.random() < probability)
+
+
 FULL = Recipe()
 QUICKSTART = Recipe(tilt_deg=14.0, in_plane_deg=45.0, occluder_probability=0.0)
-RECIPES = {"full": FULL, "quickstart": QUICKSTART}
+NATURAL = Recipe(
+    occluder_probability=0.2,
+    sleeve_probability=0.35,
+    upright_probability=0.8,
+    gesture_probability=0.8,
+    grip_probability=0.06,
+    ring_probability=0.12,
+    wristband_probability=0.2,
+    clutter_probability=0.85,
+    is_lifelike=True,
+    keeps_coverage=True,
+)
+RECIPES = {"full": FULL, "natural": NATURAL, "quickstart": QUICKSTART}

@@ -15,10 +15,17 @@ from m3dhmr_jax.synthetic.imaging import (
     apply_camera_response,
     pixel_coverage,
     sample_camera_response,
+    sample_lifelike_camera_response,
 )
-from m3dhmr_jax.synthetic.lights import Lights, Shadow, render_shadow_map, sample_lights
+from m3dhmr_jax.synthetic.lights import (
+    Lights,
+    Shadow,
+    render_shadow_map,
+    sample_lifelike_lights,
+    sample_lights,
+)
 from m3dhmr_jax.synthetic.noise import fractal, noise_tile
-from m3dhmr_jax.synthetic.recipe import SIDE_PX
+from m3dhmr_jax.synthetic.recipe import FULL, SIDE_PX, Recipe, happens
 from m3dhmr_jax.synthetic.scene import RenderAssets, Scene
 from m3dhmr_jax.synthetic.skin import Skin, sample_skin, skin_albedo
 from m3dhmr_jax.synthetic.surface import Surface
@@ -139,15 +146,24 @@ def shade_scene(
 
 
 def render_image(
-    rng: np.random.Generator, scene: Scene, assets: RenderAssets, raster: RasterisedScene
+    rng: np.random.Generator,
+    scene: Scene,
+    assets: RenderAssets,
+    raster: RasterisedScene,
+    recipe: Recipe = FULL,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
     """The scene with random skin, lights, background and camera; and its JPEG quality."""
-    skin, lights, response = sample_skin(rng), sample_lights(rng), sample_camera_response(rng)
+    skin = sample_skin(rng, recipe.is_lifelike)
+    if recipe.is_lifelike:
+        lights, response = sample_lifelike_lights(rng), sample_lifelike_camera_response(rng)
+    else:
+        lights, response = sample_lights(rng), sample_camera_response(rng)
     key_light = lights.directions[0]
     shadow = render_shadow_map(raster.points_m, raster.faces, scene.verts_m, key_light)
     samples = shade_scene(rng, scene, assets.surface, raster, skin, lights, shadow)
     face = raster.fragments.face
-    background = sample_background(rng, SIDE_PX)
+    is_cluttered = happens(rng, recipe.clutter_probability)
+    background = sample_background(rng, SIDE_PX, is_cluttered=is_cluttered)
     if rng.random() < NEAR_WALL_PROBABILITY:
         covered = face[::SAMPLES_PER_PX, ::SAMPLES_PER_PX] >= 0
         background = drop_shadow(rng, background, covered, key_light)

@@ -22,11 +22,12 @@ from m3dhmr_jax.synthetic.camera import (
     sample_view,
 )
 from m3dhmr_jax.synthetic.kinematics import Posed, pose
-from m3dhmr_jax.synthetic.occluders import Occluder, sample_occluder
+from m3dhmr_jax.synthetic.occluders import Occluder, sample_bottle, sample_occluder
 from m3dhmr_jax.synthetic.poses import sample_articulation, sample_shape
-from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe
+from m3dhmr_jax.synthetic.recipe import SIDE_PX, Recipe, happens
 from m3dhmr_jax.synthetic.surface import RING_DISTANCE_M, Surface, build_surface, refine
 from m3dhmr_jax.synthetic.transfer import transfer_details
+from m3dhmr_jax.synthetic.wear import sample_ring, sample_wristband
 from m3dhmr_jax.visualize.raster import FAR_M, depth_map
 
 # Fractions of the hand's area that its own arm and the occluders leave visible.
@@ -39,6 +40,7 @@ ARM_NEAREST_M = 0.2
 # Visibility is checked at low resolution.
 CHECK_SAMPLES_PER_PX = 0.375
 MIN_HAND_PX2 = 900.0
+WRISTBAND_RINGS = (1, 5)  # Rings of the arm's vertices where a watch may be: 14 to 53 mm.
 ARM_TRIES, OCCLUDER_TRIES, SCENE_TRIES = 6, 10, 200
 
 
@@ -146,11 +148,17 @@ def _sample_sleeve(rng, posed: Posed, bent, rim_m):
     return (local @ posed.rotations[0].T + posed.skeleton_m[0]).astype(np.float32), faces
 
 
-def _sample_occluders(rng, posed: Posed, joints_m, intrinsics, hand_depth) -> tuple[Occluder, ...]:
+def _sample_occluders(
+    rng, posed: Posed, joints_m, intrinsics, hand_depth, is_grip: bool
+) -> tuple[Occluder, ...]:
+    """What is held or in front; nothing if that always hides too much of the hand."""
     palm_normal = -posed.rotations[0][:, 1].astype(np.float64)
     for _ in range(OCCLUDER_TRIES):
-        count = rng.integers(1, 3)
-        occluders = tuple(sample_occluder(rng, joints_m, palm_normal) for _ in range(count))
+        if is_grip:
+            occluders = sample_bottle(rng, joints_m, palm_normal)
+        else:
+            count = rng.integers(1, 3)
+            occluders = tuple(sample_occluder(rng, joints_m, palm_normal) for _ in range(count))
         depth = np.full_like(hand_depth, FAR_M)
         for occluder in occluders:
             here = depth_map(
@@ -167,7 +175,10 @@ def _sample_occluders(rng, posed: Posed, joints_m, intrinsics, hand_depth) -> tu
 def _try_scene(rng: np.random.Generator, assets: RenderAssets, recipe: Recipe) -> Scene | None:
     hand = assets.hand
     shape = sample_shape(rng, len(hand.shape_basis), recipe.shape_limit)
-    rotations = sample_articulation(rng, hand, assets.details, assets.capsules, shape, recipe)
+    is_grip = happens(rng, recipe.grip_probability)
+    rotations = sample_articulation(
+        rng, hand, assets.details, assets.capsules, shape, recipe, is_grip
+    )
     rotations[0] = sample_view(rng, recipe)
     intrinsics = sample_intrinsics(rng, recipe)
     posed = pose(hand, rotations, shape)
@@ -188,8 +199,13 @@ def _try_scene(rng: np.random.Generator, assets: RenderAssets, recipe: Recipe) -
     has_sleeve = rng.random() < recipe.sleeve_probability
     sleeve = _sample_sleeve(rng, posed, bent, rim_m) if has_sleeve else None
     occluders = ()
-    if rng.random() < recipe.occluder_probability:
-        occluders = _sample_occluders(rng, posed, joints_m, intrinsics, hand_depth)
+    if is_grip or rng.random() < recipe.occluder_probability:
+        occluders = _sample_occluders(rng, posed, joints_m, intrinsics, hand_depth, is_grip)
+    if happens(rng, recipe.ring_probability):
+        occluders += (sample_ring(rng, hand, posed),)
+    if happens(rng, recipe.wristband_probability) and sleeve is None:
+        first = len(hand.verts_m) + rng.integers(*WRISTBAND_RINGS) * len(rim_m)
+        occluders += sample_wristband(rng, coarse[first : first + len(rim_m)], posed)
     body_m = refine(coarse, assets.surface)
     return Scene(intrinsics, posed.verts_m, joints_m, body_m, sleeve, occluders)
 

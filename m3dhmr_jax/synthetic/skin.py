@@ -28,6 +28,12 @@ TONES = np.array(
 )
 PALE_PALM = linear_rgb(np.array([0.80, 0.60, 0.50]))
 VARNISH_PROBABILITY = 0.07
+# In photos, which are white-balanced: skin is less saturated than TONES, which are of a colour
+# chart, and most people who show their hands to a camera are light-skinned.
+PHOTO_SATURATION = 0.65
+PHOTO_TONE_BETA = (1.1, 2.3)
+PHOTO_VARNISH_PROBABILITY = 0.15
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Of linear RGB.
 
 
 class Skin(NamedTuple):
@@ -48,18 +54,37 @@ class Skin(NamedTuple):
     noise_offset: Float[np.ndarray, "3"]
 
 
-def sample_skin(rng: np.random.Generator) -> Skin:
-    """A random skin; palms are lighter and redder, more so on darker skin."""
-    tone = rng.random() ** 1.15 * (len(TONES) - 1)
+def _tone_colour(tone: float) -> Float[np.ndarray, "3"]:
+    """Linear albedo of a tone, from 0 for the lightest to `len(TONES) - 1`."""
     low = min(int(tone), len(TONES) - 2)
     blend = TONES[low] * (1 - tone + low) + TONES[low + 1] * (tone - low)
-    base = linear_rgb(blend / 255) * np.exp(rng.normal(0, 0.05, 3) + rng.normal(0, 0.06))
+    return linear_rgb(blend / 255)
+
+
+def sample_tone(rng: np.random.Generator) -> tuple[float, Float[np.ndarray, "3"]]:
+    """A random person's tone and its linear albedo, as in photos."""
+    tone = rng.beta(*PHOTO_TONE_BETA) * (len(TONES) - 1)
+    colour = _tone_colour(tone) * np.exp(rng.normal(0, 0.035, 3))
+    grey = colour @ LUMINANCE
+    return tone, grey + PHOTO_SATURATION * (colour - grey)
+
+
+def sample_skin(rng: np.random.Generator, is_lifelike: bool = False) -> Skin:
+    """A random skin; palms are lighter and redder, more so on darker skin.
+
+    `is_lifelike`: tones are as common and as saturated as in everyday photos.
+    """
+    if is_lifelike:
+        tone, base = sample_tone(rng)
+    else:
+        tone = rng.random() ** 1.15 * (len(TONES) - 1)
+        base = _tone_colour(tone) * np.exp(rng.normal(0, 0.05, 3) + rng.normal(0, 0.06))
     darkness = tone / (len(TONES) - 1)
     paler = 0.5 * darkness
     palm = (base * (1 - paler) + PALE_PALM * paler) * np.array([1.06, 0.96, 0.95])
     red = palm * np.array([1.02, 0.68, 0.64])
     nail = (0.4 * base + 0.6 * palm) * np.array([1.12, 1.0, 1.02]) + 0.03
-    if rng.random() < VARNISH_PROBABILITY:
+    if rng.random() < (PHOTO_VARNISH_PROBABILITY if is_lifelike else VARNISH_PROBABILITY):
         nail = linear_rgb(rng.random(3))
     return Skin(
         base=base,

@@ -1,7 +1,9 @@
 """Writes a synthetic dataset in exactly FreiHAND's folder layout.
 
 `training/rgb/%08d.jpg` i belongs to annotation i mod n and `training/mask/%08d.jpg` exists for the
-first n; `evaluation/` has one image per annotation. `training_{K,xyz,verts,scale}.json` and
+first n; `evaluation/` has one image per annotation. Some recipes also write
+`coverage/%08d.png` for the first n, which the official data does not have: 255 where hand, arm or
+anything else is in front of the background. `training_{K,xyz,verts,scale}.json` and
 `evaluation_...` hold one row per annotation.
 
 The manifest `synthetic.json`, which the official data does not have, records the settings. It is
@@ -31,6 +33,7 @@ from m3dhmr_jax.synthetic.recipe import FULL, Recipe
 from m3dhmr_jax.synthetic.surface import wrist_rim
 
 ANNOTATIONS = ("K", "xyz", "verts", "scale")
+IMAGE_FOLDERS = ("rgb", "mask", "coverage")
 MANIFEST = "synthetic.json"
 UNFINISHED = MANIFEST + ".partial"
 LOCK = "synthetic.lock"  # Held by the writing process.
@@ -117,9 +120,10 @@ def _own_files(out: Path) -> set[Path]:
         ) from error
     own = set()
     for split, count, versions in zip(SPLITS, counts, backgrounds, strict=True):
-        own |= {out / split, out / split / "rgb", out / split / "mask"}
+        own |= {out / split, *(out / split / kind for kind in IMAGE_FOLDERS)}
         own |= {out / split / "rgb" / f"{i:08d}.jpg" for i in range(count * versions)}
         own |= {out / split / "mask" / f"{i:08d}.jpg" for i in range(count)}
+        own |= {out / split / "coverage" / f"{i:08d}.png" for i in range(count)}
         own |= {out / f"{split}_{kind}.json" for kind in ANNOTATIONS}
         own |= {_partial_path(out, split, kind) for kind in ANNOTATIONS}
     return own
@@ -196,6 +200,8 @@ def check_manifest(folder: Path, wanted: dict[str, Any]) -> None:
     if not path.is_file():
         return
     found = json.loads(path.read_text())
+    if isinstance(found.get("recipe"), dict):  # Older manifests lack what is off by default.
+        found["recipe"] = json.loads(json.dumps(dataclasses.asdict(FULL))) | found["recipe"]
     differences = [
         f"{name} is {found.get(name)!r} instead of {value!r}"
         for name, value in wanted.items()
@@ -253,7 +259,7 @@ def write_dataset(
             tqdm.tqdm(total=total, unit="image", desc=f"rendering to {out}") as bar,
         ):
             for split, count, versions in splits:
-                for kind in ("rgb", "mask"):
+                for kind in IMAGE_FOLDERS if recipe.keeps_coverage else IMAGE_FOLDERS[:2]:
                     make_folder(out / split / kind)
                 jobs = [Job(out, split, i, count, versions, seed, recipe) for i in range(count)]
                 _write_split(pool, jobs, bar)

@@ -80,6 +80,50 @@ def test_auto_exposure_dims_bright_scenes_and_lifts_dark_ones():
     assert exposures[2] < 0.7
 
 
+def test_subject_metering_exposes_dark_hands_more():
+    """A dark hand before a bright wall and the reverse: the hand's value moves to the middle."""
+    face = np.full((16, 16), -1, np.int32)
+    face[4:12, 4:12] = 0
+    for hand, wall in ((0.06, 0.9), (0.9, 0.06)):
+        samples = np.full((16, 16, 3), hand, np.float32)
+        background = np.full((8, 8, 3), wall, np.float32)
+        values = [
+            apply_camera_response(
+                samples, face, background, IDEAL_CAMERA._replace(subject_metering=metering),
+                np.random.default_rng(0),
+            )[4, 4, 0]
+            for metering in (0.0, 0.8)
+        ]  # fmt: skip
+        assert abs(int(values[1]) - 130) < abs(int(values[0]) - 130)
+
+
+def test_sharpening_and_enlarging_change_fine_detail():
+    rng = np.random.default_rng(0)
+    background = np.clip(rng.normal(0.3, 0.1, (64, 64, 3)), 0, 1).astype(np.float32)
+    face, samples = np.full((64, 64), -1, np.int32), np.zeros((64, 64, 3), np.float32)
+
+    def deviation(**change):
+        camera = IDEAL_CAMERA._replace(**change)
+        image = apply_camera_response(samples, face, background, camera, np.random.default_rng(0))
+        assert image.shape == background.shape
+        return image.astype(float).std()
+
+    assert deviation(sharpening=1.0) > 1.2 * deviation()
+    assert deviation(enlarged_from=0.5) < 0.8 * deviation()
+
+
+def test_lifelike_skin_varies_less_and_is_less_saturated():
+    def tones(is_lifelike):
+        skins = [sample_skin(np.random.default_rng(i), is_lifelike) for i in range(300)]
+        return srgb(np.array([skin.base for skin in skins]))
+
+    plain, lifelike = tones(False), tones(True)
+    assert lifelike.mean(1).std() < 0.85 * plain.mean(1).std()
+    ratio = np.median(lifelike[:, 0] / lifelike[:, 2]) / np.median(plain[:, 0] / plain[:, 2])
+    assert ratio < 0.9
+    assert lifelike.mean(1).min() < 0.35  # Dark skin is rarer, but there.
+
+
 def test_pixel_coverage_is_fraction_of_samples():
     covered = np.zeros((4, 6), bool)
     covered[:2, :2], covered[0, 2], covered[2:, 4] = True, True, True

@@ -12,7 +12,7 @@ from m3dhmr_jax.synthetic.camera import (
     sample_intrinsics,
     sample_view,
 )
-from m3dhmr_jax.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe
+from m3dhmr_jax.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe, happens
 
 
 def test_palm_view_has_fingers_up_and_thumb_right():
@@ -43,6 +43,26 @@ def test_sample_view_limits_tilt_and_shows_both_sides():
     )
     assert np.abs(towards_camera).min() >= np.cos(np.radians(14)) - 1e-9
     assert 0.4 < (towards_camera > 0).mean() < 0.6
+
+
+def test_sample_view_is_upright_as_often_as_the_recipe_says():
+    rng, recipe = np.random.default_rng(4), Recipe(upright_probability=0.8, upright_deg=50.0)
+    fingers = np.array([sample_view(rng, recipe) @ [-1.0, 0, 0] for _ in range(800)])
+    from_upright_deg = np.abs(np.degrees(np.arctan2(fingers[:, 0], -fingers[:, 1])))
+    assert (from_upright_deg <= 50).mean() == pytest.approx(0.8 + 0.2 * 50 / 180, abs=0.04)
+    assert from_upright_deg.max() > 150
+
+
+def test_happens_draws_nothing_for_probability_zero():
+    rng, same = np.random.default_rng(0), np.random.default_rng(0)
+    assert not happens(rng, 0.0)
+    assert rng.random() == same.random()
+    assert happens(rng, 1.0)
+
+
+def test_recipe_rejects_upright_angle_of_zero():
+    with pytest.raises(UserError, match=r"upright_deg=0"):
+        Recipe(upright_deg=0.0)
 
 
 def test_sample_view_limits_in_plane_rotation():

@@ -5,7 +5,7 @@ from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic.camera import project
 from m3dhmr_jax.synthetic.imaging import encode_image
-from m3dhmr_jax.synthetic.recipe import FULL, QUICKSTART, SIDE_PX, Recipe
+from m3dhmr_jax.synthetic.recipe import FULL, NATURAL, RECIPES, SIDE_PX, Recipe
 from m3dhmr_jax.synthetic.render import (
     rasterise_scene,
     render_image,
@@ -26,9 +26,9 @@ def assets():
     return prepare_assets(load_builtin())
 
 
-@pytest.fixture(scope="module", params=["full", "quickstart"])
+@pytest.fixture(scope="module", params=["full", "natural", "quickstart"])
 def scenes(request, assets):
-    recipe = {"full": FULL, "quickstart": QUICKSTART}[request.param]
+    recipe = RECIPES[request.param]
     return [sample_scene(np.random.default_rng([7, i]), assets, recipe) for i in range(12)]
 
 
@@ -91,12 +91,33 @@ def test_sample_scene_centres_hand(scenes):
         assert np.abs(uv - SIDE_PX / 2).max() < 70
 
 
-def test_render_image_is_deterministic(assets):
+def test_sample_scene_puts_a_bottle_between_fingers_and_palm(assets):
+    """Its axis is nearer to the palm and to the fingertips than a finger is long."""
+    recipe, held = Recipe(grip_probability=1.0), 0
+    for seed in range(6):
+        scene = sample_scene(np.random.default_rng(seed), assets, recipe)
+        if not scene.occluders:  # It would always have hidden too much.
+            continue
+        held += 1
+        start, stop = (
+            scene.occluders[0].verts_m[rows].mean(0) for rows in (slice(32), slice(-32, None))
+        )
+        along = (stop - start) / np.linalg.norm(stop - start)
+        for joint in (8, 12, 16, 9):
+            offset = scene.joints_m[joint] - start
+            distance_m = np.linalg.norm(offset - (offset @ along) * along)
+            assert 0.01 < distance_m < 0.065
+    assert held >= 3
+
+
+@pytest.mark.parametrize("recipe", [FULL, NATURAL])
+def test_render_image_is_deterministic(assets, recipe):
     images = []
     for _ in range(2):
         rng = np.random.default_rng(5)
-        scene = sample_scene(rng, assets, FULL)
-        image, quality = render_image(rng, scene, assets, rasterise_scene(scene, assets.surface))
+        scene = sample_scene(rng, assets, recipe)
+        raster = rasterise_scene(scene, assets.surface)
+        image, quality = render_image(rng, scene, assets, raster, recipe)
         images.append(encode_image(image, quality))
     assert images[0] == images[1]
 

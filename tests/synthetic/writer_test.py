@@ -13,7 +13,7 @@ import pytest
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import hand_id, load_builtin, load_mano
 from m3dhmr_jax.runtime.files import DiskFullError
-from m3dhmr_jax.synthetic import QUICKSTART, example, write_dataset, writer
+from m3dhmr_jax.synthetic import NATURAL, QUICKSTART, example, write_dataset, writer
 from m3dhmr_jax.synthetic.imaging import encode_image
 from m3dhmr_jax.synthetic.render import rasterise_scene, render_image
 from m3dhmr_jax.synthetic.scene import prepare_assets, sample_scene
@@ -38,6 +38,16 @@ def test_check_manifest_names_differences(tmp_path):
     writer.check_manifest(tmp_path, settings)
     with pytest.raises(UserError, match=f"seed is {SEED} instead of 4"):
         writer.check_manifest(tmp_path, settings | {"seed": 4})
+
+
+def test_check_manifest_accepts_manifests_without_newer_fields(tmp_path):
+    settings = writer.manifest(**SETTINGS, hand=load_builtin())
+    older = {k: v for k, v in settings["recipe"].items() if k != "clutter_probability"}
+    (tmp_path / writer.MANIFEST).write_text(json.dumps(settings | {"recipe": older}))
+    writer.check_manifest(tmp_path, settings)
+    natural = writer.manifest(**SETTINGS | {"recipe": NATURAL}, hand=load_builtin())
+    with pytest.raises(UserError, match="recipe"):
+        writer.check_manifest(tmp_path, natural)
 
 
 @pytest.mark.parametrize(
@@ -71,18 +81,43 @@ def test_write_dataset_does_not_overwrite(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    """Rendered in a thread of this process, which starts faster than a worker process."""
+def write_in_thread(folder, settings):
+    """In a thread of this process, which starts faster than a worker process."""
 
     def one_thread(count, hand):
         return ThreadPoolExecutor(count, initializer=example.start_worker, initargs=(hand,))
 
-    folder = tmp_path_factory.mktemp("synthetic") / "set"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "_workers", one_thread)
-        write_dataset(folder, **SETTINGS, workers=1)
+        write_dataset(folder, **settings, workers=1)
     return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_in_thread(tmp_path_factory.mktemp("synthetic") / "set", SETTINGS)
+
+
+def test_natural_recipe_keeps_coverage_around_the_mask(tmp_path):
+    folder = write_in_thread(tmp_path / "set", SETTINGS | {"recipe": NATURAL})
+    names = {path.name for path in (folder / "training/coverage").iterdir()}
+    assert names == {f"{i:08d}.png" for i in range(N_TRAIN)}
+    for split, count in (("training", N_TRAIN), ("evaluation", N_TEST)):
+        for i in range(count):
+            coverage, mask = (
+                cv2.imread(str(folder / split / kind), cv2.IMREAD_GRAYSCALE)
+                for kind in (f"coverage/{i:08d}.png", f"mask/{i:08d}.jpg")
+            )
+            assert coverage.shape == (224, 224)
+            assert (coverage[mask > 127] > 100).all()  # Half covered pixels are in the mask.
+            assert (coverage > 0).sum() > (mask > 127).sum()
+
+
+def test_unfinished_set_with_coverage_is_restarted(tmp_path):
+    folder = write_in_thread(tmp_path / "set", SETTINGS | {"recipe": NATURAL})
+    before = contents(folder)
+    (folder / writer.MANIFEST).rename(folder / writer.UNFINISHED)
+    assert contents(write_in_thread(folder, SETTINGS | {"recipe": NATURAL})) == before
 
 
 def test_write_dataset_has_freihand_layout(dataset):
