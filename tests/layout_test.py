@@ -10,7 +10,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("m3dhmr_jax", "tfds_freihand")
 # From the top down; a layer may import from itself and from layers below.
 LAYERS = (
-    *("cli", "commands", "training", "evaluate", "predict", "convert", "tasks", "datasets"),
+    *(
+        "cli",
+        "commands",
+        "training",
+        "labelling",
+        "evaluate",
+        "predict",
+        "convert",
+        "tasks",
+        "datasets",
+    ),
     *("tfds_freihand", "builders", "inference", "fitting", "checkpoints", "config_fields"),
     *("losses", "metrics", "data", "synthetic", "models", "camera", "mesh", "hand", "visualize"),
     *("runtime", "math3d", "types", "errors"),

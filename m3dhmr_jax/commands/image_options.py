@@ -13,14 +13,19 @@ SIDES = ("right", "left")
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """Method, side of the hands, and camera."""
-    add = parser.add_argument
-    add(
+    """Method, and those of `add_hand_options`."""
+    parser.add_argument(
         "--checkpoint",
         metavar="RUN",
         help="a trained network: the folder of a run, whose newest valid checkpoint is used, or a "
         "weights file (default: a hand model fitted to the detector's landmarks)",
     )
+    add_hand_options(parser)
+
+
+def add_hand_options(parser: argparse.ArgumentParser) -> None:
+    """Hand model, side of the hands, and camera."""
+    add = parser.add_argument
     add(
         "--hand",
         type=user_path,
@@ -48,7 +53,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_method_options(options: argparse.Namespace) -> "PredictOptions":
-    """The options of `add_method_options`.
+    """Side and camera of `add_hand_options`.
 
     Raises:
         UserError: if a value is invalid.

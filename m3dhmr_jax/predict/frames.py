@@ -61,17 +61,29 @@ def find_inputs(images: Sequence[str], camera: int | None = None) -> list[Input]
     """
     if camera is not None and camera < 0:
         raise UserError(f"--camera {camera} must be 0 or more: cameras are numbered from 0")
-    found = dict.fromkeys(path for image in images for path in _paths_of(image))
-    paths = [path for path in found if not is_own_output(path)]
+    paths = find_paths(images) if images or camera is None else []
     inputs = [Input(path.stem, path.name, path) for path in paths]
     if camera is not None:
         inputs.append(Input(f"camera{camera}", f"camera {camera}", None, camera))
-    if not inputs:
+    return inputs
+
+
+def find_paths(images: Sequence[str]) -> list[Path]:
+    """Files as given, those that match patterns, and images and videos in folders, each once.
+
+    Results of earlier calls are left out.
+
+    Raises:
+        UserError: if something is missing, or there is nothing at all.
+    """
+    found = dict.fromkeys(path for image in images for path in _paths_of(image))
+    paths = [path for path in found if not is_own_output(path)]
+    if not paths:
         raise UserError(
-            f"no image or video in {list(images)}: name files, folders or patterns, or a --camera"
+            f"no image or video in {list(images)}: name files, folders or patterns"
             + (f"; {len(found)} are results of earlier calls" if found else "")
         )
-    return inputs
+    return paths
 
 
 def _paths_of(image: str) -> list[Path]:

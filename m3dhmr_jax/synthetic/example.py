@@ -1,4 +1,7 @@
-"""One example of a synthetic dataset: its random streams, images and annotation."""
+"""One example of a synthetic dataset: its random streams, images and annotation.
+
+Axes: n = 21 joints, v vertices.
+"""
 
 import dataclasses
 import json
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from jaxtyping import Float
 
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.runtime.workers import end_with_parent
@@ -17,7 +21,7 @@ from m3dhmr_jax.synthetic.render import (
     visible_coverage,
     visible_hand_mask,
 )
-from m3dhmr_jax.synthetic.scene import RenderAssets, Scene, prepare_assets, sample_scene
+from m3dhmr_jax.synthetic.scene import RenderAssets, prepare_assets, sample_scene
 
 SPLITS = ("training", "evaluation")
 SCALE_BONE = (9, 10)  # FreiHAND's scale: length of the middle finger's proximal phalanx.
@@ -44,10 +48,14 @@ def example_rng(seed: int, split: str, index: int, stream: int) -> np.random.Gen
     return np.random.default_rng([seed, SPLITS.index(split), index, stream])
 
 
-def annotation_rows(scene: Scene) -> tuple[str, str, str, str]:
+def annotation_rows(
+    intrinsics: Float[np.ndarray, "3 3"],
+    joints_m: Float[np.ndarray, "n 3"],
+    verts_m: Float[np.ndarray, "v 3"],
+) -> tuple[str, str, str, str]:
     """JSON of one example's K, xyz, verts and scale."""
-    bone = scene.joints_m[SCALE_BONE[0]] - scene.joints_m[SCALE_BONE[1]]
-    values = (scene.intrinsics, scene.joints_m, scene.verts_m, np.linalg.norm(bone))
+    bone = joints_m[SCALE_BONE[0]] - joints_m[SCALE_BONE[1]]
+    values = (intrinsics, joints_m, verts_m, np.linalg.norm(bone))
     rows = (np.round(np.asarray(v, np.float64), METRE_DIGITS).tolist() for v in values)
     k, xyz, verts, scale = (json.dumps(row, separators=(",", ":")) for row in rows)
     return k, xyz, verts, scale
@@ -79,4 +87,4 @@ def render_example(job: Job) -> tuple[str, str, str, str]:
         image, quality = render_image(rng, scene, assets, raster, job.recipe)
         name = f"{job.index + version * job.count:08d}.jpg"
         (folder / "rgb" / name).write_bytes(encode_image(image, quality))
-    return annotation_rows(scene)
+    return annotation_rows(scene.intrinsics, scene.joints_m, scene.verts_m)
