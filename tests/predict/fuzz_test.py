@@ -133,7 +133,7 @@ def test_many_calls_of_a_network(predictor, data):
 
 
 @pytest.mark.long
-@bounded(30)
+@bounded(10)
 @given(st.data())
 def test_calls_of_the_fit(detector, data):
     fit = HandMeshPredictor(FitMethod(load_builtin()), detector)
