@@ -147,10 +147,12 @@ def _principal_point_doubt(k: Matrix, width: int, height: int) -> str:
     x, y = (k[0, 2] + 0.5) / width - 0.5, (k[1, 2] + 0.5) / height - 0.5
     if max(abs(x), abs(y)) <= MAX_DIAGONAL_OFFSET:
         return ""
-    point = (
-        f"the principal point of K is ({k[0, 2]:g}, {k[1, 2]:g}), as in an image of "
-        f"{2 * k[0, 2] + 1:.0f} x {2 * k[1, 2] + 1:.0f} px, but this one has {width} x {height} px"
-    )
+    point = f"the principal point of K is ({k[0, 2]:g}, {k[1, 2]:g}), "
+    if min(k[0, 2], k[1, 2]) > 0:
+        full_px = f"{2 * k[0, 2] + 1:.0f} x {2 * k[1, 2] + 1:.0f} px"
+        point += f"as in an image of {full_px}, but this one has {width} x {height} px"
+    else:
+        point += f"outside this image of {width} x {height} px"
     turned = (k[0, 2] + 0.5) / height - 0.5, (k[1, 2] + 0.5) / width - 0.5
     if max(map(abs, turned)) <= MAX_DIAGONAL_OFFSET:
         return f"{point}: give K of the upright image, which was rotated after it was taken"

@@ -135,6 +135,11 @@ def test_focal_lengths_in_millimetres_are_noticed(focal):
         assert re.search(text, camera_doubt(k, 640, 480))
 
 
+def test_a_principal_point_before_the_first_pixel_is_noticed():
+    doubt = camera_doubt(camera(500, 500, -50, 240), 640, 480)
+    assert "(-50, 240), outside this image of 640 x 480 px" in doubt
+
+
 def test_the_focal_length_of_a_larger_image_is_noticed():
     assert "larger image" in camera_doubt(camera(6000, 6000, 320, 240), 640, 480)
 

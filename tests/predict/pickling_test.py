@@ -35,7 +35,13 @@ def assert_same(got, want, atol_m):
     np.testing.assert_array_equal(got.faces, want.faces)
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda predictor: pickle.loads(pickle.dumps(predictor)),
+        pytest.param(copy.deepcopy, marks=pytest.mark.long),
+    ],
+)
 def test_copies_of_a_network_predict_the_same(predictor, image, again):
     copied = again(predictor)
     assert copied.weights_sha256 == predictor.weights_sha256
