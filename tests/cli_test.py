@@ -165,7 +165,7 @@ def test_predict_names_the_command_that_installs_the_detector(
     [
         (["."], "image or video"),
         (["image.png", "--K=0,0,1,1"], "K = "),
-        (["image.png", "--K=500,500,320,240"], "641 x 481 px"),
+        (["image.png", "--K=50,50,900,240"], "900"),
         (["image.png", "--fov=180"], "180"),
         (["image.png", "--meshes=stl"], "stl"),
         (["image.png", "--frames=0"], "--frames 0"),
