@@ -1,6 +1,6 @@
 """Any network, trained on with your labelled photos and rendered ones: minutes on a CPU.
 
-    m3dhmr synthesize --out data/synthetic --train 6000 --test 500
+    m3dhmr synthesize --recipe natural --out data/synthetic --train 6000 --test 500
     m3dhmr prepare data/synthetic --out data/tfds/synthetic
     python main.py --config=configs/finetune.py:runs/quickstart --workdir=runs/mine \\
         --config.data.source.folder=data/mine --config.data.source.prepared=data/tfds/mine

@@ -63,7 +63,7 @@ def make_grey(
     """Moves colours towards their grey; a strength of 1 leaves none."""
     del key
     grey = jnp.einsum("ijc,c->ij", image_01, jnp.array(LUMA), precision="highest")
-    return image_01 + strength * (grey[..., None] - image_01)
+    return (1 - strength) * jnp.asarray(image_01) + strength * grey[..., None]
 
 
 def cut_out(

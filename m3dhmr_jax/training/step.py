@@ -22,7 +22,7 @@ from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.tasks import Task
 from m3dhmr_jax.training import optim
 from m3dhmr_jax.training.schedule import Schedule
-from m3dhmr_jax.types import Batch, Config, View
+from m3dhmr_jax.types import Batch, Config, FloatArray, View
 
 Terms = dict[str, Float[Array, ""]]
 TrainStep = Callable[["TrainState", Batch, Key[Array, ""]], tuple["TrainState", Terms]]
@@ -95,7 +95,7 @@ class _Microbatch(NamedTuple):
     view1: View
     view2: View
     valid: Bool[Array, " b"]
-    quality: Float[Array, " b"] | None
+    quality: Float[FloatArray, " b"] | None
 
 
 def _split_microbatches(batch: _Microbatch, k: int) -> _Microbatch:
