@@ -8,6 +8,8 @@ is about crops of the quickstart's size: its augmentation, that for photos of an
 (configs/photos.py), and its whole training step, of which the last column is the fraction.
 """
 
+import functools
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -59,8 +61,8 @@ def small_crops(rounds: int) -> dict[str, Timing]:
             **config.augment,
             appearance=AppearanceConfig(**config.appearance),
         )
-        views = jax.jit(lambda step, augment=augment: two_views(batch, key, step, augment))
-        functions[name] = lambda views=views: views(1)
+        views = jax.jit(lambda batch, augment=augment: two_views(batch, key, 1, augment))
+        functions[name] = functools.partial(views, batch)
     timings = interleaved(functions, rounds)
     times_ms, _ = training_step.measured(plain, rounds, steps=1)
     return timings | {"step": timing(times_ms)}
