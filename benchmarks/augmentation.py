@@ -3,16 +3,23 @@
     python -m benchmarks.augmentation
 
 Prints milliseconds per batch and their ratio; below 1 the jitted augmentation is faster. The loop
-does the same work: warp, colour jitter, normalisation and stacking, but no labels.
+does the same work: warp, colour jitter, normalisation and stacking, but no labels. A second table
+is about crops of the quickstart's size: its augmentation, that for photos of any kind
+(configs/photos.py), and its whole training step, of which the last column is the fraction.
 """
+
+import functools
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measure import interleaved, record, table
-from configs import resnet18
+from benchmarks import training_step
+from benchmarks.measure import Timing, interleaved, record, table, timing
+from benchmarks.systems import load_config
+from configs import photos, resnet18
+from m3dhmr_jax.data.appearance import AppearanceConfig
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
 from m3dhmr_jax.data.fake import fake_batch
 from m3dhmr_jax.types import Config
@@ -38,6 +45,29 @@ def opencv_views(images: np.ndarray, config: AugmentConfig, rng: np.random.Gener
     return np.stack(views)
 
 
+def small_crops(rounds: int) -> dict[str, Timing]:
+    """Times of two augmentations for the quickstart's network, and of its training step."""
+    plain = load_config("configs/quickstart.py")
+    plain.batch_size = N_IMAGES
+    varied = plain.copy_and_resolve_references()
+    photos.augment_for_photos(varied)
+    batch = jax.tree.map(jnp.asarray, fake_batch(N_IMAGES))
+    batch = batch._replace(coverage=jnp.zeros(batch.image.shape[:3], jnp.uint8))
+    key = jax.random.key(0)
+    functions = {}
+    for name, config in (("plain", plain), ("for_photos", varied)):
+        augment = AugmentConfig(
+            config.model.image_size,
+            **config.augment,
+            appearance=AppearanceConfig(**config.appearance),
+        )
+        views = jax.jit(lambda batch, augment=augment: two_views(batch, key, 1, augment))
+        functions[name] = functools.partial(views, batch)
+    timings = interleaved(functions, rounds)
+    times_ms, _ = training_step.measured(plain, rounds, steps=1)
+    return timings | {"step": timing(times_ms)}
+
+
 def main(*, rounds: int = 15) -> None:
     run_config: Config = resnet18.get_config()
     config = AugmentConfig(run_config.model.image_size, **run_config.augment)
@@ -52,7 +82,11 @@ def main(*, rounds: int = 15) -> None:
     ours, theirs = timings["jitted"].median_ms, timings["opencv"].median_ms
     rows = [["jitted", ours, ours / theirs], ["OpenCV loop", theirs, 1.0]]
     print(table(["", f"ms per {N_IMAGES} x 2 views", "ratio"], rows))
-    record("augmentation", timings, opencv_threads=cv2.getNumThreads())
+    of_step = small_crops(rounds)
+    step_ms = of_step["step"].median_ms
+    rows = [[name, each.median_ms, each.median_ms / step_ms] for name, each in of_step.items()]
+    print(table(["", f"ms per {N_IMAGES} x 2 views", "of the step"], rows))
+    record("augmentation", timings | of_step, opencv_threads=cv2.getNumThreads())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ The scores are those of the same images, from pixels, with the whole network as 
 """
 
 import json
+import operator
 import tempfile
 import time
 from collections.abc import Iterator
@@ -108,7 +109,7 @@ def main(_) -> None:
     step_whole = create_step(config, task, optimizer, Schedule.of(config, IMAGES), mesh)
     state = sharding.replicate(init_state(network.params, network.stats, optimizer, 0.0), mesh)
     for step, rows in zip(range(1, WHOLE_STEPS.value + 1), shuffled_rows(), strict=False):
-        some = sharding.shard(Batch(*(x[rows] for x in batch)), mesh)
+        some = sharding.shard(jax.tree.map(operator.itemgetter(rows), batch), mesh)
         state, terms = step_whole(state, some, jax.random.key(0))
         if step % SCORE_EVERY == 0 or step == WHOLE_STEPS.value:
             report("whole", step, state.params, state.stats, terms)

@@ -62,15 +62,33 @@ def get_config() -> ConfigDict:
 
     # Fields of m3dhmr_jax.data.augment.AugmentConfig.
     config.augment = ConfigDict()
+    config.augment.upright = False  # True: crops as prediction cuts them, in any direction.
     config.augment.scale = 1.3
     config.augment.scale_jitter = 0.2
     config.augment.max_angle_deg = 90.0
     config.augment.rotation_probability = 0.6
+    config.augment.stretch = 0.0
     config.augment.shift = 1.0
     config.augment.brightness = 0.4
     config.augment.contrast = 0.4
     config.augment.saturation = 0.4
     config.augment.hue = 0.05
+
+    # Fields of m3dhmr_jax.data.appearance.AppearanceConfig: each change's probability and its
+    # largest strength, both in 0..1.
+    config.appearance = ConfigDict()
+    config.appearance.background = (0.0, 0.0)
+    config.appearance.amplitudes = (0.0, 0.0)
+    config.appearance.gamma = (0.0, 0.0)
+    config.appearance.white_balance = (0.0, 0.0)
+    config.appearance.grey = (0.0, 0.0)
+    config.appearance.cutout = (0.0, 0.0)
+    config.appearance.band = (0.0, 0.0)
+    config.appearance.blur = (0.0, 0.0)
+    config.appearance.sharpen = (0.0, 0.0)
+    config.appearance.resample = (0.0, 0.0)
+    config.appearance.noise = (0.0, 0.0)
+    config.appearance.jpeg = (0.0, 0.0)
 
     config.data = ConfigDict()
     config.data.source = ConfigDict()
@@ -82,6 +100,8 @@ def get_config() -> ConfigDict:
     config.data.source.synthetic_test = 0
     config.data.source.recipe = "full"
     config.data.source.seed = 0
+    # Further prepared datasets and their shares of the examples: (("data/tfds/mine", 0.3), ...).
+    config.data.mix = ()
     config.data.loader = ConfigDict()
     config.data.loader.threads = 2
     config.data.loader.workers = 0

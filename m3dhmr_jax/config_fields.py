@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from m3dhmr_jax.data.appearance import AppearanceConfig
 from m3dhmr_jax.data.augment import AugmentConfig
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.network import ModelConfig
@@ -21,7 +22,12 @@ def _fields(section: str, *names: str) -> tuple[str, ...]:
 
 
 _MODEL = tuple(field.name for field in dataclasses.fields(ModelConfig))
-_AUGMENT = tuple(field.name for field in dataclasses.fields(AugmentConfig) if field.name != "size")
+_APPEARANCE = tuple(field.name for field in dataclasses.fields(AppearanceConfig))
+_AUGMENT = tuple(
+    field.name
+    for field in dataclasses.fields(AugmentConfig)
+    if field.name not in ("size", "appearance")
+)
 # What a network and predictions with it depend on.
 NETWORK_FIELDS = (
     *("task", "hand", "seed", "optim.ema_decay"),
@@ -31,8 +37,10 @@ RUN_FIELDS = (
     *NETWORK_FIELDS,
     *("init_from", "batch_size", "epochs", "checkpoint_every_epochs", "log_every_steps"),
     *_fields("augment", *_AUGMENT),
+    *_fields("appearance", *_APPEARANCE),
     *_fields("data.source", "folder", "prepared", "synthetic_train", "synthetic_test"),
     *_fields("data.source", "recipe", "seed"),
+    "data.mix",
     *_fields("data.loader", "threads", "workers", "skip_unreadable"),
     *_fields("optim", "learning_rate", "lr_decay_epochs", "lr_decay_factor", "warmup_epochs"),
     *_fields("optim", "clip_norm", "accumulate_steps", "skip_nonfinite"),
@@ -43,7 +51,7 @@ _TASK_FIELDS = {
     "landmarks": _fields("loss", "heatmap_sigma_cells"),
 }
 # Sections whose fields become the arguments of a function, which takes no others.
-_ARGUMENTS = ("model", "augment", "data.source", "data.loader")
+_ARGUMENTS = ("model", "augment", "appearance", "data.source", "data.loader")
 _LEAST = {"log_every_steps": 1} | dict.fromkeys(
     (
         *("seed", "data.source.seed", "data.source.synthetic_train", "data.source.synthetic_test"),
@@ -103,6 +111,8 @@ def read_config(config: Config) -> Config:
         entries = value if isinstance(value, tuple | list) else (value,)
         if "epoch" in name and not all(map(_is_finite, entries)):
             raise UserError(f"{name}={value} must be finite: it is a number of epochs")
+    # Before a run's config is saved.
+    AugmentConfig(1, **config.augment, appearance=AppearanceConfig(**config.appearance))
     paths = {
         name: str(user_path(value))
         for name, value in flat.items()

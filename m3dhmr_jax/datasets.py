@@ -1,7 +1,9 @@
 """The dataset of an experiment: found, rendered or prepared, and checked."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from m3dhmr_jax.data import freihand, loader
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel, load_mano
 from m3dhmr_jax.runtime import processes
+from m3dhmr_jax.runtime.files import user_path
 from m3dhmr_jax.synthetic.recipe import RECIPES
 from m3dhmr_jax.synthetic.writer import check_manifest, is_finished, manifest, write_dataset
 from tfds_freihand.prepare import prepare, source_of
@@ -66,6 +69,49 @@ def open_dataset(
     dataset_dir = prepare(source if source.is_dir() else None, Path(prepared), hand)
     check_hand_fits(dataset_dir, hand)
     return dataset_dir
+
+
+def open_mix(hand: HandModel, mix: Sequence[Any]) -> tuple[tuple[Path, float], ...]:
+    """The prepared datasets of `config.data.mix`, checked against `hand`, with their shares.
+
+    Raises:
+        UserError: if an entry is not a folder and a share, the shares are not positive or leave
+            nothing for `data.source`, there is no prepared dataset in a folder, or its meshes
+            belong to another hand model.
+    """
+    for entry in mix:
+        if not _is_folder_and_share(entry):
+            raise UserError(
+                f"data.mix: {entry!r} must be the folder of a prepared dataset and its share of "
+                'the examples, such as ("data/tfds/mine", 0.3); shares are above 0 and below 1'
+            )
+    total = sum(share for _, share in mix)
+    if total >= 1:
+        raise UserError(
+            f"data.mix: its shares add up to {total:g}, but must leave some of the examples for "
+            "data.source: their sum must be below 1"
+        )
+    opened = tuple((_prepared_in(folder), float(share)) for folder, share in mix)
+    for dataset_dir, _ in opened:
+        check_hand_fits(dataset_dir, hand)
+    return opened
+
+
+def _is_folder_and_share(entry: object) -> bool:
+    if not isinstance(entry, tuple | list) or len(entry) != 2:
+        return False
+    folder, share = entry
+    return isinstance(folder, str) and isinstance(share, int | float) and 0 < share < 1
+
+
+def _prepared_in(folder: str) -> Path:
+    found = sorted(user_path(folder).glob("*/*/dataset_info.json"))
+    if not found:
+        raise UserError(
+            f"data.mix: no prepared dataset in {folder}; create one there with m3dhmr prepare "
+            f"--out {folder}"
+        )
+    return found[0].parent
 
 
 def _check_source(folder: str, prepared: Path) -> None:

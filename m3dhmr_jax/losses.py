@@ -138,6 +138,13 @@ def reduction(name: str) -> Reduce:
     return REDUCTIONS[name]
 
 
+def scale_errors(
+    errors: Float[Array, "b k c"], quality: Float[FloatArray, " b"] | None
+) -> Float[Array, "b k c"]:
+    """Errors to labels, each example's times the quality of its label; default: 1."""
+    return errors if quality is None else errors * jnp.asarray(quality)[:, None, None]
+
+
 def only_valid(preds: Any, valid: Bool[FloatArray, " b"], dtype: DTypeLike) -> Any:
     """Predictions in the dtype of the labels, and 0 in padding.
 
@@ -157,15 +164,19 @@ def two_view_terms(
     valid: Bool[FloatArray, " b"],
     crop_px: int,
     reduce: Reduce = mean_over,
+    quality: Float[FloatArray, " b"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """All terms of eq. 7 for two crops of the same images; per-view terms are averaged over views.
 
+    `quality` multiplies an example's errors to its label, 3D and 2D: both are from one fit where
+    labels are uncertain. The consistency terms have no label. Default: 1.
     Examples that are not valid are ignored and get a gradient of exactly 0, even if they hold NaN.
     Predictions of lower precision are compared in the labels' dtype.
     """
     mask = jnp.asarray(valid)[:, None, None]
 
     def both(first: Float[Array, "b k c"], second: Float[Array, "b k c"]) -> Float[Array, ""]:
+        first, second = scale_errors(first, quality), scale_errors(second, quality)
         return (reduce(first, mask) + reduce(second, mask)) / 2
 
     (verts1, landmarks1_01), (verts2, landmarks2_01) = only_valid(
@@ -209,8 +220,11 @@ def two_view_terms_2d(
     view2: View,
     valid: Bool[FloatArray, " b"],
     sigma_cells: float,
+    quality: Float[FloatArray, " b"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """The terms of the 2D pre-training, averaged over two crops; padding is ignored.
+
+    `quality` multiplies each example's errors; default: 1.
 
     `heatmap` is the mean squared error over all cells, `pose2d` is that of `two_view_terms`.
     """
@@ -221,10 +235,12 @@ def two_view_terms_2d(
         side = pred.heatmaps.shape[1]
         target = gaussian_heatmaps(view.landmarks_01, side, sigma_cells)
         squared = (jnp.asarray(pred.heatmaps) - target) ** 2
-        return mean_over(squared.reshape(len(squared), side * side, -1), mask)
+        errors = squared.reshape(len(squared), side * side, -1)
+        return mean_over(scale_errors(errors, quality), mask)
 
     def pose2d(pred: LandmarkPrediction, view: View) -> Float[Array, ""]:
-        return mean_over(l1_errors(pred.landmarks_01, view.landmarks_01), mask)
+        errors = l1_errors(pred.landmarks_01, view.landmarks_01)
+        return mean_over(scale_errors(errors, quality), mask)
 
     return {
         "heatmap": (heatmap(pred1, view1) + heatmap(pred2, view2)) / 2,

@@ -34,7 +34,8 @@ class Baseline(NamedTuple):
 
 class Task(NamedTuple):
     network: Network
-    # (pred1, view1, pred2, view2, valid=...) to loss terms, which `config.loss.weights` names.
+    # (pred1, view1, pred2, view2, valid=..., quality=...) to loss terms, which
+    # `config.loss.weights` names.
     loss_terms_fn: Callable[..., dict[str, Float[Array, ""]]]
     # The epoch from which a loss term counts; default: 0.
     start_epoch: Mapping[str, float]

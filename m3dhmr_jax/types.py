@@ -15,6 +15,7 @@ MESH_UNIT_M = 0.2  # Vertices are learned in units of about one hand length, so 
 N_JOINTS = 21
 N_VERTICES = 778  # FreiHAND's topology, which every hand model here shares.
 ROOT = 0  # The wrist.
+MIDDLE_BASE = 9  # The joint at the base of the middle finger.
 SIDES = ("right", "left")
 FREIHAND_IMAGE_PX = 224  # Side of FreiHAND's images.
 # Side of the centred crop that published implementations evaluate FreiHAND on: 100 px x 1.3.
@@ -35,10 +36,14 @@ class Batch(NamedTuple):
     verts_m: Float[FloatArray, "b v 3"]
     # (x, y, width, height) of the hand's mask.
     bbox_px: Float[FloatArray, "b 4"]
-    # Position in the official annotation files.
+    # Position in the dataset; positions in several datasets follow each other.
     index: Int[FloatArray, " b"]
     # False for the padding of the last batch.
     valid: Bool[FloatArray, " b"]
+    # How far to trust the labels, above 0 and up to 1; None: fully.
+    quality: Float[FloatArray, " b"] | None = None
+    # 255 where the hand, the arm or a thing hides the background; None unless asked for.
+    coverage: UInt8[FloatArray, "b h w"] | None = None
 
 
 class View(NamedTuple):

@@ -2,11 +2,11 @@ import math
 
 import pytest
 
-from configs import ablation, mobrecon, paper, pretrain2d, quickstart, resnet18, resnet34
+from configs import ablation, finetune, mobrecon, paper, pretrain2d, quickstart, resnet18, resnet34
 from m3dhmr_jax.config_fields import RUN_FIELDS, flatten, read_config
 from m3dhmr_jax.errors import UserError
 
-CONFIGS = (ablation, mobrecon, paper, pretrain2d, quickstart, resnet18, resnet34)
+CONFIGS = (ablation, finetune, mobrecon, paper, pretrain2d, quickstart, resnet18, resnet34)
 
 
 @pytest.mark.parametrize("module", CONFIGS)
@@ -36,6 +36,8 @@ def test_read_config_takes_every_config(module):
         ("loss.consistency_start_epoch", math.inf),
         ("model.blocks", (2, 2, "a", 2)),
         ("model.channels", (2.5, 2, 2, 2)),
+        ("augment.stretch", 0.7),
+        ("appearance.blur", (0.5, 1.5)),
     ],
 )
 def test_read_config_names_a_field_with_a_bad_value(name, value):
@@ -58,7 +60,9 @@ def test_read_config_names_a_missing_field(name):
         read_config(config)
 
 
-@pytest.mark.parametrize("section", ["model", "augment", "data.source", "data.loader"])
+@pytest.mark.parametrize(
+    "section", ["model", "augment", "appearance", "data.source", "data.loader"]
+)
 def test_read_config_names_an_unknown_field(section):
     config = quickstart.get_config()
     with config.unlocked():

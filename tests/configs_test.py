@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from configs import ablation, mobrecon, paper, resnet18, resnet34, variants
+from configs import ablation, finetune, mobrecon, paper, quickstart, resnet18, resnet34, variants
+from m3dhmr_jax.checkpoints.run_config import save_config
 from m3dhmr_jax.errors import UserError
 
 ALLOWED = {"fruit": ("apple", "pear"), "size": ("1", "2")}
@@ -99,3 +100,16 @@ def test_mobrecon_overrides_decoder_loss_and_backbone():
     assert differences(mobrecon.get_config(), base) == densestack
     deeper = common | {"model.blocks": (3, 4, 6, 3)}
     assert differences(mobrecon.get_config("backbone=resnet34"), base) == deeper
+
+
+def test_finetune_continues_with_the_network_that_it_names(tmp_path):
+    trained = quickstart.get_config()
+    trained.update_from_flattened_dict({"model.width": 8, "model.image_size": 96, "hand": ""})
+    save_config(tmp_path, trained)
+    config = finetune.get_config(str(tmp_path))
+    assert config.init_from == str(tmp_path)
+    assert config.model == trained.model
+    assert sum(share for _, share in config.data.mix) == pytest.approx(0.7)
+    assert config.augment.upright
+    with pytest.raises(UserError, match="nowhere"):
+        finetune.get_config(str(tmp_path / "nowhere"))

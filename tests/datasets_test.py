@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from m3dhmr_jax import datasets
-from m3dhmr_jax.datasets import open_dataset, prepare_folder
+from m3dhmr_jax.datasets import open_dataset, open_mix, prepare_folder
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.synthetic import QUICKSTART
@@ -98,3 +98,38 @@ def test_open_dataset_rejects_the_prepared_dataset_of_another_folder(
     with pytest.raises(UserError, match=rf"folder=.*/sett: .*prepared from {tmp_path}/data/set"):
         open_prepared(tmp_path / "data" / "sett", synthetic_train=rendered)
     assert not (tmp_path / "data" / "sett").exists()
+
+
+def test_open_mix_finds_prepared_datasets_with_their_shares(freihand_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "check_hand_fits", lambda *_: None)
+    dataset_dir = prepare_folder(freihand_folder, tmp_path / "prepared")
+    opened = open_mix(load_builtin(), ((str(tmp_path / "prepared"), 0.3),))
+    assert opened == ((dataset_dir, 0.3),)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_mix(load_builtin(), (("~/prepared", 0.3),)) == opened
+    assert open_mix(load_builtin(), ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("mix", "named"),
+    [
+        ((("a", 0.0),), r"'a', 0\.0.*above 0"),
+        ((("a", -0.5),), r"'a', -0\.5.*above 0"),
+        ((("a", 1.0),), r"'a', 1\.0.*below 1"),
+        ((("a", float("nan")),), r"'a', nan"),
+        ((("a", 0.6), ("b", 0.5)), r"add up to 1\.1"),
+        (("a", 0.3), "'a' must be"),
+        ((("a", "b"),), r"'a', 'b'"),
+        ((("nowhere/at/all", 0.3),), "no prepared dataset in nowhere/at/all"),
+    ],
+)
+def test_open_mix_rejects_bad_entries(mix, named):
+    with pytest.raises(UserError, match=rf"^data\.mix: .*{named}"):
+        open_mix(load_builtin(), mix)
+
+
+def test_open_mix_rejects_a_dataset_of_another_hand(freihand_folder, tmp_path):
+    """Whose meshes are noise."""
+    prepare_folder(freihand_folder, tmp_path / "prepared")
+    with pytest.raises(UserError, match=r"another hand's vertex order"):
+        open_mix(load_builtin(), ((str(tmp_path / "prepared"), 0.3),))

@@ -30,9 +30,19 @@ def exact(landmarks_01):
     )
 
 
-def loss_terms_fn(preds, landmarks_01, valid=(True, True, True)):
+def loss_terms_fn(preds, landmarks_01, valid=(True, True, True), quality=None):
     views = [view_of(uv) for uv in landmarks_01]
-    return two_view_terms_2d(preds[0], views[0], preds[1], views[1], np.array(valid), SIGMA_CELLS)
+    pairs = preds[0], views[0], preds[1], views[1]
+    return two_view_terms_2d(*pairs, np.array(valid), SIGMA_CELLS, quality)
+
+
+def test_quality_multiplies_the_errors_of_an_example(landmarks_01):
+    preds = [exact(uv + 0.1) for uv in landmarks_01]
+    full = loss_terms_fn(preds, landmarks_01)
+    halved = loss_terms_fn(preds, landmarks_01, quality=np.full(3, 0.5, np.float32))
+    for name, term in full.items():
+        assert term > 0
+        np.testing.assert_allclose(halved[name], term / 2, rtol=1e-5)
 
 
 def test_gaussian_heatmaps_height_and_width():

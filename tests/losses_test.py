@@ -62,6 +62,18 @@ def test_two_view_terms_average_both_views(views):
     np.testing.assert_allclose([terms["mesh"], terms["pose2d"]], 0.2, rtol=1e-5)
 
 
+def test_quality_multiplies_the_errors_to_labels_but_not_the_consistency(views):
+    preds = shifted(views[0], 0.2), shifted(views[1], 0.1)
+    pairs = preds[0], views[0], preds[1], views[1]
+    alone = [loss_terms_fn(*pairs, valid=np.arange(3) == i) for i in range(3)]
+    quality = np.array([0.2, 1.0, 0.5], np.float32)
+    terms = loss_terms_fn(*pairs, quality=quality)
+    for name, term in terms.items():
+        weights = np.ones(3) if name in ("con3d", "con2d") else quality
+        want = np.mean([weight * each[name] for weight, each in zip(weights, alone, strict=True)])
+        np.testing.assert_allclose(term, want, rtol=1e-5, err_msg=name)
+
+
 def test_con3d_ignores_a_common_error_but_not_a_wrong_rotation(views):
     view1, view2 = views
     shift = jnp.array([0.0, 0.0, 0.4])  # Along the optical axis: the same in both views.

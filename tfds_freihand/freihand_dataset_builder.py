@@ -53,6 +53,8 @@ class Builder(tfds.core.ShardBasedBuilder):
                     "bbox": floats(4),
                     "scale": floats(),
                     "index": np.int64,
+                    "coverage": tfds.features.Tensor(shape=(), dtype=np.bytes_),
+                    "quality": floats(),
                 }
             ),
             homepage="https://lmb.informatik.uni-freiburg.de/projects/freihand/",
@@ -84,9 +86,11 @@ def _shards(
     annotations = freihand.read_annotations(folder, split, hand)
     n_images = freihand.count_images(folder, split)
     boxes_px = _boxes_px(folder, split)
+    coverage = freihand.coverage_paths(folder) if split == "train" else []
     starts = range(0, n_images, EXAMPLES_PER_SHARD)
     ranges = [range(start, min(start + EXAMPLES_PER_SHARD, n_images)) for start in starts]
-    return [partial(_examples, folder, split, annotations, boxes_px, each) for each in ranges]
+    labels = annotations, boxes_px, coverage
+    return [partial(_examples, folder, split, *labels, each) for each in ranges]
 
 
 def _examples(
@@ -94,6 +98,7 @@ def _examples(
     split: str,
     annotations: freihand.Annotations,
     boxes_px: Float[np.ndarray, "a 4"],
+    coverage: Sequence[Path],
     images: range,
 ) -> Iterator[KeyedExample]:
     for image in tqdm(images, desc=f"{split} from {images.start}", leave=False, disable=None):
@@ -108,6 +113,8 @@ def _examples(
                 "bbox": boxes_px[row],
                 "scale": annotations.scale_m[row],
                 "index": image,
+                "coverage": coverage[row].read_bytes() if coverage else b"",
+                "quality": annotations.quality[row],
             },
         )
 

@@ -6,6 +6,12 @@
     training_{K,xyz,verts,scale}.json                                      n records each
     evaluation/rgb/%08d.jpg, evaluation_{K,xyz,verts,scale}.json           one image per record
 
+Two further parts are optional, and the official release lacks them:
+
+    training/coverage/%08d.png   n images: 255 where the hand, the arm or a thing hides the
+                                 background, 0 where nothing does
+    training_quality.json        n numbers above 0 and up to 1: how far each label is to be trusted
+
 A `*_mano.json` replaces a missing `*_verts.json`; see `mano_annotations`.
 Camera frame and joint order as in m3dhmr_jax.types. Axes: a annotations, n landmarks, v vertices.
 """
@@ -31,11 +37,13 @@ from m3dhmr_jax.types import N_JOINTS, N_VERTICES
 MAX_VERSIONS = 4  # Backgrounds of each training image in the official release.
 EVALUATION_BOX_PX = 130  # Published implementations crop evaluation images to 100 px x 1.3.
 FOLDERS = {"train": "training", "test": "evaluation"}
-_SHAPES = {"K": (3, 3), "xyz": (N_JOINTS, 3), "verts": (N_VERTICES, 3), "scale": ()}
+_REQUIRED = {"K": (3, 3), "xyz": (N_JOINTS, 3), "verts": (N_VERTICES, 3), "scale": ()}
+_SHAPES = _REQUIRED | {"quality": ()}
 # Joints regressed from meshes of the right topology are within a few millimetres.
 MAX_JOINT_DISTANCE_M = 0.01
 _SAMPLE_BYTES = 1 << 20
-_FILE_NAME = re.compile(r"\d{8}\.jpg")
+_FILE_NAME = re.compile(r"\d{8}\.(jpg|png)")
+_COVERAGE = "training/coverage"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +54,7 @@ class Annotations:
     joints_m: Float[np.ndarray, "a n 3"]
     verts_m: Float[np.ndarray, "a v 3"]
     scale_m: Float[np.ndarray, " a"]  # Length of the reference bone.
+    quality: Float[np.ndarray, " a"]  # How far to trust a label, above 0 and up to 1.
 
 
 def image_name(split: str, index: int) -> str:
@@ -82,20 +91,41 @@ def count_annotations(folder: Path, split: str) -> int:
     return n
 
 
-def _count_numbered(root: Path, inner: str) -> int:
-    """The number of files 00000000.jpg, 00000001.jpg, ... in a folder; none may be missing."""
+def coverage_paths(folder: Path) -> list[Path]:
+    """The coverage of each training annotation; empty if the folder has no coverage.
+
+    Raises:
+        UserError: if there are not as many images of it as masks.
+    """
+    if not (folder / _COVERAGE).is_dir():
+        return []
+    n, n_masks = (
+        _count_numbered(folder, inner, suffix)
+        for inner, suffix in ((_COVERAGE, ".png"), ("training/mask", ".jpg"))
+    )
+    if n != n_masks:
+        raise UserError(
+            f"{folder}: {_COVERAGE} has {n} images and training/mask has {n_masks} masks; there "
+            "must be one image for each mask: render the folder again, or delete the former"
+        )
+    return [folder / _COVERAGE / f"{i:08d}.png" for i in range(n)]
+
+
+def _count_numbered(root: Path, inner: str, suffix: str = ".jpg") -> int:
+    """The number of images 00000000, 00000001, ... in a folder; none may be missing."""
     folder = root / inner
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; expected FreiHAND's official layout (unpack the archives, "
             f"or render a synthetic set with m3dhmr synthesize){hint_if_deeper(root, inner)}"
         )
-    names = {name for name in os.listdir(folder) if _FILE_NAME.fullmatch(name)}
-    absent = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
+    numbered = [name for name in os.listdir(folder) if _FILE_NAME.fullmatch(name)]
+    names = {name for name in numbered if name.endswith(suffix)}
+    absent = next((i for i in range(len(names)) if f"{i:08d}{suffix}" not in names), None)
     if not names or absent is not None:
         raise UserError(
-            f"{folder}: {absent or 0:08d}.jpg is missing ({len(names)} numbered images are there); "
-            "the folder is incomplete: unpack or render it again"
+            f"{folder}: {absent or 0:08d}{suffix} is missing ({len(names)} numbered images are "
+            "there); the folder is incomplete: unpack or render it again"
         )
     return len(names)
 
@@ -106,7 +136,7 @@ def annotation_paths(folder: Path, split: str) -> dict[str, Path]:
     Raises:
         UserError: if one is missing, naming it and where to get it.
     """
-    paths = {name: folder / f"{FOLDERS[split]}_{name}.json" for name in (*_SHAPES, "mano")}
+    paths = {name: folder / f"{FOLDERS[split]}_{name}.json" for name in (*_REQUIRED, "mano")}
     del paths["verts" if paths["mano"].is_file() and not paths["verts"].is_file() else "mano"]
     for path in paths.values():
         if not path.is_file():
@@ -134,7 +164,27 @@ def read_annotations(folder: Path, split: str, hand: HandModel | None = None) ->
             check_metres(str(paths[name]), values[name])
     if "mano" in values:
         values["verts"] = _pose(paths["mano"], hand, values["mano"], values["K"], values["xyz"])
-    return Annotations(values["K"], values["xyz"], values["verts"], values["scale"])
+    quality = _read_quality(folder, split, n)
+    return Annotations(values["K"], values["xyz"], values["verts"], values["scale"], quality)
+
+
+def quality_path(folder: Path, split: str) -> Path:
+    return folder / f"{FOLDERS[split]}_quality.json"
+
+
+def _read_quality(folder: Path, split: str, n: int) -> Float[np.ndarray, " a"]:
+    """The quality of each annotation; 1 if there is no such file."""
+    path = quality_path(folder, split)
+    if not path.is_file():
+        return np.ones(n, np.float32)
+    quality = _read_file(path, "quality", n, split)
+    bad = np.flatnonzero(~((quality > 0) & (quality <= 1)))
+    if len(bad):
+        raise UserError(
+            f"{path}: record {bad[0]} is {quality[bad[0]]:g}; a quality must be above 0 and at "
+            "most 1: it multiplies the loss of its label"
+        )
+    return quality
 
 
 def _read_file(path: Path, name: str, n: int, split: str) -> np.ndarray:
@@ -216,7 +266,7 @@ def fingerprint(folder: Path) -> str:
     """A hash of a folder's content, independent of its path and its files' times.
 
     It covers the name and size of every file and the first and last megabyte of each annotation
-    file.
+    file. Optional parts count only where they are.
 
     Raises:
         UserError: if the folder is incomplete, as `count_annotations` and `annotation_paths`.
@@ -224,7 +274,10 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for split, part in FOLDERS.items():
         count_annotations(folder, split)
-        for path in annotation_paths(folder, split).values():
+        paths = list(annotation_paths(folder, split).values())
+        if quality_path(folder, split).is_file():
+            paths.append(quality_path(folder, split))
+        for path in paths:
             n_bytes = path.stat().st_size
             digest.update(f"{path.name} {n_bytes}\n".encode())
             with path.open("rb") as file:
@@ -235,4 +288,7 @@ def fingerprint(folder: Path) -> str:
             n = _count_numbered(folder, f"{part}/{kind}")
             sizes = [(folder / part / kind / f"{i:08d}.jpg").stat().st_size for i in range(n)]
             digest.update(f"{part}/{kind} ".encode() + np.asarray(sizes, np.int64).tobytes())
+    if paths := coverage_paths(folder):
+        sizes = [path.stat().st_size for path in paths]
+        digest.update(b"coverage " + np.asarray(sizes, np.int64).tobytes())
     return digest.hexdigest()

@@ -6,13 +6,16 @@ nor of where a run was interrupted.
 Axes: b batch, h w image.
 """
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import grain
 import numpy as np
 import simplejpeg
@@ -76,8 +79,13 @@ class TrainBatches(Iterator[Batch]):
             batches with a black image and `valid` False.
     """
 
-    def __init__(self, open_at: Callable[[int], grain.DatasetIterator[Batch]], start_step: int):
-        self._open_at = open_at
+    def __init__(
+        self,
+        open_at: Callable[[int], grain.DatasetIterator[Batch]],
+        start_step: int,
+        name_of: Callable[[int], str],
+    ):
+        self._open_at, self._name_of = open_at, name_of
         self._step = start_step  # Steps whose batches were handed out.
         self._batches = open_at(start_step)
         self.skipped: set[int] = set()
@@ -104,7 +112,7 @@ class TrainBatches(Iterator[Batch]):
         batch = self._next()
         self._step += 1
         for index in set(batch.index[~batch.valid].tolist()) - self.skipped:
-            logging.warning("Skipped unreadable image %s", freihand.image_name("train", index))
+            logging.warning("Skipped unreadable image %s", self._name_of(index))
             self.skipped.add(index)
         return batch
 
@@ -114,6 +122,8 @@ def train_batches(
     batch_size: int,
     seed: int,
     *,
+    mix: Sequence[tuple[Path, float]] = (),
+    coverage: bool = False,
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -125,6 +135,10 @@ def train_batches(
 
     Args:
         batch_size: global batch size; each process gets its slice of the rows, in their order.
+        mix: further datasets and their shares of the examples; `dataset_dir` has the rest. Each
+            dataset is read in an order of its own, from its start again after its last image.
+            Indices in batches count on from dataset to dataset.
+        coverage: whether batches have it.
         threads: number of decoding threads in each worker.
         workers: number of loading processes; 0 loads in this one.
         skip_unreadable: continue past an image that cannot be decoded, else stop.
@@ -134,12 +148,18 @@ def train_batches(
             evenly; for an unreadable image, when its batch is loaded.
         ChildProcessError: if workers die repeatedly, when a batch is loaded.
     """
-    n = size(dataset_dir, "train")
+    shares = [1 - sum(share for _, share in mix), *(share for _, share in mix)]
+    dirs = (dataset_dir, *(each for each, _ in mix))
+    rows = _rows_of_process(batch_size, process_index, process_count)
+    load = _Loader(dirs, "train", rows, skip_unreadable, coverage)
+    n = load.starts[-1]
     if not 1 <= batch_size <= n:
         raise UserError(f"batch_size={batch_size} must be 1 to {n}, the number of training images")
-    rows = _rows_of_process(batch_size, process_index, process_count)
-    load = _Loader(dataset_dir, "train", rows, skip_unreadable)
-    order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
+    orders = [
+        grain.MapDataset.range(start, stop).seed(seed).shuffle().repeat()
+        for start, stop in itertools.pairwise(load.starts)
+    ]
+    order = grain.MapDataset.mix(orders, shares) if mix else orders[0]
     batches = order.batch(batch_size, drop_remainder=True)
     if workers and not flags.FLAGS.is_parsed():  # Grain passes the flags to its workers.
         flags.FLAGS.mark_as_parsed()
@@ -155,7 +175,7 @@ def train_batches(
         options = grain.MultiprocessingOptions(num_workers=workers)
         return iter(stream.mp_prefetch(options, _start_worker) if workers else stream)
 
-    return TrainBatches(open_at, start_step)
+    return TrainBatches(open_at, start_step, load.name)
 
 
 def _start_worker(index: int, count: int) -> None:
@@ -183,7 +203,7 @@ def eval_batches(
     rows = _rows_of_process(batch_size, process_index, process_count)
     padded = np.full(-(-n // batch_size) * batch_size, -1)
     padded[:n] = np.arange(n)
-    load = _Loader(dataset_dir, split, rows, skip_unreadable=False)
+    load = _Loader((dataset_dir,), split, rows, skip_unreadable=False, coverage=False)
     batches = grain.MapDataset.source(list(padded.reshape(-1, batch_size))).map(load)
     return iter(
         batches.to_iter_dataset(
@@ -204,47 +224,75 @@ def _rows_of_process(batch_size: int, process_index: int, process_count: int) ->
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """Loads the rows of one process from the indices of a global batch; -1 stands for padding."""
+    """Loads the rows of one process from the indices of a global batch; -1 stands for padding.
 
-    dataset_dir: Path
+    Indices count on from dataset to dataset.
+    """
+
+    dataset_dirs: tuple[Path, ...]
     split: str
     rows: slice
     skip_unreadable: bool
+    coverage: bool
+
+    @functools.cached_property
+    def starts(self) -> list[int]:
+        """The first index of each dataset, and the number of all images."""
+        sizes = [size(each, self.split) for each in self.dataset_dirs]
+        return list(itertools.accumulate(sizes, initial=0))
+
+    def name(self, index: int) -> str:
+        """The image's dataset and official name."""
+        dataset_dir, row = self._place(index)
+        return f"{dataset_dir}: {freihand.image_name(self.split, row)}"
+
+    def _place(self, index: int) -> tuple[Path, int]:
+        """The dataset of an index, and the row there."""
+        number = bisect.bisect(self.starts, index) - 1
+        return self.dataset_dirs[number], index - self.starts[number]
 
     def __call__(self, indices: np.ndarray) -> Batch:
         indices = indices[self.rows]
-        source = open_split(self.dataset_dir, self.split)
-        records = [source[max(int(index), 0)] for index in indices]
-        images, readable = self._decode(records)
+        index = np.maximum(indices, 0).astype(np.int32)
+        places = [self._place(each) for each in index.tolist()]
+        records = [open_split(where, self.split)[row] for where, row in places]
+        images, readable = self._decode(records, index)
         return Batch(
             image=images,
             intrinsics=_stack(records, "K"),
             joints_m=_stack(records, "xyz"),
             verts_m=_stack(records, "verts"),
             bbox_px=_stack(records, "bbox"),
-            index=_stack(records, "index").astype(np.int32),
+            index=index,
             valid=readable & (indices >= 0),
+            quality=np.array([record.get("quality", 1) for record in records], np.float32),
+            coverage=self._coverage(records, index, images) if self.coverage else None,
         )
 
-    def _decode(self, records: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(
+        self, records: Sequence[dict[str, Any]], index: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The images (b, h, w, 3), black where unreadable, and whether each is readable (b)."""
-        sizes = [self._try(simplejpeg.decode_jpeg_header, record) for record in records]
-        shapes = {(size[0], size[1], 3) for size in sizes if size is not None}
+        names = [self.name(each) for each in index.tolist()]
+        headers = [
+            self._try(simplejpeg.decode_jpeg_header, *pair)
+            for pair in zip(records, names, strict=True)
+        ]
+        shapes = {(size[0], size[1], 3) for size in headers if size is not None}
         if len(shapes) != 1:
-            names = [self._name(record) for record in records]
             raise UserError(
                 f"a batch has images of the shapes {sorted(shapes)}: at least one must be "
                 f"readable, and all must have one size; they are {', '.join(names)}"
             )
         images = np.zeros((len(records), *shapes.pop()), np.uint8)
         readable = np.zeros(len(records), bool)
-        for row, record in enumerate(records):
+        for row, pair in enumerate(zip(records, names, strict=True)):
             decode = functools.partial(simplejpeg.decode_jpeg, buffer=images[row])
-            readable[row] = self._try(decode, record) is not None
+            readable[row] = self._try(decode, *pair) is not None
         images[~readable] = 0
         return images, readable
 
-    def _try(self, decode: Callable[[bytes], Any], record: dict[str, Any]) -> Any:
+    def _try(self, decode: Callable[[bytes], Any], record: dict[str, Any], name: str) -> Any:
         """None for an unreadable image if these may be skipped."""
         try:
             return decode(record["image"])
@@ -252,13 +300,28 @@ class _Loader:
             if self.skip_unreadable:
                 return None
             raise UserError(
-                f"{self._name(record)} (index {record['index']}) of {self.dataset_dir} is not a "
-                f"readable JPEG ({error}): get the image again and prepare the dataset again, "
-                "or set data.loader.skip_unreadable"
+                f"{name} is not a readable JPEG ({error}): get the image again and prepare the "
+                "dataset again, or set data.loader.skip_unreadable"
             ) from error
 
-    def _name(self, record: dict[str, Any]) -> str:
-        return freihand.image_name(self.split, int(record["index"]))
+    def _coverage(
+        self, records: Sequence[dict[str, Any]], index: np.ndarray, images: np.ndarray
+    ) -> np.ndarray:
+        """The coverage (b, h, w); complete where it is not known."""
+        coverage = np.full(images.shape[:3], 255, np.uint8)
+        for row, record in enumerate(records):
+            png = record.get("coverage")
+            if not png:
+                continue
+            decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+            if decoded is None or decoded.shape != coverage.shape[1:]:
+                raise UserError(
+                    f"{self.name(int(index[row]))}: its coverage is not a PNG of the image's "
+                    f"{images.shape[2]} x {images.shape[1]} px: render the folder again and "
+                    "prepare it again"
+                )
+            coverage[row] = decoded
+        return coverage
 
 
 def _stack(records: Sequence[dict[str, Any]], name: str) -> np.ndarray:

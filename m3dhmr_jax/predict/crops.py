@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.types import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX, ROOT
+from m3dhmr_jax.types import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX, MIDDLE_BASE, ROOT
 
 BOX_SCALE = 1.3  # Side of the crop over the longer side of the hand's box, as in training.
 # Side of the box around a hand's mesh over that around its landmarks, and how far its centre lies
@@ -26,7 +26,6 @@ MESH_PER_LANDMARKS, MESH_BELOW_LANDMARKS = 1.2, 0.075
 MIN_BOX_PX = 1.0
 MAX_BOX_PER_IMAGE = 10.0  # Sides of a box over the longer side of the image.
 MIN_BOX_INSIDE = 0.5  # Fraction of a box's area inside the image.
-MIDDLE_BASE = 9  # The joint at the base of the middle finger.
 Image = UInt8[np.ndarray, "h w 3"]
 
 
@@ -152,7 +151,7 @@ def crop_matrix(
 ) -> Float[np.ndarray, "2 3"]:
     """`crop_from_img` that turns this direction of a crop upright, for crops of `size` px.
 
-    The twin on the host of `data.augment.crop_from_box`: networks see what they were trained on.
+    The twin on the host of `data.crop.crop_from_box`: networks see what they were trained on.
     """
     x, y, side, _ = crop_px.tolist()
     linear = size / side * rotation_matrix(-direction_rad)

@@ -95,7 +95,7 @@ def replicated_shapes(tree: Any, mesh: Mesh) -> Any:
 def shard(batch: Batch, mesh: Mesh) -> Batch:
     """Shards a batch over the devices; each process passes its own part of it."""
     sharding = batch_sharding(mesh)
-    return Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
 def data_parallel(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

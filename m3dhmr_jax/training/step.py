@@ -15,13 +15,14 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from m3dhmr_jax import losses
+from m3dhmr_jax.data.appearance import AppearanceConfig
 from m3dhmr_jax.data.augment import AugmentConfig, two_views
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import sharding
 from m3dhmr_jax.tasks import Task
 from m3dhmr_jax.training import optim
 from m3dhmr_jax.training.schedule import Schedule
-from m3dhmr_jax.types import Batch, Config, View
+from m3dhmr_jax.types import Batch, Config, FloatArray, View
 
 Terms = dict[str, Float[Array, ""]]
 TrainStep = Callable[["TrainState", Batch, Key[Array, ""]], tuple["TrainState", Terms]]
@@ -94,6 +95,7 @@ class _Microbatch(NamedTuple):
     view1: View
     view2: View
     valid: Bool[Array, " b"]
+    quality: Float[FloatArray, " b"] | None
 
 
 def _split_microbatches(batch: _Microbatch, k: int) -> _Microbatch:
@@ -116,8 +118,8 @@ def make_train_step(
 ) -> TrainStep:
     """A function from (state, batch, run's key) to (next state, loss terms); to be jitted once.
 
-    `loss_terms_fn(pred1, view1, pred2, view2, valid=...)` returns the loss terms of two views, each
-    a mean over the valid examples.
+    `loss_terms_fn(pred1, view1, pred2, view2, valid=..., quality=...)` returns the loss terms of
+    two views, each a mean over the valid examples.
 
     With `accumulate_steps` k the batch passes through the network as k microbatches, one after the
     other, in about a k-th of the memory. Crops, mean terms and mean gradients are those of the
@@ -130,7 +132,9 @@ def make_train_step(
         # Both views in one pass: BatchNorm sees them together, and the device is better filled.
         both = model(jnp.concatenate([batch.view1.image, batch.view2.image]))
         pred1, pred2 = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], both) for i in range(2))
-        terms = loss_terms_fn(pred1, batch.view1, pred2, batch.view2, valid=batch.valid)
+        terms = loss_terms_fn(
+            pred1, batch.view1, pred2, batch.view2, valid=batch.valid, quality=batch.quality
+        )
         new_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return objective.total(terms, step), (terms, new_stats)
 
@@ -160,7 +164,7 @@ def make_train_step(
         state: TrainState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[TrainState, Terms]:
         views = two_views(batch, key, state.step, augment)
-        inputs = _Microbatch(*views, jnp.asarray(batch.valid))
+        inputs = _Microbatch(*views, jnp.asarray(batch.valid), batch.quality)
         grads, (terms, stats) = compute_grads(state.params, state.stats, state.step, inputs)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -211,7 +215,11 @@ def create_step(
         task.loss_terms_fn,
         optimizer,
         Objective(dict(config.loss.weights), start_step),
-        AugmentConfig(size=task.network.image_size, **config.augment),
+        AugmentConfig(
+            size=task.network.image_size,
+            **config.augment,
+            appearance=AppearanceConfig(**config.appearance),
+        ),
         config.optim.ema_decay,
         config.optim.accumulate_steps,
     )

@@ -16,7 +16,7 @@ from m3dhmr_jax.checkpoints.restore import initialize_from, open_checkpoints
 from m3dhmr_jax.checkpoints.run_config import save_config
 from m3dhmr_jax.config_fields import read_config
 from m3dhmr_jax.data import loader
-from m3dhmr_jax.datasets import open_dataset
+from m3dhmr_jax.datasets import open_dataset, open_mix
 from m3dhmr_jax.evaluate.run import test_set_batches
 from m3dhmr_jax.evaluate.scoring import score_batches
 from m3dhmr_jax.models.functional import Network
@@ -51,7 +51,9 @@ def train(config: Config, workdir: Path) -> None:
     task = create_task(config, hand, abstract=True)
     checkpoints = open_checkpoints(workdir, task.network)
     data = open_dataset(hand, **config.data.source)
-    schedule = Schedule.of(config, loader.size(data, "train"))
+    mix = open_mix(hand, config.data.mix)
+    sets = (data, *(each for each, _ in mix))
+    schedule = Schedule.of(config, sum(loader.size(each, "train") for each in sets))
     mesh = sharding.device_mesh()
     optimizer = create_optimizer(config, schedule.steps_per_epoch)
     state = create_state(config, task.network, optimizer, checkpoints, mesh)
@@ -64,6 +66,8 @@ def train(config: Config, workdir: Path) -> None:
         data,
         config.batch_size,
         config.seed,
+        mix=mix,
+        coverage=config.appearance.background[0] > 0,
         start_step=first_step,
         **processes.process_shard(),
         **config.data.loader,

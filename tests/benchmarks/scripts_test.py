@@ -52,7 +52,7 @@ def line_of(tmp_path, monkeypatch, tiny_config):
     """Runs a benchmark on a tiny network and returns its line of JSON."""
     path = tmp_path / "results.jsonl"
     monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
-    for script in (latency, throughput, evaluation, startup, parts):
+    for script in (latency, throughput, evaluation, startup, parts, augmentation):
         monkeypatch.setattr(script, "load_config", lambda name: tiny_config())
 
     def run(main, *args, **kwargs):

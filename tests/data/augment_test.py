@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 
 from configs import resnet18
-from m3dhmr_jax.camera.pinhole import apply_affine, project
+from m3dhmr_jax.camera.pinhole import apply_affine, project, rotate_about_optical_axis
 from m3dhmr_jax.data.augment import (
     AugmentConfig,
     augmented_view,
-    crop_from_box,
     eval_view,
-    max_shift,
+    mask_box,
     random_crop,
     two_views,
-    warp,
+    upright_box,
 )
+from m3dhmr_jax.data.crop import crop_from_box, max_shift, warp
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.predict import crops
 from m3dhmr_jax.types import MESH_UNIT_M, Batch
 
 CONFIG = AugmentConfig(128, **resnet18.get_config().augment)
@@ -154,7 +155,7 @@ def test_random_crop_keeps_the_hand_inside():
     bbox_px = np.array([40, 70, 90, 60], np.float32)
     corners = bbox_px[:2] + bbox_px[2:] * np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
     keys = jax.random.split(jax.random.key(0), 300)
-    maps, angles = jax.jit(jax.vmap(lambda key: random_crop(key, bbox_px, config)))(keys)
+    maps, angles = jax.jit(jax.vmap(lambda key: random_crop(key, mask_box(bbox_px), config)))(keys)
     placed = np.asarray(jax.vmap(lambda matrix: apply_affine(corners, matrix))(maps))
     assert placed.min() > -1e-3
     assert placed.max() < 128 + 1e-3
@@ -166,12 +167,79 @@ def test_random_crop_covers_the_configured_range():
     config = dataclasses.replace(CENTRED, scale_jitter=0.2, rotation_probability=0.6)
     bbox_px = np.array([50, 50, 100, 80], np.float32)
     keys = jax.random.split(jax.random.key(1), 2000)
-    maps, angles = jax.jit(jax.vmap(lambda key: random_crop(key, bbox_px, config)))(keys)
+    maps, angles = jax.jit(jax.vmap(lambda key: random_crop(key, mask_box(bbox_px), config)))(keys)
     sides = 128 / np.sqrt(np.linalg.det(np.asarray(maps)[:, :, :2])) / 100
     assert 1.1 <= sides.min() < 1.11
     assert 1.49 < sides.max() <= 1.5001
     assert abs(np.mean(angles != 0) - 0.6) < 0.04
     assert 1.55 < np.abs(angles).max() <= np.pi / 2
+
+
+UPRIGHT = dataclasses.replace(CENTRED, upright=True)
+
+
+def crop_matrices(batch, config):
+    """The maps and angles of crops that are cut upright."""
+
+    def one(joints_m, verts_m, intrinsics):
+        return random_crop(jax.random.key(0), upright_box(joints_m, verts_m, intrinsics), config)
+
+    return jax.jit(jax.vmap(one))(batch.joints_m, batch.verts_m, batch.intrinsics)
+
+
+def test_upright_crops_are_those_of_prediction(hand_batch):
+    """In which hands of any direction point upwards."""
+    maps, angles = crop_matrices(hand_batch, UPRIGHT)
+    verts_px, joints_px = (
+        np.stack([project(m, k) for m, k in zip(points_m, hand_batch.intrinsics, strict=True)])
+        for points_m in (hand_batch.verts_m, hand_batch.joints_m)
+    )
+    direction_rad = crops.hand_directions(joints_px)
+    for i, crop_px in enumerate(crops.crops_of_points(verts_px, direction_rad)):
+        want = crops.crop_matrix(crop_px, 128, direction_rad[i])
+        np.testing.assert_allclose(maps[i], want, atol=2e-3)
+        wrist, middle = apply_affine(joints_px[i][[0, 9]], maps[i])
+        assert abs(wrist[0] - middle[0]) < 0.05
+        assert wrist[1] > middle[1]
+    np.testing.assert_allclose(angles, -direction_rad, atol=1e-4)
+
+
+def test_labels_of_upright_and_stretched_crops_follow_the_image(batch):
+    """Landmarks are where the image shows them, and meshes have the crop's rotation and stretch."""
+    config = dataclasses.replace(
+        NO_COLOR, upright=True, max_angle_deg=30.0, rotation_probability=1.0, stretch=0.2
+    )
+    views = jax.jit(lambda batch: two_views(batch, jax.random.key(3), 5, config))(batch)
+    stretches = []
+    for view in views:
+        for i in range(4):
+            want = project(batch.joints_m[i], batch.intrinsics[i])
+            back = apply_affine(view.landmarks_01[i] * 128, view.img_from_crop[i])
+            np.testing.assert_allclose(back, want, atol=5e-3)
+            linear = np.linalg.inv(np.asarray(view.img_from_crop[i])[:, :2])
+            linear /= np.sqrt(np.linalg.det(linear))
+            verts = (batch.verts_m[i] - batch.joints_m[i, :1]) / MESH_UNIT_M
+            np.testing.assert_allclose(view.verts[i, :, :2], verts[:, :2] @ linear.T, atol=1e-4)
+            np.testing.assert_allclose(view.verts[i, :, 2], verts[:, 2], atol=1e-5)
+            stretches.append(np.linalg.svd(linear)[1][0])
+    stretches = np.array(stretches).reshape(2, 4)
+    assert stretches.max() < np.exp(0.2)
+    assert stretches.max() > 1.05
+    np.testing.assert_allclose(*stretches, rtol=1e-4)  # Both views are of one stretched image.
+    turned = jax.vmap(rotate_about_optical_axis)(
+        views[0].verts, views[1].angle_rad - views[0].angle_rad
+    )
+    np.testing.assert_allclose(turned, views[1].verts, atol=1e-4)
+
+
+def test_upright_crops_deviate_from_upright_as_configured(hand_batch):
+    config = dataclasses.replace(UPRIGHT, max_angle_deg=20.0, rotation_probability=1.0)
+    box = upright_box(hand_batch.joints_m[0], hand_batch.verts_m[0], hand_batch.intrinsics[0])
+    keys = jax.random.split(jax.random.key(0), 300)
+    _, angles = jax.jit(jax.vmap(lambda key: random_crop(key, box, config)))(keys)
+    tilts_deg = np.degrees(np.asarray(angles + box.direction_rad))
+    assert 19 < np.abs(tilts_deg).max() <= 20.1
+    assert abs(tilts_deg.mean()) < 2
 
 
 def test_augmented_view_without_randomness_equals_eval_view(batch):
@@ -207,7 +275,10 @@ def test_two_views_normalise_the_image(draw):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("size", 0), ("scale_jitter", 1.3), ("max_angle_deg", 200.0), ("shift", 1.5), ("hue", 0.6)],
+    [
+        *(("size", 0), ("scale_jitter", 1.3), ("max_angle_deg", 200.0)),
+        *(("stretch", 0.6), ("shift", 1.5), ("hue", 0.6)),
+    ],
 )
 def test_augment_config_rejects_values_out_of_range(field, value):
     with pytest.raises(UserError, match=f"augment.{field}={value}"):

@@ -1,14 +1,16 @@
+import json
 import shutil
 import subprocess
 import sys
 
+import cv2
+import jax
 import numpy as np
 import pytest
 import simplejpeg
 
 from m3dhmr_jax.data import freihand, loader
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.types import Batch
 from tfds_freihand.prepare import prepare
 
 
@@ -40,8 +42,7 @@ def assert_same(these, those):
 def joined(parts):
     """The batches of several processes, concatenated."""
     return [
-        Batch(*(np.concatenate(rows) for rows in zip(*step, strict=True)))
-        for step in zip(*parts, strict=True)
+        jax.tree.map(lambda *rows: np.concatenate(rows), *step) for step in zip(*parts, strict=True)
     ]
 
 
@@ -59,6 +60,91 @@ def test_train_batches_pair_images_with_labels(dataset_dir, freihand_folder):
         np.testing.assert_allclose(
             batch.bbox_px[row], [60, 40 + index % 5, 90, 100 - index % 5], atol=1
         )
+
+
+@pytest.fixture(scope="session")
+def extended_dir(freihand_folder, tmp_path_factory):
+    """A dataset with coverage and quality: annotation i has i + 1 rows covered."""
+    folder = tmp_path_factory.mktemp("extended") / "set"
+    shutil.copytree(freihand_folder, folder)
+    (folder / "training/coverage").mkdir()
+    for i in range(5):
+        coverage = np.zeros((224, 224), np.uint8)
+        coverage[: i + 1] = 255
+        cv2.imwrite(str(folder / f"training/coverage/{i:08d}.png"), coverage)
+    quality = [0.1, 0.2, 0.5, 0.75, 1.0]
+    (folder / "training_quality.json").write_text(json.dumps(quality))
+    return prepare(folder, tmp_path_factory.mktemp("tfds"))
+
+
+def test_train_batches_have_coverage_and_quality(extended_dir):
+    batch = next(loader.train_batches(extended_dir, 10, seed=0, coverage=True))
+    annotation = batch.index % 5
+    np.testing.assert_allclose(batch.quality, np.array([0.1, 0.2, 0.5, 0.75, 1.0])[annotation])
+    assert batch.coverage.dtype == np.uint8
+    np.testing.assert_array_equal((batch.coverage == 255).sum((1, 2)), 224 * (annotation + 1))
+    assert next(loader.train_batches(extended_dir, 10, seed=0)).coverage is None
+
+
+def test_coverage_and_quality_default_to_complete(dataset_dir, monkeypatch):
+    """Also for datasets that were prepared before these features existed."""
+    batch = next(loader.train_batches(dataset_dir, 4, seed=0, coverage=True))
+    assert (batch.quality == 1).all()
+    assert (batch.coverage == 255).all()
+    records = [dict(record) for record in loader.open_split(dataset_dir, "train")]
+    for record in records:
+        del record["coverage"], record["quality"]
+    monkeypatch.setattr(loader, "open_split", lambda *_: records)
+    older = next(loader.train_batches(dataset_dir, 4, seed=0, coverage=True))
+    assert_same([older], [batch])
+
+
+def test_train_batches_reject_coverage_of_another_size(dataset_dir, monkeypatch):
+    small = cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()
+    for bad in (small, b"no image"):
+        records = [{**r, "coverage": bad} for r in loader.open_split(dataset_dir, "train")]
+        with monkeypatch.context() as patch:
+            patch.setattr(loader, "open_split", lambda *_, records=records: records)
+            with pytest.raises(UserError, match=r"training/rgb/\d+\.jpg: its coverage"):
+                next(loader.train_batches(dataset_dir, 4, seed=0, coverage=True))
+
+
+def mixed_batches(dataset_dir, extended_dir, share=0.3, **options):
+    mix = [(extended_dir, share)]
+    return loader.train_batches(dataset_dir, 5, 1, mix=mix, **options)
+
+
+def test_train_batches_mix_datasets_by_their_shares(dataset_dir, extended_dir):
+    """Each dataset completely before anything of it comes again."""
+    batches = take(mixed_batches(dataset_dir, extended_dir), 40)
+    index = np.concatenate([batch.index for batch in batches])
+    added = index >= 10
+    assert abs(added.mean() - 0.3) < 0.01
+    for own in (index[~added], index[added]):
+        rounds = own[: len(own) // 10 * 10].reshape(-1, 10)
+        assert all(len(set(each.tolist())) == 10 for each in rounds)
+    quality = np.concatenate([batch.quality for batch in batches])
+    assert (quality[~added] == 1).all()
+    np.testing.assert_allclose(
+        quality[added], np.array([0.1, 0.2, 0.5, 0.75, 1.0])[(index[added] - 10) % 5]
+    )
+
+
+def test_mixed_batches_resume_and_split_among_processes(dataset_dir, extended_dir):
+    batches = take(mixed_batches(dataset_dir, extended_dir), 9)
+    resumed = mixed_batches(dataset_dir, extended_dir, start_step=4, threads=5)
+    assert_same(take(resumed, 5), batches[4:])
+    parts = [
+        take(mixed_batches(dataset_dir, extended_dir, process_index=i, process_count=5), 9)
+        for i in range(5)
+    ]
+    assert_same(joined(parts), batches)
+
+
+def test_mixed_batches_name_the_dataset_of_an_unreadable_image(dataset_dir, corrupted_dir):
+    batches = loader.train_batches(dataset_dir, 5, 0, mix=[(corrupted_dir, 0.5)])
+    with pytest.raises(UserError, match=rf"{corrupted_dir}: training/rgb/0000000[27]\.jpg"):
+        take(batches, 5)
 
 
 def test_train_batches_shuffle_each_epoch(dataset_dir):
@@ -112,7 +198,7 @@ def test_eval_batches_are_in_order_and_padded(dataset_dir):
     assert [batch.valid.tolist() for batch in batches] == [[True] * 4, [True] * 3 + [False]]
     index = np.concatenate([batch.index[batch.valid] for batch in batches])
     np.testing.assert_array_equal(index, np.arange(7))
-    assert all(len(each) == 4 for batch in batches for each in batch)
+    assert all(len(each) == 4 for each in jax.tree.leaves(batches))
     assert loader.size(dataset_dir, "test") == 7
 
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine
-from m3dhmr_jax.data.augment import crop_from_box, eval_view, warp
+from m3dhmr_jax.data.augment import eval_view
+from m3dhmr_jax.data.crop import crop_from_box, warp
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import (
     BOX_SCALE,

@@ -6,6 +6,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -55,6 +56,57 @@ def test_prepare_stores_images_with_their_labels(freihand_folder, data_dir, monk
             assert record["scale"] == labels.scale_m[row]
             box = [60, 40 + row, 90, 100 - row] if split == "train" else [47, 47, 130, 130]
             np.testing.assert_allclose(record["bbox"], box, atol=1)
+
+
+def add_coverage(folder):
+    (folder / "training/coverage").mkdir()
+    for i in range(5):
+        cv2.imwrite(
+            str(folder / f"training/coverage/{i:08d}.png"), np.full((224, 224), i, np.uint8)
+        )
+
+
+def test_prepare_stores_coverage_and_quality_of_each_annotation(folder, data_dir):
+    add_coverage(folder)
+    (folder / "training_quality.json").write_text("[0.1, 0.2, 0.3, 0.4, 1]")
+    dataset_dir = prepare(folder, data_dir)
+    train, test = records(dataset_dir, "train"), records(dataset_dir, "test")
+    for i in range(10):
+        path = folder / f"training/coverage/{i % 5:08d}.png"
+        assert train[i]["coverage"] == path.read_bytes()
+        assert train[i]["quality"] == np.float32([0.1, 0.2, 0.3, 0.4, 1][i % 5])
+    assert test[0]["coverage"] == b""
+    assert test[0]["quality"] == 1
+
+
+def test_prepare_without_coverage_and_quality_stores_none(freihand_folder, data_dir):
+    record = records(prepare(freihand_folder, data_dir), "train")[0]
+    assert (record["coverage"], record["quality"]) == (b"", 1)
+
+
+def test_coverage_and_quality_are_part_of_the_content(folder, data_dir):
+    before = freihand.fingerprint(folder)
+    add_coverage(folder)
+    with_coverage = freihand.fingerprint(folder)
+    (folder / "training_quality.json").write_text("[1, 1, 1, 1, 1]")
+    assert len({before, with_coverage, freihand.fingerprint(folder)}) == 3
+
+
+@pytest.mark.parametrize("text", ["[1, 1, 0, 1, 1]", "[1, 1, 1.5, 1, 1]", "[1, 1]", "[1, -1"])
+def test_prepare_rejects_bad_quality(folder, data_dir, text):
+    (folder / "training_quality.json").write_text(text)
+    with pytest.raises(UserError, match=r"training_quality\.json"):
+        prepare(folder, data_dir)
+
+
+def test_prepare_rejects_incomplete_coverage(folder, data_dir):
+    add_coverage(folder)
+    (folder / "training/coverage/00000004.png").unlink()
+    with pytest.raises(UserError, match="4 images"):
+        prepare(folder, data_dir)
+    (folder / "training/coverage/00000001.png").unlink()
+    with pytest.raises(UserError, match=r"00000001\.png is missing"):
+        prepare(folder, data_dir)
 
 
 def test_prepare_writes_tfds_metadata(freihand_folder, data_dir):
