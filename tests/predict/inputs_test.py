@@ -8,6 +8,7 @@ import pytest
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.inputs import Input, find_inputs
 from m3dhmr_jax.predict.left_out import describe
+from m3dhmr_jax.runtime.results_folder import ResultsFolder
 
 
 def touch(folder, *names):
@@ -36,23 +37,29 @@ def test_find_inputs_walks_subfolders_and_names_by_them(tmp_path):
 @pytest.mark.parametrize("images", ["folder", "pattern"])
 def test_find_inputs_counts_what_it_leaves_out(tmp_path, images):
     touch(tmp_path, "a.png", "b.txt", "more/c.TXT", "more/d.cr2", "README", ".hidden.jpg")
-    touch(tmp_path, ".thumbnails/a.png", "results/a_overlay.jpg", "results/own.jpg")
-    listed = "m3dhmr_files.txt\na_overlay.jpg\nhands.jsonl\n"
-    manifest = "The files that m3dhmr predict wrote here.\n" + listed
-    (tmp_path / "results/m3dhmr_files.txt").write_text(manifest)
+    touch(tmp_path, ".thumbnails/a.png")
+    with ResultsFolder(tmp_path / "results", "predict") as folder:
+        folder.write("a_overlay.jpg", b"")
+    touch(tmp_path, "results/own.jpg")
     address = tmp_path if images == "folder" else tmp_path / "**" / "*"
     inputs, left_out = find_inputs([str(address)])
     assert [i.source for i in inputs] == ["a.png", "results/own.jpg"]
     hidden = "2 hidden files or folders, " if images == "folder" else ""
-    want = f"{hidden}1 file without ending, 2 .txt, 1 .cr2, 2 results of an earlier run"
+    want = f"{hidden}1 file without ending, 2 .txt, 1 .cr2, 2 results of earlier calls"
     assert sorted(describe(left_out.items()).split(", ")) == sorted(want.split(", "))
 
 
-def test_find_inputs_takes_results_that_are_named(tmp_path):
-    touch(tmp_path, "a_overlay.jpg")
-    manifest = "The files that m3dhmr predict wrote here.\na_overlay.jpg\n"
-    (tmp_path / "m3dhmr_files.txt").write_text(manifest)
-    assert len(find_inputs([str(tmp_path / "a_overlay.jpg")]).inputs) == 1
+def test_find_inputs_takes_each_file_once_and_no_results(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with ResultsFolder(tmp_path / "out", "predict") as folder:
+        folder.write("a_overlay.jpg", b"")
+    (tmp_path / "out/mine.jpg").touch()
+    names = [str(tmp_path / "a.jpg"), str(tmp_path), str(tmp_path / "out")]
+    assert [each.source for each in find_inputs(names).inputs] == ["a.jpg", "mine.jpg"]
+    (tmp_path / "out/mine.jpg").unlink()
+    for name in ("out/*.jpg", "out/a_overlay.jpg", "out"):
+        with pytest.raises(UserError, match=r"left out: .*results? of"):
+            find_inputs([str(tmp_path / name)])
 
 
 def test_find_inputs_names_what_was_left_out_if_nothing_is_left(tmp_path):
@@ -66,11 +73,6 @@ def test_find_inputs_expands_patterns_and_puts_the_camera_last(tmp_path):
     inputs = find_inputs([str(tmp_path / "**" / "*.png")], camera=1).inputs
     assert [i.name for i in inputs] == ["a", "b", "deep/c", "camera1"]
     assert inputs[-1].source == "camera 1"
-
-
-def test_find_inputs_takes_a_file_once(tmp_path):
-    touch(tmp_path, "a.png")
-    assert len(find_inputs([str(tmp_path), str(tmp_path / "a.png")]).inputs) == 1
 
 
 @pytest.mark.parametrize("name", ["none.jpg", "*.png", "."])
@@ -94,15 +96,6 @@ def test_find_inputs_expands_the_home_folder(tmp_path, monkeypatch):
 def test_find_inputs_rejects_no_input():
     with pytest.raises(UserError, match=r"\[\]"):
         find_inputs([])
-
-
-def test_find_inputs_rejects_equal_names(tmp_path):
-    touch(tmp_path, "x.jpg", "x.png", "y.jpg")
-    with pytest.raises(UserError, match=r" x, "):
-        find_inputs([str(tmp_path)])
-    touch(tmp_path, "flat/a_b.jpg", "flat/a/b.jpg")
-    with pytest.raises(UserError, match=r" a_b, "):
-        find_inputs([str(tmp_path / "flat")])
 
 
 def test_find_inputs_takes_both_parts_of_live_photos(tmp_path):
