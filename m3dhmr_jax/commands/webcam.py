@@ -20,11 +20,11 @@ def add_webcam_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_webcam(options: argparse.Namespace) -> None:
-    from m3dhmr_jax.predict.frames import find_inputs
+    from m3dhmr_jax.predict.inputs import find_inputs
     from m3dhmr_jax.predict.predictor import load_predictor
     from m3dhmr_jax.predict.webcam import show_camera
 
-    (source,) = find_inputs([], options.camera)
+    (source,) = find_inputs([], options.camera).inputs
     predict_options = parse_method_options(options)._replace(smooth=options.smooth)
     predictor = load_predictor(options.checkpoint, options.hand)
     show_camera(predictor, source, predict_options, options.port)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from m3dhmr_jax.predict.frames import Frame, Input, LogFn, find_paths, read_frames
+from m3dhmr_jax.predict.frames import Frame, LogFn, read_frames
+from m3dhmr_jax.predict.inputs import Input, find_inputs
 
 
 class Source(NamedTuple):
@@ -29,12 +30,12 @@ class Source(NamedTuple):
 
 
 def find_sources(photos: Sequence[str]) -> list[Source]:
-    """The photos and videos, as `find_paths`.
+    """The photos and videos, as `find_inputs`.
 
     Raises:
-        UserError: as `find_paths`.
+        UserError: as `find_inputs`.
     """
-    return [Source(path) for path in find_paths(photos)]
+    return [Source(each.path) for each in find_inputs(photos).inputs if each.path is not None]
 
 
 def fingerprint(sources: Sequence[Source]) -> str:
@@ -49,7 +50,8 @@ def frames_of(source: Source, rate_hz: float, log: LogFn) -> Iterator[Frame]:
     Raises:
         UserError: as `read_frames`.
     """
-    for frame in read_frames(source.input, log):
-        step = max(round(frame.rate_hz / rate_hz), 1) if source.input.is_video else 1
+    found = source.input
+    for frame in read_frames(found, log):
+        step = max(round(frame.rate_hz / rate_hz), 1) if found.is_video else 1
         if frame.index % step == 0:
             yield frame

@@ -1,9 +1,8 @@
 """Images, videos and cameras as streams of frames: one at a time, however long the input is."""
 
 import contextlib
-import glob
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +12,23 @@ from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import Image
-from m3dhmr_jax.predict.images import read_image
-from m3dhmr_jax.runtime.files import user_path
-from m3dhmr_jax.runtime.results_folder import is_own_output
+from m3dhmr_jax.predict.file_kinds import HEAD_BYTES, VIDEO, kind_of, why_not_read
+from m3dhmr_jax.predict.images import (
+    count_frames,
+    decode_frame,
+    open_image,
+    read_content,
+    read_image,
+)
+from m3dhmr_jax.predict.inputs import Input
+from m3dhmr_jax.runtime.files import readable
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 MAX_FAILURES = 300  # Unreadable frames in a row, after which the rest of a video is skipped.
 END_MARGIN = 2  # Some files only estimate their number of frames.
 DEFAULT_RATE_HZ = 30.0  # If a camera or a file does not state it.
+MAX_RATE_HZ = 960.0  # Of phones; what is above is the clock of a file without a constant rate.
+# Browsers show frames that are to last no longer than the first for the second.
+NO_DURATION_S, DEFAULT_DURATION_S = 0.01, 0.1
 LogFn = Callable[[str], None]
 
 
@@ -37,68 +44,6 @@ class Frame(NamedTuple):
     rate_hz: float
 
 
-class Input(NamedTuple):
-    """An image file, a video file, or a camera."""
-
-    name: str  # Output files start with it.
-    source: str  # Its name in box files.
-    path: Path | None
-    camera: int | None = None
-
-    @property
-    def is_video(self) -> bool:
-        """Whether it is a video file or a camera."""
-        return self.path is None or self.path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def find_inputs(images: Sequence[str], camera: int | None = None) -> list[Input]:
-    """Files as given, those that match patterns, and all images and videos in folders.
-
-    Each file is taken once, and results of earlier calls are left out.
-
-    Raises:
-        UserError: if something is missing, or there is no input at all.
-    """
-    if camera is not None and camera < 0:
-        raise UserError(f"--camera {camera} must be 0 or more: cameras are numbered from 0")
-    paths = find_paths(images) if images or camera is None else []
-    inputs = [Input(path.stem, path.name, path) for path in paths]
-    if camera is not None:
-        inputs.append(Input(f"camera{camera}", f"camera {camera}", None, camera))
-    return inputs
-
-
-def find_paths(images: Sequence[str]) -> list[Path]:
-    """Files as given, those that match patterns, and images and videos in folders, each once.
-
-    Results of earlier calls are left out.
-
-    Raises:
-        UserError: if something is missing, or there is nothing at all.
-    """
-    found = dict.fromkeys(path for image in images for path in _paths_of(image))
-    paths = [path for path in found if not is_own_output(path)]
-    if not paths:
-        raise UserError(
-            f"no image or video in {list(images)}: name files, folders or patterns"
-            + (f"; {len(found)} are results of earlier calls" if found else "")
-        )
-    return paths
-
-
-def _paths_of(image: str) -> list[Path]:
-    path = user_path(image)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-        return sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in known)
-    matches = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
-    if not matches:
-        raise UserError(f"{image}: no such image, video or folder")
-    return matches
-
-
 def read_frames(source: Input, log: LogFn) -> Iterator[Frame]:
     """The frames, read one by one as they are requested; `log` receives notes on conversions.
 
@@ -106,7 +51,23 @@ def read_frames(source: Input, log: LogFn) -> Iterator[Frame]:
         UserError: if it cannot be read, is not an image or video, has no frame, or the camera does
             not open; or, at the end, if frames could not be read.
     """
-    return _video_frames(source) if source.is_video else _image_frame(source, log)
+    if not source.is_video:
+        return _image_frame(source, log)
+    if source.path is not None and _kind(source.path) not in (None, VIDEO):
+        return _moving_image_frames(source, source.path, log)
+    return _video_frames(source)
+
+
+def _kind(path: Path) -> str | None:
+    return kind_of(_head(path))
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"{readable(path)} cannot be read: {error.strerror}") from error
 
 
 def _image_frame(source: Input, log: LogFn) -> Iterator[Frame]:
@@ -117,11 +78,35 @@ def _image_frame(source: Input, log: LogFn) -> Iterator[Frame]:
     yield Frame(0, 0.0, decoded.image, decoded.intrinsics, DEFAULT_RATE_HZ)
 
 
+def _moving_image_frames(source: Input, path: Path, log: LogFn) -> Iterator[Frame]:
+    """Of GIF, WebP, PNG and AVIF, each at the sum of the durations before it."""
+    opened = open_image(read_content(path), readable(path))
+    # Some files show their first image only where moving ones are not supported.
+    first = int(getattr(opened.pillow, "default_image", False))
+    n_frames, time_s = count_frames(opened) - first, 0.0
+    for index in range(n_frames):
+        try:
+            opened.pillow.seek(first + index)
+            decoded = decode_frame(opened)
+        except (EOFError, OSError, SyntaxError, ValueError) as error:
+            raise UserError(
+                f"{source.source}: only {index} of its {n_frames} frames can be read; {error}"
+            ) from error
+        if decoded.note and index == 0:
+            log(decoded.note)
+        duration_s = float(opened.pillow.info.get("duration") or 0) / 1000
+        if duration_s <= NO_DURATION_S:
+            duration_s = DEFAULT_DURATION_S
+        yield Frame(index, time_s, decoded.image, decoded.intrinsics, 1 / duration_s)
+        time_s += duration_s
+
+
 def _video_frames(source: Input) -> Iterator[Frame]:
     with _opened(source) as capture:
         expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if source.path else 0
         rate_hz, start_s = frame_rate(capture), time.monotonic()
-        index = n_read = n_skipped = failures = 0
+        index = last_index = n_read = n_skipped = failures = 0
+        time_s = 0.0
         while failures < MAX_FAILURES:
             is_read, pixels = capture.read()
             if is_read:
@@ -129,20 +114,35 @@ def _video_frames(source: Input) -> Iterator[Frame]:
                 time_s = _time_s(capture, index, rate_hz) if source.path else live_s
                 yield Frame(index, time_s, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), None, rate_hz)
                 n_read, n_skipped, failures = n_read + 1, n_skipped + failures, 0
+                last_index = index
             elif index >= expected:
                 break
             else:
                 failures += 1
             index += 1
+        n_missing = _n_missing(capture, last_index, time_s, rate_hz) if source.path else 0
     if n_read == 0:
         raise UserError(f"{source.source}: no frame could be read")
     if source.path is None:
         raise UserError(f"{source.source} stopped after {n_read} frames: is it still connected?")
-    n_skipped += failures if failures > END_MARGIN else 0
+    n_skipped += n_missing if n_missing > END_MARGIN else 0
     if n_skipped:
         raise UserError(
             f"{source.source}: {n_skipped} corrupted frames were skipped, {n_read} were read"
         )
+
+
+def _n_missing(capture: cv2.VideoCapture, last_index: int, last_s: float, rate_hz: float) -> int:
+    """How many frames are missing after the last one that was read.
+
+    By the duration, as many files do not count their frames: what they state is the product of
+    duration and rate, and the rate may be that of a clock.
+    """
+    count, stated_hz = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    if not (count > 0 and stated_hz > 0):
+        return 0
+    frame_s = last_s / last_index if last_index else 1 / rate_hz
+    return round((count / stated_hz - last_s) / frame_s) - 1
 
 
 def _time_s(capture: cv2.VideoCapture, index: int, rate_hz: float) -> float:
@@ -152,22 +152,37 @@ def _time_s(capture: cv2.VideoCapture, index: int, rate_hz: float) -> float:
 
 def frame_rate(capture: cv2.VideoCapture) -> float:
     rate_hz = capture.get(cv2.CAP_PROP_FPS)
-    return rate_hz if 1 <= rate_hz <= 1000 else DEFAULT_RATE_HZ
+    return rate_hz if 1 <= rate_hz <= MAX_RATE_HZ else DEFAULT_RATE_HZ
 
 
 @contextlib.contextmanager
 def _opened(source: Input) -> Iterator[cv2.VideoCapture]:
-    if source.camera is None:
-        capture = cv2.VideoCapture(str(source.path))
-    else:
-        capture = cv2.VideoCapture(source.camera)
-    try:
+    with contextlib.ExitStack() as stack:
+        if source.path is not None:
+            reason = _why_no_video(source.path)
+            address = _address(source.path, stack)
+            capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG)
+        else:
+            assert source.camera is not None
+            reason = "does not open: is it connected, not in use, and readable by you?"
+            capture = cv2.VideoCapture(source.camera)
+        stack.callback(capture.release)
         if not capture.isOpened():
-            raise UserError(
-                f"{source.source} does not open: is it connected, not in use, and readable by you?"
-                if source.path is None
-                else f"{source.path} is not a readable video, or has no frames"
-            )
+            raise UserError(f"{source.source} {reason}")
         yield capture
-    finally:
-        capture.release()
+
+
+def _why_no_video(path: Path) -> str:
+    head = _head(path)
+    if kind_of(head) != VIDEO and (reason := why_not_read(head, path.name)):
+        return reason
+    return "is not a readable video, or has no frames: was it copied or recorded to its end?"
+
+
+def _address(path: Path, stack: contextlib.ExitStack) -> str:
+    """What OpenCV can open: it crashes at names that are not UTF-8."""
+    try:
+        str(path).encode()
+        return str(path)
+    except UnicodeEncodeError:
+        return f"/dev/fd/{stack.enter_context(path.open('rb')).fileno()}"

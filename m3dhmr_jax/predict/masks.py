@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.frames import Input
+from m3dhmr_jax.predict.inputs import Input
 
 MAX_LABEL = 127  # An image with a larger value is the mask of one hand, with soft edges or not.
 Masks = Bool[np.ndarray, "k h w"]

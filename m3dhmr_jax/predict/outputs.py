@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.crops import Image
-from m3dhmr_jax.predict.frames import Frame, Input
+from m3dhmr_jax.predict.frames import Frame
+from m3dhmr_jax.predict.inputs import Input
 from m3dhmr_jax.predict.overlay_video import OverlayVideo
 from m3dhmr_jax.predict.results import FittedPose, PredictedHands
 from m3dhmr_jax.runtime.files import readable

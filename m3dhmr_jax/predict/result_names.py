@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from m3dhmr_jax.predict.frames import Input
+from m3dhmr_jax.predict.inputs import Input
 
 # Of the 255 bytes that file systems allow; the rest is for the endings.
 MAX_BYTES = 200

@@ -15,21 +15,19 @@ import tqdm
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.boxes import BoxesByFile, HandBoxes, boxes_at, read_boxes
+from m3dhmr_jax.predict.boxes import HandBoxes, boxes_at
 from m3dhmr_jax.predict.cameras import (
     assumed_intrinsics,
     intrinsics_from_fov,
     is_possible,
 )
 from m3dhmr_jax.predict.crops import Image
-from m3dhmr_jax.predict.frames import Frame, Input, find_inputs, read_frames
-from m3dhmr_jax.predict.landmark_file import (
-    HandLandmarks,
-    LandmarksByFile,
-    landmarks_at,
-    read_landmarks,
-)
-from m3dhmr_jax.predict.masks import find_masks, read_masks
+from m3dhmr_jax.predict.frames import Frame, read_frames
+from m3dhmr_jax.predict.given import Given, read_given
+from m3dhmr_jax.predict.inputs import Input, find_inputs
+from m3dhmr_jax.predict.landmark_file import HandLandmarks, landmarks_at
+from m3dhmr_jax.predict.left_out import LeftOut, describe
+from m3dhmr_jax.predict.masks import read_masks
 from m3dhmr_jax.predict.outputs import ResultWriter, fixed_names
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.result_names import result_names
@@ -93,9 +91,8 @@ def predict_files(
             skipped.
         DiskFullError, OSError: if the results cannot be written.
     """
-    inputs = find_inputs(options.images, options.camera)
-    given = _read_given(options, inputs)
-    masks = None if options.masks is None else find_masks(options.masks, inputs)
+    inputs, left_out = find_inputs(options.images, options.camera)
+    given = read_given(options.boxes, options.landmarks, options.masks, options.handedness, inputs)
     names = result_names(inputs)
     if out is None:
         if replace:
@@ -105,7 +102,7 @@ def predict_files(
     fixed = fixed_names(names)
     check_results_folder(out, "predict", fixed, replace=replace)
     predictor = load()
-    run = _Run(predictor, options, given, masks)
+    run = _Run(predictor, options, given)
     with (
         run.bar,
         ResultsFolder(out, "predict", fixed, replace=replace) as folder,
@@ -113,55 +110,21 @@ def predict_files(
     ):
         try:
             for source, name in names.items():
-                if name != source.name:
+                if name != source.name.replace("/", "_"):
                     run.log(f"{readable(source.source)}: its results are named {name}")
                 with run.skip_on_error(source.source):
                     run.predict_input(source, writer)
                 writer.end_input()
         except KeyboardInterrupt:
             run.log("stopped")
-    run.finish(out)
-
-
-class Given(NamedTuple):
-    """The hands that a file describes, by file and frame; at most one of the two."""
-
-    boxes: BoxesByFile | None = None
-    landmarks: LandmarksByFile | None = None
-
-
-def _read_given(options: PredictOptions, inputs: Sequence[Input]) -> Given:
-    if options.boxes and options.landmarks:
-        raise UserError(
-            f"--boxes {options.boxes} and --landmarks {options.landmarks}: give one of them; "
-            "landmarks need no boxes"
-        )
-    given = Given(
-        options.boxes and read_boxes(options.boxes, options.handedness),
-        options.landmarks and read_landmarks(options.landmarks, options.handedness),
-    )
-    names = given.boxes or given.landmarks
-    if names is not None and not names.keys() & {source.source for source in inputs}:
-        raise UserError(
-            f"{options.boxes or options.landmarks} describes hands of "
-            f"{', '.join(list(names)[:3])}, and none of these is among the inputs: its column "
-            '"image" is a file name without folders'
-        )
-    return given
+    run.finish(out, left_out + given.left_out)
 
 
 class _Run:
     """Progress and counts of one call."""
 
-    def __init__(
-        self,
-        predictor: HandMeshPredictor,
-        options: PredictOptions,
-        given: Given,
-        masks: dict[str, Path] | None,
-    ):
-        self._predictor, self._options = predictor, options
-        self._given, self._masks = given, masks
+    def __init__(self, predictor: HandMeshPredictor, options: PredictOptions, given: Given):
+        self._predictor, self._options, self._given = predictor, options, given
         self.bar = tqdm.tqdm(unit="frame", dynamic_ncols=True, mininterval=1)
         self._skipped: Counter[str] = Counter()
         self._warned: set[str] = set()
@@ -189,9 +152,7 @@ class _Run:
     def predict_input(self, source: Input, writer: ResultWriter) -> None:
         """All frames of one input."""
         options = self._options
-        boxes, landmarks = self._given
-        boxes = None if boxes is None else boxes.get(source.source, {})
-        landmarks = None if landmarks is None else landmarks.get(source.source, {})
+        boxes, landmarks = self._given.boxes_of(source), self._given.landmarks_of(source)
         tracker = smoother = None
         if source.is_video and options.track and landmarks is None:
             tracker = Tracker(self._predictor, boxes, options.handedness)
@@ -227,8 +188,9 @@ class _Run:
             landmarks_px, handedness = landmarks_at(landmarks, frame.index)
         elif boxes is not None:
             boxes_px, handedness = boxes_at(boxes, frame.index)
-        if self._masks is not None:
-            masks = self._read_masks(source, None if boxes_px is None else len(boxes_px))
+        if self._given.masks is not None:
+            hands = None if boxes_px is None else len(boxes_px)
+            masks = self._read_masks(source, self._given.masks, hands)
         return self._predictor(
             frame.image,
             boxes_px,
@@ -251,14 +213,15 @@ class _Run:
                 self._warned.add(text)
                 self.log(text)
 
-    def _read_masks(self, source: Input, hands: int | None) -> np.ndarray | None:
-        assert self._masks is not None
+    def _read_masks(
+        self, source: Input, paths: Mapping[str, Path], hands: int | None
+    ) -> np.ndarray | None:
         if hands == 0:
             return None
-        if source.name not in self._masks:
+        if source.name not in paths:
             self.log(f"{source.source}: {self._options.masks} has no mask of it; none used")
             return None
-        masks = read_masks(self._masks[source.name], hands)
+        masks = read_masks(paths[source.name], hands)
         if hands is None and not masks.any():
             self.log(f"{source.source}: its mask is empty; none used")
             return None
@@ -273,7 +236,7 @@ class _Run:
         if self._frames == 1:  # Includes compilation.
             self._first_s = time.monotonic()
 
-    def finish(self, out: Path) -> None:
+    def finish(self, out: Path, left_out: LeftOut) -> None:
         """Prints a summary; raises IncompleteError if something was skipped."""
         print(f"{self._hands} hands written to {readable(out)}")
         if self._empty:
@@ -289,6 +252,8 @@ class _Run:
         if self._losses:
             where = " in its given box" if self._options.boxes else ""
             print(f"a hand was lost {self._losses} times and searched for{where} again")
+        if left_out:
+            print(f"left out: {describe(left_out.items())}")
         if self._skipped:
             reasons = [
                 reason if times == 1 else f"{reason} ({times} frames)"

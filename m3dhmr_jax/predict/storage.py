@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.frames import IMAGE_SUFFIXES
+from m3dhmr_jax.predict.file_kinds import IMAGE_SUFFIXES
 from m3dhmr_jax.runtime.files import DiskFullError, explain_disk_full, readable, user_path
 from m3dhmr_jax.runtime.results_folder import MANIFEST, parse_manifest
 

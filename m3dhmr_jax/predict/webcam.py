@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.frames import Frame, Input, read_frames
+from m3dhmr_jax.predict.frames import Frame, read_frames
+from m3dhmr_jax.predict.inputs import Input
 from m3dhmr_jax.predict.outputs import draw_hands
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.results import PredictedHands

@@ -1,9 +1,11 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.predict.frames import Input
+from m3dhmr_jax.predict.inputs import Input
 from m3dhmr_jax.predict.masks import boxes_of_masks, check_masks, find_masks, read_masks
 
 
@@ -71,7 +73,9 @@ def test_find_masks_rejects_videos_and_folders_without_masks(tmp_path, labels):
     with pytest.raises(UserError, match=r"a\.png"):
         find_masks(tmp_path, [image])
     save(tmp_path / "a.png", labels)
-    assert find_masks(tmp_path, [image, image._replace(name="b")]) == {"a": tmp_path / "a.png"}
+    assert find_masks(tmp_path, [image, dataclasses.replace(image, name="b")]) == {
+        "a": tmp_path / "a.png"
+    }
     with pytest.raises(UserError, match=r"clip\.mp4, camera 0"):
         find_masks(
             tmp_path,

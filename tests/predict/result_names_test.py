@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3dhmr_jax.predict.frames import Input
+from m3dhmr_jax.predict.inputs import Input
 from m3dhmr_jax.predict.result_names import result_names
 
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import trimesh
 
@@ -465,3 +466,59 @@ def test_overlays_show_frames_at_the_times_of_hands_jsonl(load, tmp_path):
         frames = list(container.decode(video=0))
     np.testing.assert_allclose([frame.time for frame in frames], record_s, atol=1e-4)
     assert (frames[0].height, frames[0].width) == (62, 82)
+
+
+def test_predict_files_ends_with_a_count_of_what_it_left_out(load, images, tmp_path, capsys):
+    """And returns without an error: nothing of it was asked for."""
+    for name in ("text.jpg", "deep.png"):
+        (images / name).unlink()
+    (images / "notes.txt").touch()
+    (images / "more").mkdir()
+    (images / "wide.png").rename(images / "more" / "wide.png")
+    rows = "image,x,y,width,height\nwide.png,5,5,30,30\nother.png,5,5,30,30\n"
+    (tmp_path / "boxes.csv").write_text(rows)
+    out = tmp_path / "out"
+    predict_files(load, PredictOptions([str(images)], boxes=tmp_path / "boxes.csv"), out)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "left out: 1 .txt, 1 row of boxes.csv whose image is not among the inputs, "
+        "5 photos without a row in boxes.csv"
+    )
+    assert {line["image"]: len(line["hands"]) for line in lines_of(out)}["more/wide.png"] == 1
+
+
+def test_predict_files_takes_names_that_are_not_utf_8(load, images, video, tmp_path, capsys):
+    names = [os.fsdecode(each) for each in (b"caf\xe9.png", b"caf\xe9.avi", b"bad\xe9.png")]
+    paths = [tmp_path / name for name in names]
+    for path, source in zip(paths, ("wide.png", None, "text.jpg"), strict=True):
+        path.write_bytes((images / source if source else video).read_bytes())
+    out = tmp_path / "out"
+    with pytest.raises(IncompleteError, match=r"bad\\xe9\.png"):
+        predict_files(
+            load, PredictOptions(list(map(str, paths)), freihand=True, frames=2, track=False), out
+        )
+    found = [line["image"] for line in lines_of(out)]
+    assert found == ["caf\\xe9.png", "caf\\xe9.avi", "caf\\xe9.avi"]
+    assert "bad\\xe9.png" in capsys.readouterr().err
+
+
+def test_predict_files_draws_a_moving_image_as_a_video(load, rng, tmp_path):
+    frames = [PIL.Image.fromarray(blotches(rng, 120, 160)) for _ in range(3)]
+    frames[0].save(tmp_path / "m.gif", save_all=True, append_images=frames[1:], duration=80)
+    options = PredictOptions([str(tmp_path / "m.gif")], freihand=True, track=False)
+    predict_files(load, options, tmp_path / "out")
+    lines = lines_of(tmp_path / "out")
+    assert [(line["frame"], line["time_s"]) for line in lines] == [(0, 0), (1, 0.08), (2, 0.16)]
+    assert (tmp_path / "out/m_hands.mp4").stat().st_size > 500
+
+
+def test_predict_files_reads_both_parts_of_live_photos(load, images, video, tmp_path):
+    folder = tmp_path / "live"
+    folder.mkdir()
+    (images / "wide.png").rename(folder / "IMG_1.JPG")
+    video.rename(folder / "IMG_1.MOV")
+    out = tmp_path / "out"
+    predict_files(load, PredictOptions([str(folder)], freihand=True, frames=1, track=False), out)
+    assert [line["image"] for line in lines_of(out)] == ["IMG_1.JPG", "IMG_1.MOV"]
+    assert (out / "IMG_1_overlay.jpg").is_file()
+    assert (out / "IMG_1_hands.mp4").is_file()

@@ -11,7 +11,7 @@ import pytest
 from m3dhmr_jax import cli
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import webcam
-from m3dhmr_jax.predict.frames import Input
+from m3dhmr_jax.predict.inputs import Input
 from m3dhmr_jax.predict.run import PredictOptions
 from m3dhmr_jax.predict.webcam import LatestImage, make_server, newest_frames, show_camera
 from tests.conftest import exit_code
@@ -160,7 +160,7 @@ def test_all_frames_of_a_file_are_shown_and_those_of_a_camera_dropped(video, mon
 def test_closing_the_frames_closes_their_source(video, monkeypatch):
     opened, captures = cv2.VideoCapture, []
     monkeypatch.setattr(
-        cv2, "VideoCapture", lambda path: captures.append(opened(path)) or captures[0]
+        cv2, "VideoCapture", lambda *given: captures.append(opened(*given)) or captures[0]
     )
     frames = newest_frames(video)
     next(frames)
