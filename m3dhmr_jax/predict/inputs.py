@@ -99,7 +99,7 @@ def find_inputs(images: Sequence[str], camera: int | None = None) -> FoundInputs
         omitted = f" (left out: {describe(left_out.items())})" if left_out else ""
         raise UserError(
             f"no image or video in {list(map(readable, images))}{omitted}: name files, folders or "
-            "patterns, or a --camera"
+            "patterns"
         )
     return FoundInputs(inputs, left_out)
 
