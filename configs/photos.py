@@ -6,8 +6,8 @@ from typing import Any
 def augment_for_photos(config: Any) -> None:
     """Sets crops as prediction cuts them, and changes of colours and pixels as in many photos.
 
-    The probabilities and strengths are those with which small networks, trained on rendered hands,
-    did best on real photos.
+    The probabilities and strengths were chosen in trials with small networks that were trained on
+    rendered hands and scored on real photos; most were not varied one by one.
     """
     augment = config.augment
     augment.upright = True
