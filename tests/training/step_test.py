@@ -95,6 +95,14 @@ def test_train_step_moves_statistics(start, after):
     assert (start.stats["calls"], after[0].stats["calls"]) == (0, 1)
 
 
+def test_train_step_weights_errors_to_labels_by_their_quality(train_step, start, hand_batch, after):
+    halved = hand_batch._replace(quality=np.full(4, 0.5, np.float32))
+    terms = train_step(start, halved, KEY)[1]
+    for name, term in after[1].items():
+        factor = 1.0 if name in CONSISTENCY else 0.5
+        np.testing.assert_allclose(terms[name], factor * term, rtol=1e-5, err_msg=name)
+
+
 def test_train_step_follows_the_gradient_and_counts(start, after):
     state, _ = after
     assert state.step == 1
