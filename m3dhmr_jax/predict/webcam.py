@@ -66,14 +66,14 @@ def newest_frames(source: Input) -> Generator[Frame, None, None]:
     Raises:
         UserError: as `read_frames`.
     """
-    waiting: queue.Queue[Frame | UserError | None] = queue.Queue(maxsize=1)
+    waiting: queue.Queue[Frame | Exception | None] = queue.Queue(maxsize=1)
     is_closed = threading.Event()
 
     def drop() -> None:
         with contextlib.suppress(queue.Empty):
             waiting.get_nowait()
 
-    def put(item: Frame | UserError | None) -> None:
+    def put(item: Frame | Exception | None) -> None:
         if source.path is None:  # Files are read completely.
             drop()
         if not is_closed.is_set():
@@ -86,14 +86,14 @@ def newest_frames(source: Input) -> Generator[Frame, None, None]:
                 if is_closed.is_set():
                     return
             put(None)
-        except UserError as error:
+        except Exception as error:
             put(error)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
         while (item := waiting.get()) is not None:
-            if isinstance(item, UserError):
+            if isinstance(item, Exception):
                 raise item
             yield item
     finally:
