@@ -3,23 +3,28 @@
     python main.py --config=configs/pretrain2d.py:network=resnet18 --workdir=runs/pretrain2d
     python main.py --config=configs/resnet18.py --config.init_from=runs/pretrain2d
 
-network=resnet18|resnet34|quickstart is the network to pre-train. The paper does not state how long
-and with which weights; both are chosen here.
+network=resnet18|resnet34|quickstart|small is the network to pre-train. The paper does not state how
+long and with which weights; both are chosen here.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import quickstart, resnet18, resnet34, variants
+from configs import quickstart, resnet18, resnet34, small, variants
 
-ALLOWED = {"network": ("resnet18", "resnet34", "quickstart")}
+NETWORKS: dict[str, Any] = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "quickstart": quickstart,
+    "small": small,
+}
+ALLOWED = {"network": tuple(NETWORKS)}
 
 
 def get_config(variant: str = "") -> ConfigDict:
     network = variants.choose(variant, ALLOWED)["network"]
-    base = {"resnet18": resnet18, "resnet34": resnet34, "quickstart": quickstart}[network]
-    config: Any = base.get_config()
+    config: Any = NETWORKS[network].get_config()
     config.task = "landmarks"
     config.eval.save_predictions = False  # There are no meshes to save.
     config.epochs = 0.25 * config.epochs

@@ -5,7 +5,8 @@
             --seed $seed
         m3dhmr prepare data/natural$seed --out data/tfds/natural$seed
     done
-    python main.py --config=configs/pretrain2d.py:network=small --workdir=runs/small2d
+    python main.py --config=configs/pretrain2d.py:network=small --workdir=runs/small2d \\
+        --config.epochs=60 --config.optim.lr_decay_epochs='(45.0, 56.0)'
     python main.py --config=configs/small.py --config.init_from=runs/small2d --workdir=runs/small
 
 Landmarks come first: a step of the 2D pre-training takes a sixth of the time of one with the mesh.

@@ -256,3 +256,25 @@ def real() -> Path:
     if "REAL_DIR" not in os.environ:
         pytest.skip("no real photos: set REAL_DIR to their folder")
     return Path(os.environ["REAL_DIR"])
+
+
+CHROMIUM_FLAGS = [
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # The page must not need a network.
+]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The system's Chromium; tests skip where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((path for path in map(shutil.which, names) if path), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=CHROMIUM_FLAGS, chromium_sandbox=False
+        )
+        yield browser
+        browser.close()

@@ -12,8 +12,6 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.labelling import review
 from m3dhmr_jax.labelling.labelled_set import set_id
 
-pytest_plugins = ("tests.evaluate.report.conftest",)
-
 
 def labels_of(folder):
     return json.loads((folder / "labels.json").read_text())["hands"]

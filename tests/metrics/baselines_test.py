@@ -25,7 +25,7 @@ def relative(batch):
 
 
 def rows(batch, chosen):
-    return type(batch)(*(leaf[chosen] for leaf in batch))
+    return jax.tree.map(lambda leaf: leaf[chosen], batch)
 
 
 def test_constant_error_fn_of_the_true_mesh_is_zero(hand_batch, hand):
