@@ -17,6 +17,7 @@ import tqdm
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.boxes import BoxesByFile, read_boxes
+from m3dhmr_jax.predict.left_out import describe
 from m3dhmr_jax.predict.predictor import load_predictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions
 from m3dhmr_jax.predict.shard_folder import prepare_folder, read_folder
@@ -86,7 +87,7 @@ def predict_folder(
     if empty:
         print(f"no hand found in {empty} of {usable} images")
     if found.left_out:
-        print(f"left out: {found.left_out}")
+        print(f"left out: {describe(found.left_out.items())}")
     if problems or found.unnameable:
         reasons = [*map(str, problems[:10])]
         if found.unnameable:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from pyarrow import fs
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.file_kinds import IMAGE_SUFFIXES
+from m3dhmr_jax.predict.left_out import OWN_RESULT, LeftOut, describe, no_image
 from m3dhmr_jax.runtime.files import DiskFullError, explain_disk_full, readable, user_path
 from m3dhmr_jax.runtime.results_folder import MANIFEST, parse_manifest
 
@@ -127,18 +127,8 @@ class FoundImages(NamedTuple):
     images: list[File]
     # Images whose names are not UTF-8, as can be printed.
     unnameable: list[str]
-    # Images that `m3dhmr predict` wrote.
-    n_own: int
-    # Files of a folder that are not images, by suffix.
-    others: Counter[str]
-
-    @property
-    def left_out(self) -> str:
-        """What is not an input, in words."""
-        kinds = [f"{n} {suffix or 'without suffix'}" for suffix, n in self.others.most_common()]
-        if self.n_own:
-            kinds.append(f"{self.n_own} written by m3dhmr predict")
-        return ", ".join(kinds)
+    # Results of `m3dhmr predict`, and files of a folder that are not images.
+    left_out: LeftOut
 
 
 def open_location(address: str) -> Location:
@@ -180,14 +170,14 @@ def find_images(address: str) -> FoundImages:
     else:
         found = [each for each in location.entries(recursive=True) if each.is_file]
         own = own_outputs(location, found)
-    others: Counter[str] = Counter()
+    left_out = LeftOut()
     if is_pattern:
         literals = (location.path + address[len(folder) :]).split("*")
         pattern = re.compile(".*".join(map(re.escape, literals)))
         found = [each for each in found if pattern.fullmatch(each.path)]
     elif top is None:
-        others = Counter(
-            each.suffix
+        left_out = LeftOut(
+            no_image(each.suffix)
             for each in found
             if each.suffix not in IMAGE_SUFFIXES and each.path not in own
         )
@@ -200,15 +190,14 @@ def find_images(address: str) -> FoundImages:
             if each.is_nameable and each.path not in own
         ],
         [each.path for each in found if not each.is_nameable and each.path not in own],
-        sum(each.path in own for each in found),
-        others,
+        left_out + LeftOut({OWN_RESULT: sum(each.path in own for each in found)}),
     )
     if not result.images:
         reasons = [f"{address}: no image found"]
         if result.unnameable:
             reasons.append(describe_unnameable(result.unnameable))
         if result.left_out:
-            reasons.append(f"left out: {result.left_out}")
+            reasons.append(f"left out: {describe(result.left_out.items())}")
         raise UserError("; ".join(reasons))
     return result
 

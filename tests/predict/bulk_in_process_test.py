@@ -16,6 +16,7 @@ from m3dhmr_jax import cli
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import bulk, shards
 from m3dhmr_jax.predict.images import read_image
+from m3dhmr_jax.predict.left_out import OWN_RESULT
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions
 from m3dhmr_jax.predict.shard_folder import MARK, shard_name
@@ -360,15 +361,15 @@ def test_results_of_predict_are_not_inputs(valid_images, tmp_path, capsys):
     lines = "The files that m3dhmr predict wrote here; ...\na_overlay.jpg\nhands.jsonl\n"
     (folder / "m3dhmr_files.txt").write_text(lines)
     predict(valid_images, tmp_path / "out")
-    assert "1 written by m3dhmr predict" in capsys.readouterr().out
+    assert "1 result of an earlier call" in capsys.readouterr().out
     assert "mine.png" in by_name(tmp_path / "out")
     assert "a_overlay.jpg" not in by_name(tmp_path / "out")
-    with pytest.raises(UserError, match="1 written by m3dhmr predict"):
+    with pytest.raises(UserError, match="1 result of an earlier call"):
         find_images(str(folder / "a_overlay.jpg"))
-    with pytest.raises(UserError, match="1 written by m3dhmr predict"):
+    with pytest.raises(UserError, match="1 result of an earlier call"):
         find_images(f"{folder}/*.jpg")
     address = f"file://{valid_images}"
-    assert find_images(address).n_own == 1
+    assert find_images(address).left_out == {OWN_RESULT: 1}
 
 
 def test_failed_writes_name_the_folder(valid_images, tmp_path):

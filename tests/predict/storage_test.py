@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.predict.left_out import no_image
 from m3dhmr_jax.predict.storage import Location, find_images, open_location
 
 
@@ -11,7 +12,7 @@ def test_find_images_finds_the_same_by_path_and_address(images):
     found = find_images(str(images))
     assert found.source.scheme == ""
     assert len(found.images) == 11
-    assert (found.unnameable, found.n_own, found.others) == ([], 0, {".txt": 1})
+    assert (found.unnameable, found.left_out) == ([], {no_image(".txt"): 1})
     addresses = [each._replace(path=f"file://{each.path}") for each in found.images]
     assert find_images(f"file://{images}").images == addresses
     assert find_images(f"file://{images}/more/*.png").images == [
