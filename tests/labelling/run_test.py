@@ -210,7 +210,7 @@ def test_unreadable_photos_are_skipped_and_named(teacher, options, tmp_path):
     (tmp_path / "photos" / "broken.jpg").write_text("not an image")
     some = options._replace(photos=("one", str(tmp_path / "photos")))
     (reason,) = label_files(lambda: teacher, some, tmp_path / "set")
-    assert "broken.jpg is not an image" in reason
+    assert "broken.jpg is text and not an image" in reason
     labels, _ = read(tmp_path / "set")
     assert [skipped["reason"] for skipped in labels["skipped"]] == [reason]
     assert labels["split_by"] == "order"
