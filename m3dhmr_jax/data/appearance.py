@@ -127,8 +127,8 @@ def _filter(
         probability, strength = getattr(config, name)
         if probability:
             which, how = jax.random.split(jax.random.fold_in(key, i))
-            drawn = sometimes(which, probability, matrix(how, size, strength), jnp.eye(size))
-            product = jnp.matmul(drawn, product, precision="highest")
+            sampled = sometimes(which, probability, matrix(how, size, strength), jnp.eye(size))
+            product = jnp.matmul(sampled, product, precision="highest")
     if any(getattr(config, name)[0] for name in _LENS):
         image_01 = effects.filtered(image_01, product)
     return image_01

@@ -1,7 +1,7 @@
 """Random changes of a crop's pixels: what cameras, files and places do to photos.
 
 Pure functions of a key, one crop in [0, 1] and a strength from 0, no change, to 1; batched with
-`jax.vmap`. The amount is drawn anew for each crop, up to the strength. They are made for CPUs too:
+`jax.vmap`. The amount is sampled for each crop, up to the strength. They are made for CPUs too:
 no convolutions, and no random numbers per pixel from JAX, which take ten times as long there.
 Axes: b batch, s crop side.
 """

@@ -46,7 +46,7 @@ class Progress(NamedTuple):
 
     # Sources of which all frames are in it.
     sources: int = 0
-    # Frame of the next source that was looked at last.
+    # Frame of the next source that was processed last.
     frame: int = -1
     hands: int = 0
 
@@ -63,7 +63,7 @@ def label_files(load: Callable[[], Teacher], options: LabelOptions, out: Path) -
     Raises:
         UserError: for a number out of range, if a photo is missing, or if `out` holds other files
             or another set; also if no hand was kept, and nothing is written then.
-        DiskFullError: if there is no room.
+        DiskFullError: if the disk is full.
     """
     check_split(options.split)
     if not options.rate_hz > 0:

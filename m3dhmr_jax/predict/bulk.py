@@ -53,7 +53,7 @@ def predict_folder(
     Raises:
         UserError: if something is missing or wrong, before anything is written; IncompleteError at
             the end, if images could not be used; the others are written.
-        DiskFullError: if there is no room for the results.
+        DiskFullError: if the disk is full.
         ChildProcessError: if workers fail for another reason than being killed.
     """
     if importlib.util.find_spec("ray") is None:

@@ -4,7 +4,7 @@ As in MediaPipe Hands, a network proposes palms, and another finds the landmarks
 around each; a second pass in a crop around those landmarks refines them, and rejects what is not a
 hand. Small hands are searched in parts of the image, hands cut by its border with a margin.
 
-Axes: k hands, n = 21 landmarks, p palm candidates, h w image, s crop side.
+Axes: k hands, n = 21 landmarks, h w image, s crop side.
 Pixels have their centres on integers, (x, y) order. Directions as in `predict.crops`.
 """
 
@@ -20,10 +20,8 @@ from jaxtyping import Bool, Float
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.hand_detector import (
     LANDMARK_IMAGE_PX,
-    PALM_GRIDS,
     PALM_IMAGE_PX,
     HandLandmarks,
-    PalmCandidates,
     detect_palms,
     find_landmarks,
 )
@@ -34,15 +32,16 @@ from m3dhmr_jax.predict.detector_weights import (
     load_detector_weights,
     weights_path,
 )
+from m3dhmr_jax.predict.palms import merge_palms, palms_from_candidates
 from m3dhmr_jax.predict.squares import (
     VIEWS,
-    Palms,
     Squares,
     crop_matrices,
     homogeneous,
     inverses,
     squares_around_landmarks,
     squares_around_palms,
+    take_rows,
     tile_squares,
     transform,
     view_matrices,
@@ -53,7 +52,6 @@ from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 CPU_BUCKETS = (1, 2)
 # Hands whose box has a shorter longer side are counted but not returned.
 MIN_HAND_PX = 20.0
-MIN_PALM_SCORE = 0.4
 # Below this presence in a pass, a palm is dropped.
 MIN_PRESENCE = 0.5
 # A hand is certain with this presence in two passes, whose landmarks are nearer than this fraction
@@ -62,8 +60,6 @@ CERTAIN_PRESENCE, CERTAIN_DISTANCE = 0.9, 0.067
 MIN_MEAN_PRESENCE, MAX_VIEW_DISTANCE = 0.8, 0.12
 # Distance between views over that between two passes, on average.
 VIEWS_PER_PASSES = 2 / 3
-# Boxes of candidates that overlap more (intersection over union) are merged.
-PALM_OVERLAP = 0.3
 # Hands whose landmarks have a smaller mean distance, as a fraction of the box, are the same.
 DUPLICATE_DISTANCE = 0.25
 # So is a part of a hand that was taken for a hand: smaller by this factor, and so much of its box
@@ -144,9 +140,10 @@ class HandDetector:
         _check_views(views)
         hands = self._search(image, thorough)
         size_px = hand_size_px(hands.landmarks_px)
-        hands, too_small = _take(hands, size_px >= MIN_HAND_PX), int(np.sum(size_px < MIN_HAND_PX))
+        is_small = size_px < MIN_HAND_PX
+        hands, too_small = take_rows(hands, ~is_small), int(is_small.sum())
         too_many = max(len(hands.presence) - max_hands, 0)
-        hands = _take(hands, slice(max_hands))
+        hands = take_rows(hands, slice(max_hands))
         if views > 1:
             hands = self._views(image, hands.landmarks_px, views)
         return hands._replace(too_small=too_small, too_many=too_many)
@@ -180,7 +177,7 @@ class HandDetector:
         )
         turned = self._landmarks(image, crop_matrices(squares, LANDMARK_IMAGE_PX))
         best = turned.presence.reshape(-1, 4).argmax(axis=1) + 4 * np.arange(len(boxes_px))
-        hands = self._second_pass(image, _take(turned, best))
+        hands = self._second_pass(image, take_rows(turned, best))
         return self._views(image, hands.landmarks_px, views) if views > 1 else hands
 
     def _search(self, image: Image, thorough: bool) -> DetectedHands:
@@ -210,16 +207,16 @@ class HandDetector:
         palms = merge_palms(palms_from_candidates(candidates, matrices))
         palm_crops = crop_matrices(squares_around_palms(palms), LANDMARK_IMAGE_PX)
         first = self._landmarks(image, palm_crops)
-        first = _take(first, first.presence >= MIN_PRESENCE)
+        first = take_rows(first, first.presence >= MIN_PRESENCE)
         hands = self._second_pass(image, first)
         hands = hands._replace(presence=np.minimum(hands.presence, first.presence))
-        hands = merge_hands(_take(hands, hands.presence >= MIN_PRESENCE))
+        hands = merge_hands(take_rows(hands, hands.presence >= MIN_PRESENCE))
         certain = hands.presence >= CERTAIN_PRESENCE
         certain &= hands.disagreement.mean(axis=1) <= CERTAIN_DISTANCE
         doubtful = self._views(image, hands.landmarks_px[~certain], len(VIEWS))
         accepted = doubtful.presence >= MIN_MEAN_PRESENCE
         accepted &= doubtful.disagreement.mean(axis=1) <= MAX_VIEW_DISTANCE
-        return merge_hands(_take(hands, certain), _take(doubtful, accepted))
+        return merge_hands(take_rows(hands, certain), take_rows(doubtful, accepted))
 
     def _second_pass(self, image: Image, first: DetectedHands) -> DetectedHands:
         second = self._views(image, first.landmarks_px, 1)
@@ -260,58 +257,6 @@ NO_HANDS = DetectedHands(
 N_ARRAYS = len(NO_HANDS) - 2  # Fields of DetectedHands with one row per hand.
 
 
-def palms_from_candidates(
-    candidates: PalmCandidates, crop_from_img: Float[np.ndarray, "k 2 3"]
-) -> Palms:
-    """Candidates above MIN_PALM_SCORE in all crops, in pixels of the image."""
-    score = 1 / (1 + np.exp(-candidates.logits.clip(-100, 100)))
-    crops, rows = np.nonzero(score >= MIN_PALM_SCORE)
-    offsets_px = np.asarray(candidates.offsets_px)[crops, rows].reshape(-1, 9, 2)
-    points_px = offsets_px + _cell_centres_px()[rows, None]
-    half_size_px = offsets_px[:, 1] / 2
-    points_px[:, 0], points_px[:, 1] = (
-        points_px[:, 0] - half_size_px,
-        points_px[:, 0] + half_size_px,
-    )
-    points_px = transform(inverses(crop_from_img)[crops], points_px - 0.5)
-    return Palms(points_px[:, :2].reshape(-1, 4), points_px[:, 2:], score[crops, rows])
-
-
-@functools.cache
-def _cell_centres_px() -> Float[np.ndarray, "p 2"]:
-    """The centre of every candidate's cell, in pixels of the palm detector's input."""
-    centres = []
-    for cells, candidates in PALM_GRIDS:
-        y, x = np.divmod(np.arange(cells**2), cells)
-        centre_px = (np.stack([x, y], axis=1) + 0.5) * (PALM_IMAGE_PX / cells)
-        centres.append(np.repeat(centre_px, candidates, axis=0))
-    return np.concatenate(centres)
-
-
-def merge_palms(palms: Palms) -> Palms:
-    """Replaces overlapping palms by their mean, weighted with the scores; best first."""
-    rest, merged = _take(palms, np.argsort(-palms.score, kind="stable")), []
-    while len(rest.score):
-        same = _overlap(rest.box_px[0], rest.box_px) > PALM_OVERLAP
-        same[0] = True
-        group = _take(rest, same)
-        weight = group.score / group.score.sum()
-        mean = [np.tensordot(weight, x, 1) for x in (group.box_px, group.points_px)]
-        merged.append((*mean, group.score[0]))
-        rest = _take(rest, ~same)
-    return Palms(*map(np.stack, zip(*merged, strict=True))) if merged else palms
-
-
-def _overlap(
-    box_px: Float[np.ndarray, "4"], boxes_px: Float[np.ndarray, "p 4"]
-) -> Float[np.ndarray, " p"]:
-    """Intersection over union of one box with each."""
-    low, high = np.maximum(box_px[:2], boxes_px[:, :2]), np.minimum(box_px[2:], boxes_px[:, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=1)
-    area, areas = np.prod(box_px[2:] - box_px[:2]), np.prod(boxes_px[:, 2:] - boxes_px[:, :2], 1)
-    return common / (area + areas - common + 1e-9)
-
-
 def hands_from_crops(
     found: HandLandmarks, crop_from_img: Float[np.ndarray, "k 2 3"]
 ) -> DetectedHands:
@@ -342,8 +287,8 @@ def merge_hands(*found: DetectedHands) -> DetectedHands:
         limits_px = DUPLICATE_DISTANCE * np.maximum(sizes_px[0], sizes_px[1:])
         if (distances_px.mean(axis=1) > limits_px).all():
             kept.append(i)
-    hands = _take(hands, kept)
-    return _take(hands, ~_are_parts(hands.landmarks_px))
+    hands = take_rows(hands, kept)
+    return take_rows(hands, ~_are_parts(hands.landmarks_px))
 
 
 def _are_parts(landmarks_px: Float[np.ndarray, "k n 2"]) -> Bool[np.ndarray, " k"]:
@@ -357,11 +302,6 @@ def _are_parts(landmarks_px: Float[np.ndarray, "k n 2"]) -> Bool[np.ndarray, " k
     size_px = hand_size_px(landmarks_px)
     is_smaller = size_px[:, None] < PART_SIZE * size_px
     return (is_smaller & (inside >= PART_INSIDE)).any(axis=1)
-
-
-def _take(record: Any, rows: Any) -> Any:
-    """Some rows of every array of a record."""
-    return type(record)(*(x[rows] if isinstance(x, np.ndarray) else x for x in record))
 
 
 def _check_views(views: int) -> None:

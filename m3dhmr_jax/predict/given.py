@@ -44,7 +44,7 @@ def read_given(
 
     Raises:
         UserError: if a file or folder is missing or invalid, nothing in it matches an input, or it
-            cannot be told which of several inputs of the same name is meant.
+            is ambiguous which of several inputs of the same name is meant.
     """
     if boxes and landmarks:
         raise UserError(

@@ -19,7 +19,7 @@ class ShardTask(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The files to write, and the numbers of images that the user is told."""
+    """The files to write, and the numbers of images to report."""
 
     tasks: list[ShardTask]
     n_new: int

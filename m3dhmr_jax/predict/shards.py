@@ -126,7 +126,7 @@ class ShardWriter:
 
         Raises:
             UserError: if rows that are kept cannot be read, or the folder cannot be written to.
-            DiskFullError: if there is no room.
+            DiskFullError: if the disk is full.
         """
         rows = [
             row | task.images[image]._asdict()

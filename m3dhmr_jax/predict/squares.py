@@ -6,7 +6,7 @@ Pixels have their centres on integers, (x, y) order. Directions as in `predict.c
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -122,3 +122,8 @@ def transform(
     matrices: Float[np.ndarray, "k 2 3"], points: Float[np.ndarray, "k m 2"]
 ) -> Float[np.ndarray, "k m 2"]:
     return np.einsum("kad,kmd->kma", matrices[..., :2], points) + matrices[:, None, :, 2]
+
+
+def take_rows(record: Any, rows: Any) -> Any:
+    """Some rows of every array of a record."""
+    return type(record)(*(x[rows] if isinstance(x, np.ndarray) else x for x in record))

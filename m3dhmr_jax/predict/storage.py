@@ -94,7 +94,7 @@ class Location(NamedTuple):
         """Writes a file under a hidden name, which readers ignore, and renames it when complete.
 
         Raises:
-            DiskFullError: if there is no room.
+            DiskFullError: if the disk is full.
             UserError: if the folder cannot be written to for another reason.
         """
         hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"

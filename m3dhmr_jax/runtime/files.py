@@ -62,7 +62,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
     previous file stays.
 
     Raises:
-        DiskFullError: if there is no room.
+        DiskFullError: if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

@@ -144,7 +144,7 @@ class ResultsFolder:
 
     Raises:
         UserError: as `check_results_folder`, or if the folder cannot be written to.
-        DiskFullError: if there is no room.
+        DiskFullError: if the disk is full.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ def removed_on_error(path: Path) -> Iterator[None]:
     """Removes a file of this call if writing it fails.
 
     Raises:
-        DiskFullError: with the folder, if there is no room.
+        DiskFullError: with the folder, if the disk is full.
         OSError: with the path, for other reasons.
     """
     try:

@@ -157,8 +157,8 @@ PROBABILITIES = (0.55, 0.1, 0.09, 0.05, 0.02, 0.07)  # The rest are pinches.
 
 def sample_gesture(rng: np.random.Generator, tip_gap: TipGap) -> FingerPose:
     """A random clean gesture."""
-    drawn = rng.random()
+    sampled = rng.random()
     for gesture, limit in zip(SIMPLE, np.cumsum(PROBABILITIES), strict=True):
-        if drawn < limit:
+        if sampled < limit:
             return gesture(rng)
     return pinch(rng, tip_gap)

@@ -15,9 +15,8 @@ from m3dhmr_jax.predict.detector import (
     HandDetector,
     hands_from_crops,
     merge_hands,
-    merge_palms,
-    palms_from_candidates,
 )
+from m3dhmr_jax.predict.palms import merge_palms, palms_from_candidates
 from m3dhmr_jax.predict.squares import (
     TILE_OVERLAP,
     VIEWS,
