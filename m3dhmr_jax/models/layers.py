@@ -26,8 +26,8 @@ def sample_at(
     y = jnp.clip(landmarks_01[..., 1], 0, 1) * (h - 1)
     weight_x = nnx.relu(1 - jnp.abs(jnp.subtract.outer(x, jnp.arange(w, dtype=x.dtype))))
     weight_y = nnx.relu(1 - jnp.abs(jnp.subtract.outer(y, jnp.arange(h, dtype=y.dtype))))
-    # One product of two factors: LiteRT's converter miscomputes a contraction of two axes. Positions
-    # stay in float32: bfloat16 would round them to a third of a cell.
+    # Positions stay in float32: bfloat16 would round them to a third of a cell. The product has one
+    # axis for h and w, as LiteRT's converter miscomputes a contraction of two.
     weights = (weight_y[..., :, None] * weight_x[..., None, :]).astype(features.dtype)
     weights = weights.reshape(b, x.shape[1], h * w)
     return jnp.einsum("bnp,bpc->bnc", weights, features.reshape(b, h * w, c))
