@@ -138,7 +138,7 @@ def crop_matrix(square: Square, size: int, side: str) -> np.ndarray:
 def region(
     photo: np.ndarray, crop_from_img: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a photo (h, w, 3) that a crop shows, and crop pixels from its pixels.
+    """The part of a photo (h, w, 3) that a crop shows, and crop pixels from its pixels (2, 3).
 
     Where the crop shrinks the photo more than twofold, blocks of pixels are averaged.
 
@@ -146,6 +146,10 @@ def region(
         ValueError: if the crop lies outside the photo.
     """
     linear, offset = crop_from_img[:, :2], crop_from_img[:, 2]
+    if np.linalg.det(linear) < 0:  # A left hand: blocks start as in the mirrored photo.
+        photo = photo[:, ::-1]
+        offset = offset + linear[:, 0] * (photo.shape[1] - 1)
+        linear = linear * [-1, 1]
     block = max(int(1 / np.hypot(*linear[0])), 1)
     corners = np.array([(x, y) for x in (0, size - 1) for y in (0, size - 1)])
     corners_px = (corners - offset) @ np.linalg.inv(linear).T
@@ -162,7 +166,7 @@ def region(
         padded = np.zeros((h * block, w * block, 3), np.uint8)
         padded[: part.shape[0], : part.shape[1]] = part
         blocks = padded.reshape(h, block, w, block, 3)
-        part = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+        part = (blocks.mean(axis=(1, 3), dtype=np.float32) + 0.5).astype(np.uint8)
     first = np.array([left, top]) + (block - 1) / 2
     return part, np.column_stack([block * linear, offset + linear @ first])
 

@@ -16,6 +16,7 @@ from m3dhmr_jax.synthetic.recipe import QUICKSTART
 from m3dhmr_jax.synthetic.render import rasterise_scene, render_image, visible_hand_mask
 from m3dhmr_jax.synthetic.scene import prepare_assets, sample_scene
 
+
 @pytest.fixture(scope="module")
 def network_file(tiny_network, tmp_path_factory):
     """A network with the programs beside it."""
@@ -59,8 +60,8 @@ def test_example_equals_the_predictor(
     exif = PIL.Image.Exif()
     if focal_35mm:
         exif.get_ifd(EXIF_FOLDER)[EXIF_FOCAL_35MM] = focal_35mm
-    photo, out = tmp_path / "photo.png", tmp_path / "hand.obj"
-    PIL.Image.fromarray(image).save(photo, exif=exif)
+    photo, out = tmp_path / "photo.jpg", tmp_path / "hand.obj"
+    PIL.Image.fromarray(image).save(photo, quality=95, exif=exif)
     box = ",".join(map(str, box_px))
     program = [sys.executable, "-X", "importtime", network_file.with_name("example.py")]
     command = [*program, network_file, photo, box, side, out]
@@ -76,10 +77,14 @@ def test_example_equals_the_predictor(
     decoded = read_image(photo)
     assert (decoded.intrinsics is None) == (focal_35mm is None)
     hands = predictor(decoded.image, box_px, side, decoded.intrinsics)
-    print(np.abs(vertices_m - hands.verts_m[0]).max(), hands.root_m, hands.root_covariance_m2)
     np.testing.assert_array_equal(faces, hands.faces[0])
-    np.testing.assert_allclose(vertices_m, hands.verts_m[0], atol=1e-4)
-    assert "{:.3f} {:.3f} {:.3f} m".format(*hands.root_m[0]) in result.stdout
+    shift_m = vertices_m - hands.verts_m[0]
+    np.testing.assert_allclose(shift_m - shift_m.mean(axis=0), 0, atol=1e-4)
+    # The landmarks of an untrained network hardly determine where the hand is.
+    deviation_m = np.sqrt(np.diag(hands.root_covariance_m2[0]))
+    assert (np.abs(shift_m.mean(axis=0)) < 1e-4 + 0.01 * deviation_m).all()
+    wrist_m = np.array(result.stdout.removeprefix("wrist: ").removesuffix(" m\n").split(), float)
+    np.testing.assert_allclose(wrist_m, hands.root_m[0] + shift_m.mean(axis=0), atol=1e-3)
 
 
 def test_programs_do_not_replace_other_files(tmp_path):
