@@ -4,42 +4,47 @@ Needs the extra "litert", which exists for Linux alone. The converter's interfac
 documented, hence the pinned version; what it writes must be compared with JAX.
 """
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from jax import export
 from jaxtyping import Array, Float, UInt8
+from litert_converter import converter_api_ext as converter
+from litert_converter.mlir import ir, passmanager
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.inference import predict_crops
-from m3dhmr_jax.models.functional import Network
+from m3dhmr_jax.export.check import CropOutputs, RunCrops, crop_outputs, write_checked
+from m3dhmr_jax.export.trained import Trained
 from m3dhmr_jax.runtime.precision import single_precision
-from m3dhmr_jax.types import MESH_UNIT_M
 
-INPUTS, OUTPUTS = ["crops"], ["vertices_m", "joints_m", "landmarks_px"]
+
+def export_litert(trained: Trained, out: Path, half: bool) -> None:
+    """Writes the network, checks it and says how far it is from JAX.
+
+    Raises:
+        UserError: if `half`, or the file does not compute what JAX does.
+        DiskFullError: if the disk is full.
+    """
+    if half:
+        raise UserError(
+            f"--half has no effect on {out.name}: LiteRT's converter stores every constant as "
+            "float32; leave it out"
+        )
+    content = litert_of(trained)
+    with write_checked(out, trained, load_litert, half=False) as path:
+        path.write_bytes(content)
 
 
 @single_precision()
-def litert_of(network: Network, hand: HandModel) -> bytes:
-    """The content of the file: one crop (1, s, s, 3), uint8, to OUTPUTS, as those of ONNX files.
-
-    Raises:
-        UserError: if the extra "litert" is not installed.
-    """
-    try:
-        from litert_converter import converter_api_ext as converter
-        from litert_converter.mlir import ir, passmanager
-    except ImportError as error:
-        raise UserError(
-            f"a .tflite file needs the converter of LiteRT, which runs on Linux ({error}): "
-            'pip install "m3dhmr_jax[litert]"'
-        ) from error
+def litert_of(trained: Trained) -> bytes:
+    """The content of the file: one crop (1, s, s, 3), uint8, to the fields of CropOutputs."""
+    network = trained.network
 
     def outputs_of(crops: UInt8[Array, "1 s s 3"]) -> tuple[Float[Array, "1 p d"], ...]:
-        prediction = predict_crops(network.eval_graphdef, network.params, network.stats, crops)
-        vertices_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
-        joints_m = jnp.einsum("nv,bvc->bnc", hand.joint_regressor, vertices_m)
-        return vertices_m, joints_m, jnp.asarray(prediction.landmarks_01) * network.image_size
+        return crop_outputs(trained, network.params, network.stats, crops)
 
     s = network.image_size
     crops = jax.ShapeDtypeStruct((1, s, s, 3), jnp.uint8)
@@ -51,9 +56,21 @@ def litert_of(network: Network, hand: HandModel) -> bytes:
         converter.set_signature(
             module.operation,
             signature_name="serving_default",
-            input_names=INPUTS,
-            output_names=OUTPUTS,
+            input_names=["crops"],
+            output_names=list(CropOutputs._fields),
         )
         config = converter.ConvertToTFLConfig()
         converter.run_convert_to_tfl_passes(module, passmanager.PassManager(), config)
         return bytes(converter.export_flatbuffer_to_bytes(module.operation))
+
+
+def load_litert(path: Path) -> RunCrops:
+    """Runs a file on the CPU, crop by crop."""
+    step = Interpreter(model_path=str(path)).get_signature_runner()
+
+    def run(crops: UInt8[np.ndarray, "b s s 3"]) -> CropOutputs:
+        rows = [step(crops=crop[None]) for crop in crops]
+        names = CropOutputs._fields
+        return CropOutputs(*(np.concatenate([row[name] for row in rows]) for name in names))
+
+    return run

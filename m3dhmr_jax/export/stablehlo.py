@@ -3,6 +3,8 @@
 A program that loads the file needs JAX and nothing of this package.
 """
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,14 +13,55 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float, UInt8
 
+from m3dhmr_jax.export import SMALLEST_HALF
+from m3dhmr_jax.export.check import CropOutputs, RunCrops, run_jax, write_checked
+from m3dhmr_jax.export.trained import Trained
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import predict_crops, rotate_back, to_camera
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.runtime.precision import single_precision
-from m3dhmr_jax.types import FloatArray
+from m3dhmr_jax.types import ROOT, FloatArray
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-SMALLEST_HALF = 1024  # Parameters with fewer numbers stay float32.
+
+
+def export_stablehlo(trained: Trained, out: Path, half: bool) -> None:
+    """Writes the step of a network, checks it and says how far it is from JAX.
+
+    Raises:
+        UserError: if the file does not compute what JAX does.
+        DiskFullError: if the disk is full.
+    """
+    content = stablehlo_of(trained.network, trained.hand, half=half)
+    load = functools.partial(load_stablehlo, trained=trained)
+    with write_checked(out, trained, load, half=half) as path:
+        path.write_bytes(content)
+
+
+def load_stablehlo(path: Path, trained: Trained) -> RunCrops:
+    """Runs a file on the CPU, on crops that are whole images.
+
+    Where the network put the wrist is unknown from its hands in camera space: it is taken from
+    `trained`.
+    """
+    program = export.deserialize(bytearray(path.read_bytes()))
+    call = jax.jit(program.call)
+    s = trained.network.image_size
+    img_from_crop = np.eye(2, 3, dtype=np.float32)
+    intrinsics = np.array([[s, 0, s / 2], [0, s, s / 2], [0, 0, 1]], np.float32)
+
+    def run(crops: UInt8[np.ndarray, "b s s 3"]) -> CropOutputs:
+        b = len(crops)
+        cameras = np.stack([img_from_crop] * b), np.stack([intrinsics] * b)
+        with jax.default_device(jax.devices("cpu")[0]):
+            hands = jax.device_get(call(crops, *cameras))
+        root_m = run_jax(trained, crops).joints_m[:, ROOT, None]
+        shift_m = root_m - hands["joints_m"][:, ROOT, None]
+        return CropOutputs(
+            hands["vertices_m"] + shift_m, hands["joints_m"] + shift_m, hands["landmarks_px"]
+        )
+
+    return run
 
 
 @single_precision()

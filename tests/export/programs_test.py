@@ -79,7 +79,8 @@ def test_example_equals_the_predictor(
     hands = predictor(decoded.image, box_px, side, decoded.intrinsics)
     np.testing.assert_array_equal(faces, hands.faces[0])
     shift_m = vertices_m - hands.verts_m[0]
-    np.testing.assert_allclose(shift_m - shift_m.mean(axis=0), 0, atol=1e-4)
+    # Crops differ by a grey level here and there, which an untrained network amplifies.
+    np.testing.assert_allclose(shift_m - shift_m.mean(axis=0), 0, atol=1e-3)
     # The landmarks of an untrained network hardly determine where the hand is.
     deviation_m = np.sqrt(np.diag(hands.root_covariance_m2[0]))
     assert (np.abs(shift_m.mean(axis=0)) < 1e-4 + 0.01 * deviation_m).all()

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from m3dhmr_jax.export.stablehlo import SMALLEST_HALF, stablehlo_of
+from m3dhmr_jax.export import SMALLEST_HALF
+from m3dhmr_jax.export.stablehlo import export_stablehlo, stablehlo_of
+from m3dhmr_jax.export.trained import Trained
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import make_crop_step
 from m3dhmr_jax.predict.crops import crop_matrix
@@ -61,6 +63,14 @@ def test_half_stores_half(files, tiny_network):
     sizes = [leaf.size for leaf in jax.tree.leaves(tiny_network.params)]
     saved = 2 * sum(size for size in sizes if size >= SMALLEST_HALF)
     assert 0.95 * saved < len(files[False]) - len(files[True]) < 1.05 * saved
+
+
+@pytest.mark.long
+def test_stablehlo_is_checked(tiny_network, tmp_path, capsys):
+    trained = Trained(tiny_network, load_builtin(), "{}")
+    export_stablehlo(trained, tmp_path / "hand.jaxexport", False)
+    assert (tmp_path / "hand.jaxexport").is_file()
+    assert "64 drawn hands" in capsys.readouterr().out
 
 
 @pytest.mark.long
