@@ -88,8 +88,8 @@ class Graph:
         """0 keeps an axis, -1 takes what is left."""
         return self("Reshape", x, np.array(shape, np.int64))
 
-    def unsqueeze(self, x: str, axis: int) -> str:
-        return self("Unsqueeze", x, np.array([axis], np.int64))
+    def unsqueeze(self, x: str, *axes: int) -> str:
+        return self("Unsqueeze", x, np.array(axes, np.int64))
 
     def sum(self, x: str, axis: int) -> str:
         return self("ReduceSum", x, np.array([axis], np.int64), keepdims=0)

@@ -40,7 +40,9 @@ def drawn_hands(n, side):
             [[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]
         )
         skin = np.tile([0.85, 0.65, 0.55], (len(hand.faces), 1))
-        drawn = render_mesh(turned_m + [0, 0, 0.6], hand.faces, intrinsics, side, side, skin)
+        drawn = render_mesh(
+            turned_m + np.array([0, 0, 0.6]), hand.faces, intrinsics, side, side, skin
+        )
         images.append(drawn.over(image))
     return np.stack(images)
 
