@@ -87,17 +87,18 @@ def _float32(x: Any) -> np.ndarray:
     return np.asarray(x[...] if isinstance(x, nnx.Variable) else x, np.float32)
 
 
-def _folded(kernel: Any, norm: nnx.BatchNorm) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias of a layer without bias and the normalisation after it."""
-    scale, bias, mean, var, exact = (
+def _folded(kernel: Any, norm: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a layer without bias and the BatchNorm after it."""
+    scale, bias, mean, var, kernel = (
         np.asarray(x[...], np.float64) for x in (norm.scale, norm.bias, norm.mean, norm.var, kernel)
     )
     scale = scale / np.sqrt(var + norm.epsilon)
-    return np.float32(exact * scale), np.float32(bias - mean * scale)
+    return (kernel * scale).astype(np.float32), (bias - mean * scale).astype(np.float32)
 
 
 def _stride(layer: nnx.Conv) -> int:
-    return layer.strides if isinstance(layer.strides, int) else layer.strides[0]
+    strides: Any = layer.strides  # One for both axes, or the same one twice.
+    return strides if isinstance(strides, int) else strides[0]
 
 
 def _conv(

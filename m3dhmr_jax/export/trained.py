@@ -9,6 +9,7 @@ from m3dhmr_jax.checkpoints.run_config import config_text, load_config
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.runtime.precision import single_precision
+from m3dhmr_jax.types import Config
 
 
 class Trained(NamedTuple):
@@ -28,7 +29,7 @@ def load_trained(path: Path) -> Trained:
         UserError: if there is no checkpoint or no config next to it, it is corrupted or of another
             hand, or its task does not train a mesh.
     """
-    config = load_config(path)
+    config: Config = load_config(path)
     hand = load_hand(config)
     network = create_network(config, hand, abstract=True)
     state = restore_eval_state(network, path, str(path) if path.is_file() else NEWEST)

@@ -7,6 +7,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from m3dhmr_jax.export.check import drawn_hands  # noqa: E402
 from m3dhmr_jax.export.onnx_detector import (  # noqa: E402
     IMAGES,
     LANDMARKS,
@@ -21,30 +22,19 @@ from m3dhmr_jax.models.hand_detector import (  # noqa: E402
     detect_palms,
     find_landmarks,
 )
-from m3dhmr_jax.visualize.mesh import render_mesh  # noqa: E402
 
 # Of the largest value: rounding.
 TOLERANCE = 1e-5
 
 
-def drawn_hands(n, side):
-    """Hands on smooth backgrounds, from other directions each."""
-    hand, images = load_builtin(), []
-    intrinsics = np.array([[2 * side, 0, side / 2], [0, 2 * side, side / 2], [0, 0, 1.0]])
-    y, x = np.mgrid[:side, :side] / side
-    for i in range(n):
-        waves = [np.sin(5 * x + i), np.cos(4 * y - i), np.sin(6 * x * y + i)]
-        image = np.round(127 + 80 * np.stack(waves, axis=-1)).astype(np.uint8)
-        cos, sin = np.cos(0.4 * i), np.sin(0.4 * i)
-        turned_m = (hand.verts_m - hand.verts_m.mean(axis=0))[:, [2, 0, 1]] @ np.array(
-            [[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]
-        )
-        skin = np.tile([0.85, 0.65, 0.55], (len(hand.faces), 1))
-        drawn = render_mesh(
-            turned_m + np.array([0, 0, 0.6]), hand.faces, intrinsics, side, side, skin
-        )
-        images.append(drawn.over(image))
-    return np.stack(images)
+def upright_hands(n, side):
+    """Hands with their fingers up, tilted more and more, the palm towards the camera."""
+    upright = np.eye(3)[[2, 0, 1]]
+    angles = 0.4 * np.arange(n)
+    tilts = np.stack(
+        [[[np.cos(a), np.sin(a), 0], [-np.sin(a), np.cos(a), 0], [0, 0, 1]] for a in angles]
+    )
+    return drawn_hands(load_builtin(), tilts @ upright, side)
 
 
 def outputs(model, images):
@@ -65,7 +55,7 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_equal_jax(detector_weights, name, half):
     make, network, side = NETWORKS[name]
-    weights, images = getattr(detector_weights, name), drawn_hands(3, side)
+    weights, images = getattr(detector_weights, name), upright_hands(3, side)
     model = make(weights, half=half)
     want = jax.jit(network)(weights, images)._asdict()
     for batch in (images, images[1:2]):
@@ -79,11 +69,11 @@ def test_networks_equal_jax(detector_weights, name, half):
 
 def test_the_drawn_hands_are_seen(detector_weights):
     """Else the comparison would be one of backgrounds."""
-    palms = outputs(palm_model(detector_weights.palms), drawn_hands(3, 192))
+    palms = outputs(palm_model(detector_weights.palms), upright_hands(3, 192))
     assert palms["logits"].shape == (3, 2016)
     assert (palms["logits"].max(axis=1) > 0).all()
     assert np.abs(palms["offsets_px"]).max() > 10
-    hands = outputs(landmark_model(detector_weights.landmarks), drawn_hands(3, 224))
+    hands = outputs(landmark_model(detector_weights.landmarks), upright_hands(3, 224))
     assert hands["presence"].shape == (3,)
     assert (hands["presence"] > 0.5).all()
 
