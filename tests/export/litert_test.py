@@ -3,10 +3,10 @@ import pytest
 pytest.importorskip("litert_converter", reason='the extra "litert" is not installed')
 pytest.importorskip("ai_edge_litert", reason='the extra "litert" is not installed')
 
-from m3dhmr_jax.errors import UserError  # noqa: E402
-from m3dhmr_jax.export.litert import export_litert  # noqa: E402
-from m3dhmr_jax.export.trained import Trained  # noqa: E402
-from m3dhmr_jax.hand import load_builtin  # noqa: E402
+from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.export.litert import export_litert
+from m3dhmr_jax.export.trained import Trained
+from m3dhmr_jax.hand import load_builtin
 
 
 @pytest.fixture
@@ -14,6 +14,7 @@ def trained(tiny_network):
     return Trained(tiny_network, load_builtin(), "{}")
 
 
+@pytest.mark.long
 def test_litert_equals_jax(trained, tmp_path, capsys):
     """The converter computed `sample_at` wrongly while it contracted two axes at once."""
     export_litert(trained, tmp_path / "hand.tflite", False)

@@ -48,8 +48,8 @@ def read_obj(path):
     return np.array(vertices, float), np.array(faces, int) - 1
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("focal_35mm", [None, 26])
+@pytest.mark.long
+@pytest.mark.parametrize(("side", "focal_35mm"), [("right", None), ("left", 26)])
 def test_example_equals_the_predictor(
     network_file, tiny_network, rendered, tmp_path, side, focal_35mm
 ):
