@@ -29,8 +29,9 @@ def main(network: str, photo: str, box: str, side: str, out: str) -> None:
         crop_from_img = place.crop_matrix(square, size, side)
         crop = cv2.warpAffine(*place.region(image, crop_from_img, size), (size, size))
         names = ["vertices_m", "joints_m", "landmarks_px"]
-        vertices_m, joints_m, landmarks_px = session.run(names, {"crops": crop[None]})
-        hand = place.place(vertices_m[0], joints_m[0], landmarks_px[0], crop_from_img, k)
+        outputs = session.run(names, {"crops": crop[None]})
+        vertices_m, joints_m, landmarks_px = (np.asarray(each)[0] for each in outputs)
+        hand = place.place(vertices_m, joints_m, landmarks_px, crop_from_img, k)
         square = square._replace(direction_rad=place.hand_direction(hand.landmarks_px))
     faces = np.array(json.loads(session.get_modelmeta().custom_metadata_map["faces"]))
     with open(out, "w") as file:

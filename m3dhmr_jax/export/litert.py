@@ -4,7 +4,9 @@ Needs the extra "litert", which exists for Linux alone. The converter's interfac
 documented, hence the pinned version; what it writes must be compared with JAX.
 """
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,16 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from jax import export
 from jaxtyping import Array, Float, UInt8
-from litert_converter import converter_api_ext as converter
-from litert_converter.mlir import ir, passmanager
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.export.check import CropOutputs, RunCrops, crop_outputs, write_checked
 from m3dhmr_jax.export.trained import Trained
 from m3dhmr_jax.runtime.precision import single_precision
+
+# Any: compiled modules, whose contents type checkers do not see.
+converter: Any = importlib.import_module("litert_converter.converter_api_ext")
+ir: Any = importlib.import_module("litert_converter.mlir.ir")
+passmanager: Any = importlib.import_module("litert_converter.mlir.passmanager")
 
 
 def export_litert(trained: Trained, out: Path, half: bool) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.export import SMALLEST_HALF
 from m3dhmr_jax.export.check import CropOutputs, RunCrops, write_checked
@@ -69,7 +69,7 @@ def stablehlo_of(network: Network, hand: HandModel, *, half: bool = False) -> by
         crops: UInt8[FloatArray, "b s s 3"],
         img_from_crop: Float[FloatArray, "b 2 3"],
         intrinsics: Float[FloatArray, "b 3 3"],
-    ) -> dict[str, Array]:
+    ) -> dict[str, FloatArray]:
         # Converted by the program that is exported: NumPy would do it before.
         single: Any = jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), params)
         prediction = predict_crops(network.eval_graphdef, single, stats, crops)
