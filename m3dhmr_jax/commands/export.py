@@ -20,7 +20,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         type=user_path,
         required=True,
         metavar="FILE",
-        help="the file to write; its suffix says what: .onnx",
+        help="the file to write; its suffix says what: .onnx, .jaxexport (StableHLO) or .tflite",
     )
     add(
         "--half",
@@ -39,6 +39,7 @@ COMMAND = Command(
     'exports a trained network to run without JAX (pip install "m3dhmr_jax[export]")',
     (
         "m3dhmr export --checkpoint runs/quickstart --out hand.onnx",
+        "m3dhmr export --checkpoint runs/quickstart --out hand.jaxexport",
         "m3dhmr export --checkpoint weights/mobrecon.safetensors --out mobrecon.onnx --half",
     ),
     add_export_options,
