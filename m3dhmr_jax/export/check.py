@@ -4,9 +4,10 @@ Axes: b batch, s crop side, n = 21 joints or landmarks, v vertices.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,23 +93,30 @@ def difference_from_jax(run: RunCrops, trained: Trained) -> Difference:
 
 
 def run_jax(trained: Trained, crops: UInt8[np.ndarray, "b s s 3"]) -> CropOutputs:
-    """What an export has to compute; b is a multiple of JAX_BATCH."""
+    """What an export has to compute."""
     network = trained.network
-
-    @jax.jit
-    def step(params: dict, stats: dict, crops: UInt8[Array, "b s s 3"]) -> tuple[Array, ...]:
-        image = jax.vmap(normalise)(crops.astype(jnp.float32) / 255)
-        with jax.default_matmul_precision("highest"):
-            prediction = predict(network.eval_graphdef, params, stats, image)
-            vertices_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
-            joints_m = jnp.einsum("nv,bvc->bnc", trained.hand.joint_regressor, vertices_m)
-        return vertices_m, joints_m, prediction.landmarks_01 * network.image_size
-
+    graph, arrays = network.eval_graphdef, (network.params, network.stats)
     parts = [
-        step(network.params, network.stats, crops[i : i + JAX_BATCH])
+        _predict(graph, *arrays, crops[i : i + JAX_BATCH], trained.hand.joint_regressor)
         for i in range(0, len(crops), JAX_BATCH)
     ]
-    return CropOutputs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    vertices_m, joints_m, landmarks_01 = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return CropOutputs(vertices_m, joints_m, landmarks_01 * np.float32(network.image_size))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(
+    eval_graphdef: Any,
+    params: Any,
+    stats: Any,
+    crops: UInt8[Array, "b s s 3"],
+    joint_regressor: Float[Array, "n v"],
+) -> tuple[Array, ...]:
+    with jax.default_matmul_precision("highest"):
+        image = jax.vmap(normalise)(crops.astype(jnp.float32) / 255)
+        verts, landmarks_01 = predict(eval_graphdef, params, stats, image)
+        vertices_m = verts * MESH_UNIT_M
+        return vertices_m, jnp.einsum("nv,bvc->bnc", joint_regressor, vertices_m), landmarks_01
 
 
 def random_rotations(n: int) -> Float[np.ndarray, "n 3 3"]:
