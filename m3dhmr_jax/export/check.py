@@ -20,7 +20,7 @@ from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import predict_crops
 from m3dhmr_jax.runtime.files import write_atomic
 from m3dhmr_jax.runtime.precision import single_precision
-from m3dhmr_jax.types import MESH_UNIT_M, ROOT, FloatArray
+from m3dhmr_jax.types import MESH_UNIT_M, ROOT
 from m3dhmr_jax.visualize.mesh import render_mesh
 
 BATCHES = (1, 3, 60)
@@ -100,28 +100,31 @@ def about_wrist(outputs: CropOutputs) -> CropOutputs:
     )
 
 
-def crop_outputs(
-    trained: Trained, params: Any, stats: Any, crops: UInt8[FloatArray, "b s s 3"]
-) -> tuple[Float[Array, "b p d"], ...]:
-    """What every exported network computes, the fields of CropOutputs, in full precision."""
-    network = trained.network
-    with jax.default_matmul_precision("highest"):
-        prediction = predict_crops(network.eval_graphdef, params, stats, crops)
-        vertices_m = jnp.asarray(prediction.verts) * MESH_UNIT_M
-        joints_m = jnp.einsum("nv,bvc->bnc", trained.hand.joint_regressor, vertices_m)
-    return vertices_m, joints_m, jnp.asarray(prediction.landmarks_01) * network.image_size
-
-
 def run_jax(trained: Trained, crops: UInt8[np.ndarray, "b s s 3"]) -> CropOutputs:
-    """What an export has to compute; b is a multiple of JAX_BATCH."""
+    """What an export has to compute."""
     network = trained.network
-
-    step = jax.jit(functools.partial(crop_outputs, trained))
+    graph, arrays = network.eval_graphdef, (network.params, network.stats)
     parts = [
-        step(network.params, network.stats, crops[i : i + JAX_BATCH])
+        predict_outputs(graph, *arrays, crops[i : i + JAX_BATCH], trained.hand.joint_regressor)
         for i in range(0, len(crops), JAX_BATCH)
     ]
-    return CropOutputs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    vertices_m, joints_m, landmarks_01 = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return CropOutputs(vertices_m, joints_m, landmarks_01 * np.float32(network.image_size))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict_outputs(
+    eval_graphdef: Any,
+    params: Any,
+    stats: Any,
+    crops: UInt8[Array, "b s s 3"],
+    joint_regressor: Float[Array, "n v"],
+) -> tuple[Array, ...]:
+    """Vertices and joints in metres, and landmarks as a fraction of the crop, in full precision."""
+    with jax.default_matmul_precision("highest"):
+        verts, landmarks_01 = predict_crops(eval_graphdef, params, stats, crops)
+        vertices_m = verts * MESH_UNIT_M
+        return vertices_m, jnp.einsum("nv,bvc->bnc", joint_regressor, vertices_m), landmarks_01
 
 
 def random_rotations(n: int) -> Float[np.ndarray, "n 3 3"]:

@@ -16,7 +16,7 @@ from jax import export
 from jaxtyping import Array, Float, UInt8
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.export.check import CropOutputs, RunCrops, crop_outputs, write_checked
+from m3dhmr_jax.export.check import CropOutputs, RunCrops, predict_outputs, write_checked
 from m3dhmr_jax.export.trained import Trained
 from m3dhmr_jax.runtime.precision import single_precision
 
@@ -49,7 +49,11 @@ def litert_of(trained: Trained) -> bytes:
     network = trained.network
 
     def outputs_of(crops: UInt8[Array, "1 s s 3"]) -> tuple[Float[Array, "1 p d"], ...]:
-        return crop_outputs(trained, network.params, network.stats, crops)
+        arrays = network.params, network.stats
+        vertices_m, joints_m, landmarks_01 = predict_outputs(
+            network.eval_graphdef, *arrays, crops, trained.hand.joint_regressor
+        )
+        return vertices_m, joints_m, landmarks_01 * network.image_size
 
     s = network.image_size
     crops = jax.ShapeDtypeStruct((1, s, s, 3), jnp.uint8)

@@ -11,6 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from m3dhmr_jax.builders import create_network  # noqa: E402
 from m3dhmr_jax.checkpoints.manager import digest  # noqa: E402
+from m3dhmr_jax.export.onnx_graph import Graph  # noqa: E402
 from m3dhmr_jax.export.onnx_layers import write  # noqa: E402
 from m3dhmr_jax.export.onnx_network import CROPS, network_model  # noqa: E402
 from m3dhmr_jax.hand import hand_id, load_builtin  # noqa: E402
@@ -180,4 +181,4 @@ class Swish(nnx.Module):
 
 def test_a_layer_without_a_form_is_refused_by_name(tiny_network):
     with pytest.raises(NotImplementedError, match="Swish has no ONNX form"):
-        write(nnx.Sequential(Swish()), None, "x")
+        write(nnx.Sequential(Swish()), Graph(), "x")

@@ -31,7 +31,7 @@ def installed():
     return pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("half", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_export_writes_a_checked_onnx_file(installed, weights, tmp_path, capsys, half):
     onnx, onnxruntime = installed
     out = tmp_path / "new" / "hand.onnx"
@@ -53,6 +53,22 @@ def test_a_file_that_exists_is_not_replaced(weights, tmp_path):
     with pytest.raises(UserError, match="exists and is not replaced"):
         export_network(weights, out, half=False)
     assert out.read_text() == "mine"
+
+
+@pytest.mark.long
+def test_a_file_that_miscomputes_exits_with_2(installed, weights, tmp_path, monkeypatch, capsys):
+    """A runtime that is wrong by a millimetre."""
+    from m3dhmr_jax.export import onnx_file
+
+    def load(path):
+        run = load_onnx(path)
+        return lambda crops: run(crops)._replace(vertices_m=run(crops).vertices_m + 1e-3)
+
+    load_onnx = onnx_file.load_onnx
+    monkeypatch.setattr(onnx_file, "load_onnx", load)
+    assert export("--checkpoint", weights, "--out", tmp_path / "hand.onnx") == 2
+    assert "0.001 m" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["hand.pt", "hand.onnx.zip", "onnx"])
@@ -80,6 +96,6 @@ def test_a_2d_pre_training_is_refused(installed, tiny_config, tmp_path):
     config = tiny_config()
     config.task = "pretrain2d"
     (tmp_path / "config.json").write_text(config_text(config))
-    with pytest.raises(UserError, match="pretrain2d.*does not predict a mesh"):
+    with pytest.raises(UserError, match=r"pretrain2d.*does not predict a mesh"):
         export_network(tmp_path, tmp_path / "hand.onnx", half=False)
     assert not (tmp_path / "hand.onnx").exists()
