@@ -123,8 +123,9 @@ def predict_outputs(
     """Vertices and joints in metres, and landmarks as a fraction of the crop, in full precision."""
     with jax.default_matmul_precision("highest"):
         verts, landmarks_01 = predict_crops(eval_graphdef, params, stats, crops)
-        vertices_m = verts * MESH_UNIT_M
-        return vertices_m, jnp.einsum("nv,bvc->bnc", joint_regressor, vertices_m), landmarks_01
+        vertices_m = jnp.asarray(verts) * MESH_UNIT_M
+        joints_m = jnp.einsum("nv,bvc->bnc", joint_regressor, vertices_m)
+    return vertices_m, joints_m, jnp.asarray(landmarks_01)
 
 
 def random_rotations(n: int) -> Float[np.ndarray, "n 3 3"]:
