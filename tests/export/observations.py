@@ -4,6 +4,7 @@ Axes: b hands, n = 21 landmarks or joints.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from m3dhmr_jax.fitting import Observation, landmark_std
@@ -40,7 +41,8 @@ def observe(joints_m, rng, noise=0.015, outliers=0, focal_px=554.0):
     uv = np.einsum("ij,bnj->bni", intrinsics, joints_m)
     uv = uv[..., :2] / uv[..., 2:]
     rays = (uv - intrinsics[:2, 2]) / intrinsics[[0, 1], [0, 1]]
-    to_ray = np.stack([_rotation_to_ray(np.float32(x.min(0) + x.max(0)) / 2) for x in rays])
+    middle = jnp.asarray((rays.min(axis=1) + rays.max(axis=1)) / 2, jnp.float32)
+    to_ray = np.stack([_rotation_to_ray(ray) for ray in middle])
     joints_rel = np.einsum("bji,bnj->bni", to_ray, joints_m - joints_m.mean(1, keepdims=True))
     joints_rel = joints_rel * rng.uniform(0.85, 1.15, (n, 1, 1)) + rng.normal(0, 6e-3, (n, 21, 3))
     box_px = np.ptp(uv, axis=1).max(axis=1)[:, None, None]
@@ -58,16 +60,3 @@ def observe(joints_m, rng, noise=0.015, outliers=0, focal_px=554.0):
 
 def join(*observations):
     return Observation(*map(np.concatenate, zip(*observations, strict=True)))
-
-
-def as_json(seen):
-    """Each observation as `fit.js` takes it."""
-    names = (
-        *("landmarksPx", "landmarkStd", "jointsRel", "jointsWeight", "K"),
-        *("shapeMean", "shapeStd"),
-    )
-    rows = zip(*(np.asarray(x, np.float64) for x in seen), strict=True)
-    return [
-        {name: x.ravel().tolist() if x.ndim else float(x) for name, x in zip(names, row, strict=True)}
-        for row in rows
-    ]

@@ -39,14 +39,17 @@ export function factorize(matrix, n) {
   }
 }
 
-// Two sums, as each addition waits for the one before.
+// Four sums, as each addition waits for the one before.
 function dot(matrix, a, b, n) {
-  let even = 0, odd = 0, k = 0;
-  for (; k + 1 < n; k += 2) {
-    even += matrix[a + k] * matrix[b + k];
-    odd += matrix[a + k + 1] * matrix[b + k + 1];
+  let first = 0, second = 0, third = 0, fourth = 0, k = 0;
+  for (; k + 3 < n; k += 4) {
+    first += matrix[a + k] * matrix[b + k];
+    second += matrix[a + k + 1] * matrix[b + k + 1];
+    third += matrix[a + k + 2] * matrix[b + k + 2];
+    fourth += matrix[a + k + 3] * matrix[b + k + 3];
   }
-  return k < n ? even + odd + matrix[a + k] * matrix[b + k] : even + odd;
+  for (; k < n; k++) first += matrix[a + k] * matrix[b + k];
+  return first + second + third + fourth;
 }
 
 // Solves in place, with the result of `factorize`.
