@@ -1,8 +1,9 @@
 """The fit in JavaScript against that in JAX.
 
 Chromium runs it and not Node, as the page will run there: the same engine, and the same loader of
-modules. Float64 and float32 may end in different minima where a hand is doubtful; of 158 hands
-below none does.
+modules. Rounding decides where the last steps end: of 1,263 fits, 463 of them to real photos, the
+vertices of the worst differed by 0.2 mm, as much as in JAX itself when landmarks move by a
+millionth. None ended in another minimum.
 """
 
 import re

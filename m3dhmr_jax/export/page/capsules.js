@@ -19,14 +19,14 @@ const closest = { u: 0, w: 0, x: 0, y: 0, z: 0, gap: 0 };
 export function fingerOverlap(tables, points, overlap) {
   const { ends, distance_m: distance, groups } = tables, [count, members] = groups.shape;
   for (let group = 0; group < count; group++) {
-    let deepest = -Infinity, chosen = 0;
+    let deepest = -Infinity;
     for (let i = group * members; i < (group + 1) * members; i++) {
       const pair = groups.data[i];
       findClosest(points, ends.data, 4 * pair);
       const depth = distance.data[pair] - closest.gap;
-      if (!(depth > deepest || (depth === deepest && pair > chosen))) continue;
+      if (!(depth > deepest)) continue;
       deepest = depth;
-      chosen = pair;
+      overlap.pair[group] = pair;
       overlap.direction[3 * group] = closest.x / closest.gap;
       overlap.direction[3 * group + 1] = closest.y / closest.gap;
       overlap.direction[3 * group + 2] = closest.z / closest.gap;
@@ -36,7 +36,6 @@ export function fingerOverlap(tables, points, overlap) {
       overlap.corners[4 * group + 3] = -closest.w;
     }
     overlap.depth[group] = deepest;
-    overlap.pair[group] = chosen;
   }
 }
 

@@ -15,7 +15,7 @@ export const RAYLEIGH_MEDIAN = 1.1774; // Median length of a 2D Gaussian of stan
 //   landmarksPx, jointsRel   x, y of the 21 landmarks; x, y, z of the 3D landmarks, metres, as the
 //                            landmark network gives them
 //   landmarkStd              standard deviation of each landmark, a fraction of the hand's box
-//   jointsWeight             1, or 0 without 3D landmarks, which takes seven times as long
+//   jointsWeight             1, or 0 without 3D landmarks: twelve directions are tried, seven times the work
 //   K                        the intrinsic matrix by rows
 //   shapeMean, shapeStd      what is known of the shape: 0 and 1, or what earlier frames said
 // Finite for any finite observation. The result, in camera space, metres:
