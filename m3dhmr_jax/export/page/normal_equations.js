@@ -93,10 +93,10 @@ export function makeNormalEquations(tables, model, weights, at) {
     const [x, y, z] = overlap.direction.subarray(3 * group, 3 * group + 3), { columns, hand } = all;
     row.fill(0);
     for (let corner = 0; corner < 4; corner++) {
-      const share = -overlap.corners[4 * group + corner] / weights.overlap_std_m;
+      const weight = -overlap.corners[4 * group + corner] / weights.overlap_std_m;
       moveByHand(tables.ends.data[4 * overlap.pair[group] + corner], all, posed);
       for (let k = 0; k < hand; k++) {
-        row[k] += share * (x * motion[3 * k] + y * motion[3 * k + 1] + z * motion[3 * k + 2]);
+        row[k] += weight * (x * motion[3 * k] + y * motion[3 * k + 1] + z * motion[3 * k + 2]);
       }
     }
     for (let a = 0; a < hand; a++) {

@@ -7,7 +7,7 @@ import { apply3, multiply3 } from "./linalg.js";
 import { jointRotation } from "./rotations.js";
 
 export const N_JOINTS = 21, N_BONES = 16, N_ANGLES = 45, N_POINTS = N_JOINTS + N_BONES;
-const FINGERS = 5, SEGMENTS = 3;
+const SEGMENTS = 3; // Joints of each finger.
 
 export function makePointModel(tables) {
   const [p] = tables.by_shape_m.shape, pairs = [];
@@ -30,7 +30,7 @@ export function makePointModel(tables) {
     byShape: Float64Array.from(pairs.flatMap((pair) => pair.byShape)),
     links: tables.links.data,
     movers: Array.from({ length: N_POINTS }, (_, point) =>
-      joinUp(pairs.filter((pair) => pair.point === point).map((pair) => pair.bone))),
+      moversOf(pairs.filter((pair) => pair.point === point).map((pair) => pair.bone))),
     frame: new Float64Array(9),
     localAxes: new Float64Array(9),
     vector: new Float64Array(3),
@@ -38,7 +38,7 @@ export function makePointModel(tables) {
 }
 
 // The finger joints that move some of these bones: their own, and those before in their fingers.
-function joinUp(bones) {
+function moversOf(bones) {
   const joints = Array.from({ length: N_BONES - 1 }, (_, i) => i + 1);
   return joints.filter((joint) =>
     bones.some((bone) => bone >= joint && bone <= lastOfFinger(joint)));

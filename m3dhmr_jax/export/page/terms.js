@@ -7,6 +7,7 @@ import { axisAngleRotation } from "./rotations.js";
 
 export const NEAREST_M = 0.05, FARTHEST_M = 20;
 export const TRANSLATION_STD_M = 0.1; // Of the 3D landmarks relative to the wrist: hardly a limit.
+// The two shifts are already in the tables.
 export const DEFAULT_WEIGHTS = {
   base_shift: 0.1,
   tip_shift: 0.15,
