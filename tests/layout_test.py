@@ -17,6 +17,7 @@ LAYERS = (
         "labelling",
         "evaluate",
         "predict",
+        "export",
         "convert",
         "tasks",
         "datasets",

@@ -1,0 +1,1 @@
+"""What leaves JAX: files and a page that compute the same without this package."""
