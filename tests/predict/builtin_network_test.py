@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_choices_are_the_methods():
     [
         (("runs/mine", None, "network"), r"--method network and --checkpoint runs/mine"),
         (("runs/mine", None, "fit"), r"--method fit and --checkpoint runs/mine"),
-        ((None, "MANO_RIGHT.pkl", "network"), r"--hand MANO_RIGHT\.pkl is for the fit"),
+        ((None, Path("MANO_RIGHT.pkl"), "network"), r"--hand MANO_RIGHT\.pkl is for the fit"),
     ],
 )
 def test_methods_that_exclude_each_other_are_rejected(arguments, text):

@@ -12,7 +12,6 @@ from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.synthetic.imaging import encode_image
 from tests.conftest import exit_code
 
-
 long = pytest.mark.long
 
 
