@@ -42,7 +42,7 @@ def test_development_photos_are_those_of_the_list(real):
 
 def test_scores_are_relative_to_the_labels_box(monkeypatch):
     k = np.array([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]])
-    joints_m = np.random.default_rng(0).uniform(-0.1, 0.1, (21, 3)) + [0, 0, 0.5]
+    joints_m = np.random.default_rng(0).uniform(-0.1, 0.1, (21, 3)) + np.array([0, 0, 0.5])
     label = Label(project(joints_m, k), "right", joints_m)
     samples = [Sample("a", "s", np.zeros((100, 100, 3), np.uint8), k, [label])]
     shift_px = np.array([0.15 * label.size_px, 0])
