@@ -78,7 +78,7 @@ def finetune_config(
     weights: str, labelled: Path, prepared: Path, rendered: str, steps: int, seed: int
 ) -> Config:
     """`configs/finetune.py`, whose schedule is stretched to so many steps."""
-    config = finetune.get_config(weights)
+    config: Any = finetune.get_config(weights)
     config.seed = seed
     config.data.source.folder = str(labelled)
     config.data.source.prepared = str(prepared)

@@ -46,6 +46,7 @@ def predict_folder(
     Images whose file, boxes or options differ from those of an earlier call are predicted again.
 
     Args:
+        checkpoint, hand, method: as `load_predictor` takes them.
         workers: processes with a network; None: as many as the cluster has room for.
         batch_size: images per file, and what is repeated if their worker dies.
         gpus: GPUs per worker; less than 1 to share one.
