@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import record
-from benchmarks.network_accuracy import load_network, print_table, real_sources, score_network
+from benchmarks.network_accuracy import print_table, real_sources, score_network
 from configs import finetune
 from m3dhmr_jax.builders import load_hand
 from m3dhmr_jax.data import loader
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         networks["after", seed] = str(workdir)
     sources, lines = real_sources(real), []
     for (when, seed), path in networks.items():
-        for scores in score_network(load_network(path), sources, options.rendered_test):
+        for scores in score_network(path, sources, options.rendered_test):
             line = {"when": when, "seed": seed, "steps": options.steps, **scores}
             record("finetune", {}, weights=options.weights, **line)
             lines.append(line)

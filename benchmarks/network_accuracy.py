@@ -1,13 +1,13 @@
 """How accurate a network is on hands whose box is known: real photos and rendered images.
 
-    REAL_DIR=... python -m benchmarks.network_accuracy network runs/small --rendered data/natural0
+    REAL_DIR=... python -m benchmarks.network_accuracy network fit runs/small --rendered FOLDER
 
-`network` is the built-in network, everything else a run's workdir or a weights file. Real photos:
+`network` is the built-in network, everything but `fit` a run's workdir or a weights file. Photos:
 those of the development set by their tag, all but the digits together (`photos`), and `hgcnn`, with
 3D joints. The network gets the crop around the tight box of the labels, 1.3 times its size, and the
 side of the hand: `one look` as the crop is, `two looks` as prediction does with given boxes, turned
-upright as the first look says. Rendered images: the evaluation split of a folder in FreiHAND's
-layout, in the crop of evaluation.
+upright as the first look says. The fit gets the detector's landmarks in the same boxes. Rendered
+images: the evaluation split of a folder in FreiHAND's layout, in the crop of evaluation.
 
 2D errors are of the 15 joints that all conventions share, over the longer side of the labels' box:
 of the mesh's projected joints and, as `landmarks_nme`, of the network's landmarks. Every hand
@@ -18,7 +18,7 @@ network, source and number of looks.
 import argparse
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +36,20 @@ from benchmarks.real_images import (
     read_rgb,
 )
 from m3dhmr_jax.data import freihand
+from m3dhmr_jax.evaluate.comparison.hands import central_hand
+from m3dhmr_jax.evaluate.comparison.run import load_named
 from m3dhmr_jax.fitting import COMMON
 from m3dhmr_jax.predict.cameras import assumed_intrinsics
 from m3dhmr_jax.predict.candidates import unseen
 from m3dhmr_jax.predict.crops import crops_around
-from m3dhmr_jax.predict.methods import NetworkMethod
+from m3dhmr_jax.predict.methods import FitMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.results import PredictedHands
 
 Scores = dict[str, float | int | None]
-LOOKS = {"one look": False, "two looks": True}
-
-
-def load_network(name: str) -> HandMeshPredictor:
-    """The built-in network, or that of a workdir or weights file."""
-    if name == NetworkMethod.name:
-        return HandMeshPredictor(name)
-    return HandMeshPredictor.from_checkpoint(name)
+# Whether the candidates are those of prediction with given boxes, or the boxes as they are.
+NETWORK_LOOKS = {"one look": False, "two looks": True}
+FIT_LOOKS = {"landmarks": True}
 
 
 def real_sources(real: Path) -> dict[str, list[Sample]]:
@@ -65,7 +62,7 @@ def real_sources(real: Path) -> dict[str, list[Sample]]:
 
 
 def look(
-    predictor: HandMeshPredictor, sample: Sample, label: Label, *, upright: bool
+    predictor: HandMeshPredictor, sample: Sample, label: Label, *, as_predicted: bool
 ) -> PredictedHands:
     """The hand in the tight box around the labels."""
     low, high = label.landmarks_px.min(axis=0), label.landmarks_px.max(axis=0)
@@ -73,19 +70,21 @@ def look(
     k = sample.intrinsics
     if k is None:
         k = assumed_intrinsics(sample.image.shape[1], sample.image.shape[0])
-    if upright:
+    if as_predicted:
         candidates = predictor.in_boxes(sample.image, box_px, label.handedness, k)
     else:
         candidates = unseen(crops_around(box_px), (label.handedness,))
     return predictor.predict(sample.image, candidates, k)
 
 
-def score_real(predictor: HandMeshPredictor, samples: Sequence[Sample], *, upright: bool) -> Scores:
+def score_real(
+    predictor: HandMeshPredictor, samples: Sequence[Sample], *, as_predicted: bool
+) -> Scores:
     """The scores of one source."""
     distances, landmark_nme, aligned = [], [], []
     pairs = [(sample, label) for sample in samples for label in sample.labels]
     for sample, label in pairs:
-        hands = look(predictor, sample, label, upright=upright)
+        hands = look(predictor, sample, label, as_predicted=as_predicted)
         for kept, points_px in (
             (distances, project(hands.joints_m[0], hands.intrinsics)),
             (landmark_nme, hands.landmarks_px[0]),
@@ -112,8 +111,8 @@ def score_rendered(predictor: HandMeshPredictor, folder: Path) -> Scores:
     aligned = []
     for i, k in enumerate(labels.intrinsics.astype(np.float64)):
         image = read_rgb(folder / freihand.image_name("test", i))
-        hands = predictor(image, None, "right", k, freihand=True)
-        aligned.append(_aligned_mm(hands.joints_m[0], labels.joints_m[i]))
+        hand = central_hand(predictor, image, k)
+        aligned.append(_aligned_mm(hand.joints_m, labels.joints_m[i]))
     return {"hands": len(aligned), **_means(aligned)}
 
 
@@ -128,17 +127,20 @@ def _means(aligned: Sequence[tuple[float, float]]) -> Scores:
 
 
 def score_network(
-    predictor: HandMeshPredictor, sources: Mapping[str, Sequence[Sample]], rendered: Path | None
-) -> Iterable[dict[str, Any]]:
-    """The lines of one network."""
+    name: str, sources: Mapping[str, Sequence[Sample]], rendered: Path | None
+) -> Iterator[dict[str, Any]]:
+    """The lines of a network, by its path or name, or of the fit."""
+    predictor = load_named(name)
+    looks_of = FIT_LOOKS if name == FitMethod.name else NETWORK_LOOKS
     # Those of hgcnn's crops lie far from the centre.
     warnings.filterwarnings("ignore", message="the principal point")
     for source, samples in sources.items():
-        for looks, upright in LOOKS.items():
-            scores = score_real(predictor, samples, upright=upright)
+        for looks, as_predicted in looks_of.items():
+            scores = score_real(predictor, samples, as_predicted=as_predicted)
             yield {"source": source, "looks": looks, **scores}
     if rendered is not None:
-        yield {"source": "rendered", "looks": "one look", **score_rendered(predictor, rendered)}
+        looks = next(iter(looks_of))
+        yield {"source": "rendered", "looks": looks, **score_rendered(predictor, rendered)}
 
 
 def print_table(lines: Sequence[Mapping[str, Any]]) -> None:
@@ -154,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = real_sources(Path(os.environ["REAL_DIR"]))
     lines = []
     for name in options.networks:
-        for scores in score_network(load_network(name), sources, options.rendered):
+        for scores in score_network(name, sources, options.rendered):
             lines.append({"network": name, **scores})
             record("network_accuracy", {}, **lines[-1])
     print_table(lines)

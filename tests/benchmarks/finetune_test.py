@@ -53,7 +53,7 @@ def test_scores_are_relative_to_the_labels_box(monkeypatch):
         landmarks_px=(label.landmarks_px + 2 * shift_px)[None],
     )
     monkeypatch.setattr(network_accuracy, "look", lambda *_, **__: hands)
-    scores = network_accuracy.score_real(None, samples, upright=False)
+    scores = network_accuracy.score_real(None, samples, as_predicted=False)
     assert scores["nme_mean"] == pytest.approx(0.15, abs=1e-4)
     assert scores["landmarks_nme_mean"] == pytest.approx(0.3, abs=1e-4)
     assert (scores["pck_01"], scores["pck_02"]) == (0, 1)

@@ -74,7 +74,7 @@ def labelled_hands(folder: Path, pair: Pair) -> Iterator[ComparedHand]:
     for i, k in enumerate(labels.intrinsics.astype(np.float64)):
         name = freihand.image_name("test", i)
         image = read_image(folder / name).image
-        before, after = (_central_hand(predictor, image, k) for predictor in pair)
+        before, after = (central_hand(predictor, image, k) for predictor in pair)
         crop_px = freihand_crop(image.shape[1], image.shape[0])[0]
         truth = HandPoints(labels.joints_m[i], labels.verts_m[i])
         source = sources.get(name, folder.name)
@@ -90,7 +90,7 @@ def _sources(folder: Path) -> dict[str, str]:
     return {hand["image"]: Source(Path(hand["source"])).group for hand in hands}
 
 
-def _central_hand(
+def central_hand(
     predictor: HandMeshPredictor, image: Image, intrinsics: Float[np.ndarray, "3 3"]
 ) -> HandPoints:
     """The only hand or, if the detector finds several, that in the centre."""

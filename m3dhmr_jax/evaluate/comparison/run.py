@@ -123,7 +123,7 @@ def load_pair(names: tuple[str, str]) -> Pair:
     Raises:
         UserError: if one cannot be loaded, or they are of different hands.
     """
-    before, after = map(_load, names)
+    before, after = map(load_named, names)
     if hand_id(before.hand) != hand_id(after.hand):
         raise UserError(
             f"{names[0]} and {names[1]} predict different hand models, whose vertices do not "
@@ -132,7 +132,8 @@ def load_pair(names: tuple[str, str]) -> Pair:
     return before, after
 
 
-def _load(name: str) -> HandMeshPredictor:
+def load_named(name: str) -> HandMeshPredictor:
+    """The fit and the built-in network by their names, other networks by their path."""
     if name in (FitMethod.name, NetworkMethod.name):
         return HandMeshPredictor(name)
     return HandMeshPredictor.from_checkpoint(name)
