@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from m3dhmr_jax.commands import (
     bulk,
+    compare,
     convert,
     demo,
     detector,
@@ -24,6 +25,7 @@ COMMANDS = {
     "demo": demo.COMMAND,
     "detector": detector.COMMAND,
     "label": label.COMMAND,
+    "compare": compare.COMMAND,
     "score": score.COMMAND,
     "convert": convert.COMMAND,
     "export": export.COMMAND,

@@ -260,7 +260,8 @@ def real() -> Path:
 
 CHROMIUM_FLAGS = [
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # The page must not need a network.
+    # Pages must not need a network, only what serves them here.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
 

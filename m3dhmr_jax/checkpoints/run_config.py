@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from m3dhmr_jax.checkpoints.weights import load_weights
-from m3dhmr_jax.config_fields import NETWORK_FIELDS, check_names
+from m3dhmr_jax.config_fields import NETWORK_FIELDS, check_names, flatten
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import processes
 from m3dhmr_jax.runtime.files import user_path, write_atomic
@@ -40,8 +40,20 @@ def save_config(workdir: Path, config: Config) -> None:
 
 
 def config_text(config: Config) -> str:
-    """The config as JSON, also for the metadata of a weights file, under "config"."""
+    """The config as JSON."""
     return config.to_json(indent=2)
+
+
+def network_text(config: Config) -> str:
+    """What a network depends on, as JSON, for a weights file's metadata under "config"."""
+    flat, nested = flatten(config.to_dict()), {}
+    for name in NETWORK_FIELDS:
+        *sections, last = name.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = flat[name]
+    return json.dumps(nested)
 
 
 def load_config(path: Path) -> Config:
@@ -57,7 +69,7 @@ def load_config(path: Path) -> Config:
         if text is None:
             raise UserError(
                 f"{path}: its metadata does not hold a config, so its network is not known; write "
-                "the file again with m3dhmr convert, which stores the config"
+                "the file again from its run with m3dhmr convert, which stores the config"
             )
         return _parse(path, text)
     if not path.is_dir():

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.runtime.files import write_atomic
+from m3dhmr_jax.runtime.files import check_new, write_atomic
 
 MAX_NAMES_SHOWN = 8  # Per kind in a report; the others are counted.
 Arrays = dict[str, np.ndarray]
@@ -54,13 +54,29 @@ def flatten(tree: Any) -> Arrays:
     return dict(zip(names_of(tree), map(np.asarray, leaves), strict=True))
 
 
-def save_weights(path: Path, params: Any, stats: Any, metadata: Mapping[str, str]) -> None:
+def check_weights_path(path: Path) -> None:
+    """Raises UserError if a weights file should not be written there."""
+    if path.suffix != ".safetensors":
+        raise UserError(f"--out {path} must end in .safetensors, the format of weights files")
+    check_new(path)
+
+
+def save_weights(
+    path: Path, params: Any, stats: Any, metadata: Mapping[str, str], *, half: bool = False
+) -> None:
     """Writes two pure trees and metadata, atomically.
 
+    Args:
+        half: store the parameters as float16. The statistics stay as they are: they are few, and
+            variances can exceed the range of float16.
+
     Raises:
-        UserError: if an array holds NaN or infinity.
+        UserError: if an array holds NaN or infinity, or, if `half`, exceeds the range of float16.
     """
     parts = {"params": flatten(params), "stats": flatten(stats)}
+    if half:
+        with np.errstate(over="ignore"):  # Infinity, which is found below.
+            parts["params"] = {n: x.astype(np.float16) for n, x in parts["params"].items()}
     tensors = {f"{part}/{name}": x for part, each in parts.items() for name, x in each.items()}
     _check_finite(path, tensors)
     # safetensors writes the memory of an array and ignores its strides.
@@ -70,7 +86,7 @@ def save_weights(path: Path, params: Any, stats: Any, metadata: Mapping[str, str
 
 
 def load_weights(path: Path) -> Weights:
-    """Reads a weights file.
+    """Reads a weights file; what is stored in half precision is returned as float32.
 
     Raises:
         UserError: if it is missing, truncated, not finite or of another format, or its tensors
@@ -81,7 +97,7 @@ def load_weights(path: Path) -> Weights:
     try:
         with safe_open(path, framework="np") as file:
             names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+            tensors = {name: _full(file.get_tensor(name)) for name in names}
             metadata = file.metadata() or {}
     except (SafetensorError, TypeError, AttributeError) as error:  # The latter two: its dtypes.
         raise UserError(
@@ -104,6 +120,10 @@ def load_weights(path: Path) -> Weights:
         )
     _check_finite(path, tensors)
     return Weights(**parts, metadata=metadata)
+
+
+def _full(tensor: np.ndarray) -> np.ndarray:
+    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
 
 def load_matching(tree: Any, found: Mapping[str, np.ndarray]) -> tuple[Any, LoadReport]:

@@ -59,6 +59,7 @@ def run_bulk(options: argparse.Namespace) -> None:
     predict_folder(
         options.checkpoint,
         options.hand,
+        options.method,
         options.images,
         options.out,
         parse_image_options(options),

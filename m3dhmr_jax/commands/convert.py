@@ -1,8 +1,9 @@
-"""`m3dhmr convert`: public PyTorch weights."""
+"""`m3dhmr convert`: runs and public PyTorch weights to weights files."""
 
 import argparse
 
 from m3dhmr_jax.commands.command import Command
+from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime.files import user_path
 
 
@@ -13,7 +14,8 @@ def add_convert_options(parser: argparse.ArgumentParser) -> None:
         type=user_path,
         metavar="FILE",
         help="a .pth, .pt or .safetensors file of torchvision's ResNet-18 or ResNet-34, which "
-        "becomes the initial encoder of a training, or of MobRecon, which becomes a network",
+        "becomes the initial encoder of a training, or of MobRecon, which becomes a network; or "
+        "the folder of a run, whose newest valid checkpoint becomes one file with its config",
     )
     add(
         "--out",
@@ -29,21 +31,38 @@ def add_convert_options(parser: argparse.ArgumentParser) -> None:
         help="the .npz file of the mesh hierarchy that MobRecon was trained with",
     )
     add("--prefix", default="", help="take only tensors whose names start with this prefix")
+    add(
+        "--half",
+        action="store_true",
+        help="of a run: store parameters in half precision, in half the space",
+    )
 
 
 def run_convert(options: argparse.Namespace) -> None:
+    from m3dhmr_jax.convert.from_run import write_run
     from m3dhmr_jax.convert.run import convert_file
 
-    for line in convert_file(options.file, options.out, options.hierarchy, options.prefix):
+    if options.file.is_dir():
+        if options.hierarchy or options.prefix:
+            raise UserError(
+                f"--hierarchy and --prefix are for PyTorch files; {options.file} is a run"
+            )
+        lines = write_run(options.file, options.out, half=options.half)
+    elif options.half:
+        raise UserError(f"--half is for the folder of a run, and {options.file} is none")
+    else:
+        lines = convert_file(options.file, options.out, options.hierarchy, options.prefix)
+    for line in lines:
         print(line)
 
 
 COMMAND = Command(
-    "converts public PyTorch weights to a weights file",
+    "converts a run, or public PyTorch weights, to a weights file",
     (
         "curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth && "
         "m3dhmr convert resnet18-f37072fd.pth --out weights/resnet18.safetensors",
         "m3dhmr convert mobrecon.pt --hierarchy mesh.npz --out weights/mobrecon.safetensors",
+        "m3dhmr convert runs/mine --half --out weights/mine.safetensors",
     ),
     add_convert_options,
     run_convert,

@@ -8,17 +8,24 @@ from m3dhmr_jax.runtime.files import user_path
 if TYPE_CHECKING:
     from m3dhmr_jax.predict.run import PredictOptions
 
-# A copy, as the library takes long to import; a test compares them.
+# Copies, as the library takes long to import; a test compares them.
 SIDES = ("right", "left")
+METHODS = ("fit", "network")
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """Method, and those of `add_hand_options`."""
     parser.add_argument(
+        "--method",
+        choices=METHODS,
+        help="fit: a hand model is fitted to the detector's landmarks; network: the built-in "
+        "network (default: fit)",
+    )
+    parser.add_argument(
         "--checkpoint",
         metavar="RUN",
-        help="a trained network: the folder of a run, whose newest valid checkpoint is used, or a "
-        "weights file (default: a hand model fitted to the detector's landmarks)",
+        help="a network of your own, in place of --method: the folder of a run, whose newest valid "
+        "checkpoint is used, or a weights file",
     )
     add_hand_options(parser)
 
@@ -85,7 +92,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--freihand",
         action="store_true",
         help="the images are FreiHAND's or like them: without K, use its field of view of 28 "
-        "degrees; with --checkpoint and without boxes, the centred crop of its evaluation",
+        "degrees; for a network without boxes, the centred crop of its evaluation",
     )
     add(
         "--views",

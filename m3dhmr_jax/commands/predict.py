@@ -106,7 +106,7 @@ def run_predict(options: argparse.Namespace) -> None:
     from m3dhmr_jax.predict.run import predict_files
 
     predict_files(
-        lambda: load_predictor(options.checkpoint, options.hand),
+        lambda: load_predictor(options.checkpoint, options.hand, options.method),
         parse_options(options),
         options.out,
         replace=options.replace,
@@ -119,6 +119,7 @@ COMMAND = Command(
         "m3dhmr predict --checkpoint runs/quickstart --freihand "
         "data/quickstart/evaluation/rgb/0000000*.jpg",
         "m3dhmr predict my_images/",
+        "m3dhmr predict --method network my_images/",
         "m3dhmr predict --checkpoint runs/quickstart --boxes boxes.csv --fov 70 my_images/",
         "m3dhmr predict --checkpoint runs/quickstart --masks my_masks/ my_images/",
         "m3dhmr predict --camera 0 --smooth",

@@ -13,7 +13,7 @@ from typing import Any
 
 from flax import nnx
 
-from m3dhmr_jax.checkpoints.weights import parts_of, save_weights
+from m3dhmr_jax.checkpoints.weights import check_weights_path, parts_of, save_weights
 from m3dhmr_jax.convert import torch_file
 from m3dhmr_jax.convert.architectures import Architecture, recognise
 from m3dhmr_jax.convert.conversion import Conversion, convert
@@ -22,7 +22,7 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy, hierarchy_id
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.models.network import M3DHMR, ModelConfig
-from m3dhmr_jax.runtime.files import check_new, expand_home
+from m3dhmr_jax.runtime.files import expand_home
 
 MAX_NAMES_SHOWN = 4  # Per kind in the report; the others are counted.
 
@@ -39,9 +39,7 @@ def convert_file(
         UserError: if a file is missing or corrupted, contains more than tensors, or is of another
             network, or if `out` exists.
     """
-    if out.suffix != ".safetensors":
-        raise UserError(f"--out {out} must end in .safetensors, the format of weights files")
-    check_new(out)
+    check_weights_path(out)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:

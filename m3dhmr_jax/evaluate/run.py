@@ -12,7 +12,7 @@ from m3dhmr_jax.datasets import open_dataset
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.evaluate.focal_noise import DESCRIPTION, CameraErrors, errors_with_perturbed_focal
 from m3dhmr_jax.evaluate.official import Hands, write_predictions
-from m3dhmr_jax.evaluate.report.page import Entry
+from m3dhmr_jax.evaluate.report.entry import Entry
 from m3dhmr_jax.evaluate.report.writer import about, write_report
 from m3dhmr_jax.evaluate.scoring import gather, table, write_json
 from m3dhmr_jax.metrics.freihand import camera_scores

@@ -15,13 +15,13 @@ from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.evaluate.report.cases import data_uri
 from m3dhmr_jax.hand import HandModel, hand_id
 from m3dhmr_jax.labelling.labelled_set import read_labels, set_id
 from m3dhmr_jax.predict.images import read_image
 from m3dhmr_jax.runtime.files import write_atomic
 from m3dhmr_jax.synthetic.camera import project
 from m3dhmr_jax.types import FREIHAND_IMAGE_PX
+from m3dhmr_jax.visualize.data_uri import data_uri
 from m3dhmr_jax.visualize.hands import HandDrawing
 from m3dhmr_jax.visualize.overlay import draw_landmarks, draw_meshes, scale_drawing
 

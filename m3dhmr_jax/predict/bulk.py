@@ -31,6 +31,7 @@ OBJECT_STORE_BYTES = 100 * 2**20  # Ray's memory carries file names only, no ima
 def predict_folder(
     checkpoint: str | None,
     hand: Path | None,
+    method: str | None,
     images: str,
     out: str,
     options: PredictOptions,
@@ -45,6 +46,7 @@ def predict_folder(
     Images whose file, boxes or options differ from those of an earlier call are predicted again.
 
     Args:
+        checkpoint, hand, method: as `load_predictor` takes them.
         workers: processes with a network; None: as many as the cluster has room for.
         batch_size: images per file, and what is repeated if their worker dies.
         gpus: GPUs per worker; less than 1 to share one.
@@ -69,8 +71,10 @@ def predict_folder(
         boxes = read_boxes(options.boxes, options.handedness)
         for line in _match_boxes(boxes, [each.name for each in found.images], options.boxes):
             print(line)
-    predictor = load_predictor(checkpoint, hand)
-    job = Job(checkpoint, hand, predictor.weights_sha256, options, boxes, found.source, target)
+    predictor = load_predictor(checkpoint, hand, method)
+    job = Job(
+        checkpoint, hand, method, predictor.weights_sha256, options, boxes, found.source, target
+    )
     wanted = {each.path: image_version(each, boxes) for each in found.images}
     plan = plan_shards(wanted, folder.shards, job.settings, batch_size)
     print(f"{len(wanted)} images: {plan}")

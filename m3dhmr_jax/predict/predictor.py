@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.camera.silhouette import NO_EXTENT, SilhouetteExtent, silhouette_extent
+from m3dhmr_jax.checkpoints.builtin import builtin_network
 from m3dhmr_jax.checkpoints.restore import NEWEST, restore_eval_state
 from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.errors import UserError
@@ -62,23 +63,25 @@ class HandMeshPredictor:
     more for hands with masks; the fit on a CPU once.
 
     Args:
-        method: how meshes are recovered; default: the fit of the built-in hand to landmarks.
+        method: how meshes are recovered: "fit", the fit of the built-in hand to landmarks;
+            "network", the built-in network; or any other method.
         detector: finds hands and their landmarks; default: the installed one. None with a network:
-            hands need boxes.
+            hands need boxes, as they do if "network" finds no installed detector.
 
     Raises:
-        UserError: if the detector is needed and not installed.
+        UserError: if the method is unknown, or the detector is needed and not installed.
     """
 
-    def __init__(self, method: Method | None = None, detector: HandDetector | None = None):
+    def __init__(self, method: str | Method = FitMethod.name, detector: HandDetector | None = None):
         enable_compilation_cache()
-        self._method = FitMethod(load_builtin()) if method is None else method
-        if detector is None and self._method.needs_landmarks:
+        if isinstance(method, str):
+            method = _named_method(method)
+            detector = detector or _installed_detector()
+        if detector is None and method.needs_landmarks:
             detector = HandDetector.load()
-        self._detector = detector
+        self._method, self._detector = method, detector
 
     @classmethod
-    @single_precision()
     def from_checkpoint(cls, path: str | Path) -> "HandMeshPredictor":
         """A network on the detector's crops; without an installed detector, on given boxes.
 
@@ -88,14 +91,8 @@ class HandMeshPredictor:
             UserError: if there is no checkpoint or no config next to it, or it is corrupted or of
                 another hand.
         """
-        path = Path(path)
-        config = load_config(path)
         enable_compilation_cache()
-        hand = load_hand(config)
-        network = create_network(config, hand, abstract=True)
-        state = restore_eval_state(network, path, str(path) if path.is_file() else NEWEST)
-        detector = HandDetector.load() if HandDetector.is_installed() else None
-        return cls(NetworkMethod(network, hand, state.params, state.stats), detector)
+        return cls(_load_network(Path(path)), _installed_detector())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: what is computed with, and no compiled programs."""
@@ -249,7 +246,7 @@ class HandMeshPredictor:
             UserError: if the method is not the fit, or a handedness is unknown or missing.
         """
         if not self._method.needs_landmarks:
-            raise UserError("landmarks are for the fit of a hand: leave out the checkpoint")
+            raise UserError("landmarks are for the fit of a hand: use the method fit")
         n = len(landmarks_px)
         candidates = unseen(crops_of_landmarks(landmarks_px), check_handedness(handedness, n))
         return candidates._replace(
@@ -310,14 +307,51 @@ class HandMeshPredictor:
         )
 
 
-def load_predictor(checkpoint: str | Path | None, hand: Path | None) -> HandMeshPredictor:
-    """The predictor of a checkpoint; without one the fit of `hand`, a MANO_RIGHT.pkl, or of ours.
+@single_precision()
+def _load_network(path: Path) -> NetworkMethod:
+    config = load_config(path)
+    hand = load_hand(config)
+    network = create_network(config, hand, abstract=True)
+    state = restore_eval_state(network, path, str(path) if path.is_file() else NEWEST)
+    return NetworkMethod(network, hand, state.params, state.stats)
+
+
+def _installed_detector() -> HandDetector | None:
+    return HandDetector.load() if HandDetector.is_installed() else None
+
+
+def _named_method(name: str) -> Method:
+    if name == FitMethod.name:
+        return FitMethod(load_builtin())
+    if name == NetworkMethod.name:
+        return _load_network(builtin_network())
+    raise UserError(
+        f"method={name!r} must be {FitMethod.name!r} or {NetworkMethod.name!r}, the fit or the "
+        "built-in network; for a network of your own use HandMeshPredictor.from_checkpoint"
+    )
+
+
+def load_predictor(
+    checkpoint: str | Path | None, hand: Path | None, method: str | None = None
+) -> HandMeshPredictor:
+    """The predictor of a checkpoint; without one that of `method`, default: the fit.
+
+    Args:
+        hand: MANO_RIGHT.pkl, to be fitted in place of the built-in hand.
 
     Raises:
-        UserError: if one of them cannot be used, or both are given.
+        UserError: if one of them cannot be used, or not together with another.
     """
     if checkpoint is not None:
+        if method is not None:
+            raise UserError(
+                f"--method {method} and --checkpoint {checkpoint} are two methods: give one of them"
+            )
         if hand is not None:
             raise UserError(f"--hand {hand} is for the fit; the hand of a checkpoint is its own")
         return HandMeshPredictor.from_checkpoint(checkpoint)
-    return HandMeshPredictor(FitMethod(load_mano(hand) if hand else load_builtin()))
+    if hand is None:
+        return HandMeshPredictor(method or FitMethod.name)
+    if method == NetworkMethod.name:
+        raise UserError(f"--hand {hand} is for the fit; the built-in network has the built-in hand")
+    return HandMeshPredictor(FitMethod(load_mano(hand)))

@@ -78,9 +78,10 @@ SCHEMA = pa.schema(
 class Job(NamedTuple):
     """What every worker needs, on any machine."""
 
-    # None: the fit of a hand, MANO's in the file `hand` or the built-in one.
+    # The arguments of `load_predictor`.
     checkpoint: str | None
     hand: Path | None
+    method: str | None
     weights_sha256: str
     options: PredictOptions
     boxes: BoxesByFile | None
@@ -112,10 +113,11 @@ class ShardWriter:
 
     def __init__(self, job: Job):
         self._job = job
-        self._predictor = load_predictor(job.checkpoint, job.hand)
+        self._predictor = load_predictor(job.checkpoint, job.hand, job.method)
         if self._predictor.weights_sha256 != job.weights_sha256:
+            origin = job.checkpoint or job.hand or "the package"
             raise UserError(
-                f"{job.checkpoint or job.hand} holds other weights here than where the run was "
+                f"{origin} holds other weights here than where the run was "
                 "started: predictions of two networks must not be mixed; has training continued?"
             )
         settings = {SETTINGS_KEY: json.dumps(job.settings).encode()}

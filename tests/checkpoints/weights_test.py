@@ -123,3 +123,23 @@ def test_weights_reject_nan(tmp_path):
 def test_load_weights_rejects_missing_file(tmp_path):
     with pytest.raises(UserError, match="none"):
         load_weights(tmp_path / "none")
+
+
+def test_half_precision_is_on_disk_only(tmp_path):
+    params = {"kernel": jnp.asarray([0.1, -3.3e-5, 60000.0])}
+    stats = {"var": jnp.asarray([1e6])}  # More than float16 holds.
+    save_weights(tmp_path / "full", params, stats, {})
+    save_weights(tmp_path / "half", params, stats, {}, half=True)
+    assert (tmp_path / "half").stat().st_size < (tmp_path / "full").stat().st_size
+    weights = load_weights(tmp_path / "half")
+    assert weights.params["kernel"].dtype == weights.stats["var"].dtype == np.float32
+    np.testing.assert_allclose(weights.params["kernel"], params["kernel"], rtol=1e-3)
+    assert (weights.params["kernel"] != params["kernel"]).any()
+    np.testing.assert_array_equal(weights.stats["var"], stats["var"])
+
+
+def test_half_precision_is_rejected_for_what_it_cannot_hold(tmp_path):
+    params = {"good": jnp.ones(2), "huge": jnp.asarray([7e4])}
+    with pytest.raises(UserError, match=r"1 of 2 tensors .*params/huge"):
+        save_weights(tmp_path / "half", params, {}, {}, half=True)
+    assert not (tmp_path / "half").exists()

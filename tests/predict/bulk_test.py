@@ -49,7 +49,9 @@ def files_of(out):
 def predict(trained, images, out, predict_options=None, **options):
     options = {"workers": 2, "batch_size": 3} | options
     predict_options = predict_options or PredictOptions(freihand=True)
-    bulk.predict_folder(str(trained[0]), None, str(images), str(out), predict_options, **options)
+    bulk.predict_folder(
+        str(trained[0]), None, None, str(images), str(out), predict_options, **options
+    )
 
 
 def check_rows(rows, predictor):
@@ -108,7 +110,7 @@ def workers_of_this_process():
 
 def make_job(trained, predictor, source, out):
     options = PredictOptions(freihand=True)
-    return Job(str(trained[0]), None, predictor.weights_sha256, options, None, source, out)
+    return Job(str(trained[0]), None, None, predictor.weights_sha256, options, None, source, out)
 
 
 def make_tasks(job, images):

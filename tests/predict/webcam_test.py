@@ -190,9 +190,7 @@ def test_ctrl_c_ends_without_an_error(video, monkeypatch):
 
 
 def test_a_camera_that_does_not_open_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(
-        "m3dhmr_jax.predict.predictor.load_predictor", lambda checkpoint, hand: FakePredictor()
-    )
+    monkeypatch.setattr("m3dhmr_jax.predict.predictor.load_predictor", lambda *_: FakePredictor())
     arguments = ["webcam", "--camera=93", "--port=0", "--no-smooth"]
     assert exit_code(cli.main, arguments) == 2
     assert "camera 93" in capsys.readouterr().err

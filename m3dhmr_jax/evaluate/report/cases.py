@@ -1,10 +1,8 @@
 """The hands that the report shows, and their drawings. Axes: b samples, n landmarks, v vertices."""
 
-import base64
 from collections.abc import Callable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -12,12 +10,12 @@ from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import CameraHands
 from m3dhmr_jax.metrics.freihand import SampleMetrics
 from m3dhmr_jax.types import ROOT
+from m3dhmr_jax.visualize.data_uri import data_uri
 from m3dhmr_jax.visualize.hands import HandDrawing
 from m3dhmr_jax.visualize.overlay import draw_prediction
 
 TRUTH_COLOUR = (0.80, 0.79, 0.76)
 PANEL_PX = 240
-QUALITY = 88
 CASES = 3  # Per kind.
 
 
@@ -52,12 +50,6 @@ def pick_cases(errors: SampleMetrics) -> dict[str, list[int]]:
         rows = order[span][::-1] if kind == "worst" else order[span]
         picked[kind] = [int(row) for row in rows if row not in earlier]
     return picked
-
-
-def data_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The image as JPEG in a data URI."""
-    _, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 
 def caption(sample: int, errors: SampleMetrics) -> str:

@@ -4,15 +4,11 @@ About 5.5 MB: plotly.js, which draws the charts and the rotatable hand, takes 4.
 the rest.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import NamedTuple
 
-import jinja2
-import plotly.offline
-
 from m3dhmr_jax.evaluate.report.cases import Case
+from m3dhmr_jax.evaluate.report.entry import Entry
 from m3dhmr_jax.evaluate.report.figures import (
     Figure,
     histogram_figure,
@@ -22,8 +18,8 @@ from m3dhmr_jax.evaluate.report.figures import (
     surface_figure,
 )
 from m3dhmr_jax.evaluate.report.tables import ALIGNED, PAPER, camera_table, cell, score_table
+from m3dhmr_jax.evaluate.report.template import render_template
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.metrics.freihand import SampleMetrics
 
 
 class About(NamedTuple):
@@ -36,13 +32,6 @@ class About(NamedTuple):
     config: Mapping[str, str]
     versions: Mapping[str, str]
     focal_noise: str  # How K was perturbed.
-
-
-class Entry(NamedTuple):
-    """Scores, and the errors that they are computed from."""
-
-    scores: Mapping[str, float]
-    errors: SampleMetrics
 
 
 def figures(model: Entry, baseline: Entry, hand: HandModel) -> dict[str, Figure]:
@@ -77,13 +66,10 @@ def render(
     about: About,
 ) -> str:
     """The page; `perturbed_focal` are the scores in camera space for a perturbed K."""
-    files = resources.files("m3dhmr_jax.evaluate.report")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((files / "page.html").read_text("utf-8"))
-    charts = json.dumps(figures(model, baseline, hand), separators=(",", ":"), allow_nan=False)
-    return template.render(
+    return render_template(
+        "page.html",
+        about.title,
+        figures(model, baseline, hand),
         about=about,
         tiles=_tiles(model, baseline),
         scores=score_table(
@@ -93,8 +79,4 @@ def render(
             {"K as given": model.scores, "perturbed focal length": perturbed_focal}
         ),
         cases=cases,
-        style=(files / "page.css").read_text("utf-8"),
-        script=(files / "page.js").read_text("utf-8"),
-        plotly=plotly.offline.get_plotlyjs(),
-        charts=charts.replace("</", "<\\/"),
     )

@@ -72,12 +72,17 @@ def score_table(entries: Mapping[str, Mapping[str, float]], trained_on: str) -> 
 
 def camera_table(entries: Mapping[str, Mapping[str, float]]) -> Table:
     """Scores in camera space of entries that differ in K."""
+    return own_table(IN_CAMERA, entries)
+
+
+def own_table(labels: Mapping[str, str], entries: Mapping[str, Mapping[str, float]]) -> Table:
+    """The scores in `labels`, by their keys, of the entries."""
     return Table(
         groups=[],
         heads=list(entries),
         own=len(entries),
         rows=[
             (label, [cell(key, column.get(key)) for column in entries.values()])
-            for key, label in IN_CAMERA.items()
+            for key, label in labels.items()
         ],
     )

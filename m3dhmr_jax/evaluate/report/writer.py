@@ -13,7 +13,8 @@ from m3dhmr_jax.config_fields import flatten
 from m3dhmr_jax.data import loader
 from m3dhmr_jax.evaluate.focal_noise import DESCRIPTION
 from m3dhmr_jax.evaluate.report.cases import Labelled, gallery
-from m3dhmr_jax.evaluate.report.page import About, Entry, render
+from m3dhmr_jax.evaluate.report.entry import Entry
+from m3dhmr_jax.evaluate.report.page import About, render
 from m3dhmr_jax.hand import HandModel
 from m3dhmr_jax.inference import CameraHands
 from m3dhmr_jax.runtime.files import write_atomic

@@ -4,10 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from m3dhmr_jax.evaluate.report.cases import Case, data_uri
-from m3dhmr_jax.evaluate.report.page import About, Entry, render
+from m3dhmr_jax.evaluate.report.cases import Case
+from m3dhmr_jax.evaluate.report.entry import Entry
+from m3dhmr_jax.evaluate.report.page import About, render
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.metrics.freihand import SampleMetrics, scores
+from m3dhmr_jax.visualize.data_uri import data_uri
 
 
 def random_errors(seed: int) -> SampleMetrics:

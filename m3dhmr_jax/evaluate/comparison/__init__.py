@@ -1,0 +1,1 @@
+"""Two networks, or a network and the fit, on the same images."""
