@@ -77,6 +77,21 @@ def predict(
     return nnx.merge(eval_graphdef, params, stats)(image)
 
 
+def predict_crops(
+    eval_graphdef: Any, params: Any, stats: Any, crops: UInt8[FloatArray, "b s s 3"]
+) -> Prediction:
+    """The network's prediction for crops made on the host: RGB."""
+    image = jax.vmap(normalise)(jnp.asarray(crops, jnp.float32) / 255)
+    return predict(eval_graphdef, params, stats, image)
+
+
+def rotate_back(prediction: Prediction, img_from_crop: Float[FloatArray, "b 2 3"]) -> Prediction:
+    """Rotates predicted meshes about the optical axis as their crops are in the image."""
+    angle_rad = jnp.arctan2(img_from_crop[:, 1, 0], img_from_crop[:, 0, 0])
+    verts = jax.vmap(rotate_about_optical_axis)(jnp.asarray(prediction.verts), -angle_rad)
+    return prediction._replace(verts=verts)
+
+
 def to_camera(
     prediction: Prediction,
     img_from_crop: Float[FloatArray, "b 2 3"],
@@ -139,11 +154,7 @@ def make_crop_step(
         intrinsics: Float[FloatArray, "b 3 3"],
         extents: SilhouetteExtent | None = None,
     ) -> CameraHands:
-        image = jax.vmap(normalise)(crops.astype(jnp.float32) / 255)
-        prediction = predict(eval_graphdef, params, stats, image)
-        angle_rad = jnp.arctan2(img_from_crop[:, 1, 0], img_from_crop[:, 0, 0])
-        verts = jax.vmap(rotate_about_optical_axis)(jnp.asarray(prediction.verts), -angle_rad)
-        prediction = prediction._replace(verts=verts)
+        prediction = rotate_back(predict_crops(eval_graphdef, params, stats, crops), img_from_crop)
         return to_camera(prediction, img_from_crop, intrinsics, joint_regressor, crop_px, extents)
 
     return crop_step

@@ -17,6 +17,7 @@ N_VERTICES = 778  # FreiHAND's topology, which every hand model here shares.
 ROOT = 0  # The wrist.
 MIDDLE_BASE = 9  # The joint at the base of the middle finger.
 SIDES = ("right", "left")
+BOX_SCALE = 1.3  # Side of a crop over the longer side of the hand's box, as in training.
 FREIHAND_IMAGE_PX = 224  # Side of FreiHAND's images.
 # Side of the centred crop that published implementations evaluate FreiHAND on: 100 px x 1.3.
 FREIHAND_CROP_PX = 130.0

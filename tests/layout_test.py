@@ -37,6 +37,7 @@ CONFIG_READERS = {
     "m3dhmr_jax/evaluate/run.py",
     "m3dhmr_jax/evaluate/report/writer.py",
     "m3dhmr_jax/checkpoints/run_config.py",  # Stores it.
+    "m3dhmr_jax/export/trained.py",
 }
 # The package itself loads the predictor lazily.
 FILES = {

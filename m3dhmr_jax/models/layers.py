@@ -21,14 +21,16 @@ def sample_at(
 
     Locations outside are clipped to the border.
     """
-    _, h, w, _ = features.shape
+    b, h, w, c = features.shape
     x = jnp.clip(landmarks_01[..., 0], 0, 1) * (w - 1)
     y = jnp.clip(landmarks_01[..., 1], 0, 1) * (h - 1)
     weight_x = nnx.relu(1 - jnp.abs(jnp.subtract.outer(x, jnp.arange(w, dtype=x.dtype))))
     weight_y = nnx.relu(1 - jnp.abs(jnp.subtract.outer(y, jnp.arange(h, dtype=y.dtype))))
-    # Positions stay in float32: bfloat16 would round them to a third of a cell.
-    weight_y, weight_x = weight_y.astype(features.dtype), weight_x.astype(features.dtype)
-    return jnp.einsum("bnh,bnw,bhwc->bnc", weight_y, weight_x, features)
+    # Positions stay in float32: bfloat16 would round them to a third of a cell. The product has one
+    # axis for h and w, as LiteRT's converter miscomputes a contraction of two.
+    weights = (weight_y[..., :, None] * weight_x[..., None, :]).astype(features.dtype)
+    weights = weights.reshape(b, x.shape[1], h * w)
+    return jnp.einsum("bnp,bpc->bnc", weights, features.reshape(b, h * w, c))
 
 
 def upsample_nearest_2x(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:

@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.types import FREIHAND_CROP_PX, FREIHAND_IMAGE_PX, MIDDLE_BASE, ROOT
+from m3dhmr_jax.types import BOX_SCALE, FREIHAND_CROP_PX, FREIHAND_IMAGE_PX, MIDDLE_BASE, ROOT
 
-BOX_SCALE = 1.3  # Side of the crop over the longer side of the hand's box, as in training.
 # Side of the box around a hand's mesh over that around its landmarks, and how far its centre lies
 # below, towards the wrist; medians over synthetic images.
 MESH_PER_LANDMARKS, MESH_BELOW_LANDMARKS = 1.2, 0.075

@@ -1,0 +1,44 @@
+"""Writes a trained network to an ONNX file, and runs such files with onnxruntime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from jaxtyping import UInt8
+
+from m3dhmr_jax.export.check import CropOutputs, RunCrops, write_checked
+from m3dhmr_jax.export.onnx_network import CROPS, network_model
+from m3dhmr_jax.export.programs import check_programs, write_programs
+from m3dhmr_jax.export.trained import Trained
+
+
+def export_onnx(trained: Trained, out: Path, half: bool) -> None:
+    """Writes the network, checks it, says how far it is from JAX, and adds the programs.
+
+    Raises:
+        UserError: if the file does not compute what JAX does, or the folder has other files with
+            names of the programs.
+        NotImplementedError: if the network has a layer without an ONNX form.
+        DiskFullError: if the disk is full.
+    """
+    check_programs(out.parent)
+    network, hand, config_json = trained
+    model = network_model(network, hand, config_json=config_json, half=half)
+    with write_checked(out, trained, load_onnx, half=half) as path:
+        path.write_bytes(model.SerializeToString())
+    write_programs(out.parent)
+
+
+def load_onnx(path: Path) -> RunCrops:
+    """Runs a network's ONNX file on the CPU."""
+    options = onnxruntime.SessionOptions()
+    # Threads that wait in a loop take the cores of everything else that runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(crops: UInt8[np.ndarray, "b s s 3"]) -> CropOutputs:
+        found: Any = session.run(list(CropOutputs._fields), {CROPS: crops})
+        return CropOutputs(*found)
+
+    return run
