@@ -115,9 +115,9 @@ def test_the_model_passes_the_full_check(model):
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["resnet", pytest.param("densestack", marks=pytest.mark.long)])
 def test_no_node_holds_the_batch_size(make_network, backbone):
-    """Every value that depends on the crops keeps the name of their first axis."""
+    """The first axis of every value that depends on the crops has a name instead of a number."""
     model = network_model(make_network(backbone), load_builtin())
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     shapes = {
@@ -130,7 +130,7 @@ def test_no_node_holds_the_batch_size(make_network, backbone):
             depends |= set(node.output)
     assert len(depends) > 100
     for name in depends - {CROPS}:
-        assert shapes[name][0].dim_param == "batch", name
+        assert shapes[name][0].dim_param, name
 
 
 def test_metadata(model, tiny_network):
