@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import jax
 
 from benchmarks.decoders.features import (
     Features,
@@ -31,12 +32,18 @@ from benchmarks.decoders.features import (
     read_manifest,
 )
 from benchmarks.decoders.summary import SETTINGS, comparisons, plot, summary
-from benchmarks.decoders.systems import GROUPS, PAPER_CHANNELS, SYSTEMS, Surroundings, System
+from benchmarks.decoders.systems import (
+    GROUPS,
+    PAPER_CHANNELS,
+    SYSTEMS,
+    Surroundings,
+    System,
+    size_of,
+)
 from benchmarks.decoders.training import (
     Program,
     Settings,
     create_program,
-    describe,
     score,
     settings_id,
     state_file,
@@ -77,7 +84,9 @@ def train_all(folder: Path, systems: Sequence[System], seeds: int, settings: Set
                 programs[system.name] = create_program(system, settings, around)
             program = programs[system.name]
             state, progress = train(system, seed, settings, program, training, test, file)
-            facts = run | describe(system, settings, around, test)
+            crop = jax.tree.map(lambda x: x[:1, 0], test.features)
+            size = size_of(system, program.channels, around, crop)
+            facts = run | size._asdict() | {"widths": program.channels, "group": system.group}
             facts |= score(program, state, test)._asdict()
             facts |= {"train_images": len(training.verts), "test_images": len(test.verts)}
             facts |= {"cpu_s": round(progress.cpu_s, 1), "curve": progress.curve}

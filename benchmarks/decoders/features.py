@@ -81,13 +81,13 @@ def load_image_side(source: Path) -> ImageSide:
         UserError: if there is none, it predicts no mesh, or its backbone is not "resnet".
     """
     config = load_config(source)
-    hand = load_hand(config)
-    network = create_network(config, hand, abstract=True)
     if config.model.backbone != "resnet":
         raise UserError(
             f"{source}: model.backbone={config.model.backbone!r} must be 'resnet': the finest map "
             "is that of its second hourglass"
         )
+    hand = load_hand(config)
+    network = create_network(config, hand, abstract=True)
     state = restore_eval_state(network, source, str(source) if source.is_file() else NEWEST)
     arrays = (state.params["backbone"], state.params.get("landmark_head", {}), state.stats)
     return ImageSide(source, config, hand, network, state, digest(arrays))

@@ -6,6 +6,7 @@ is frozen here; nor are losses of landmarks, which no decoder predicts.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ from m3dhmr_jax.models.decoder import MeshDecoder
 from m3dhmr_jax.types import N_JOINTS, N_VERTICES, Config
 
 Channels = tuple[int, ...]
+# Parameters grow with the widths, and less than with their square: each scaling halves what is left
+# to the goal, or better.
+SCALINGS = 4
 PAPER: Config = resnet18.get_config()
 PAPER_CHANNELS: Channels = tuple(PAPER.model.channels)
 # Of the terms that reach a decoder.
@@ -129,20 +133,11 @@ def channels_of(system: System, channels: Channels, around: Surroundings) -> Cha
     """
     if not system.equal_parameters:
         return channels
-    goal = _parameters(FULL, channels, around)
-
-    def scaled(factor: float) -> Channels:
-        return tuple(max(round(factor * c), 2) for c in channels)
-
-    low, high = 0.25, 8.0
-    while high - low > 0.005:
-        middle = (low + high) / 2
-        if _parameters(system, scaled(middle), around) < goal:
-            low = middle
-        else:
-            high = middle
-    either = scaled(low), scaled(high)
-    return min(either, key=lambda each: abs(_parameters(system, each, around) - goal))
+    goal, factor, scaled = _parameters(FULL, channels, around), 1.0, channels
+    for _ in range(SCALINGS):
+        factor *= math.sqrt(goal / _parameters(system, scaled, around))
+        scaled = tuple(max(round(factor * c), 2) for c in channels)
+    return scaled
 
 
 def _abstract(system: System, channels: Channels, around: Surroundings) -> nnx.Module:

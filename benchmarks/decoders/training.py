@@ -6,7 +6,6 @@ Axes: i images, k crops of an image, b crops of a step, n joints, v vertices.
 """
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from benchmarks.accuracy import shuffled_batches
 from benchmarks.decoders.features import Examples, Features
@@ -30,7 +29,6 @@ from benchmarks.decoders.systems import (
     Surroundings,
     System,
     channels_of,
-    size_of,
 )
 from m3dhmr_jax import losses
 from m3dhmr_jax.checkpoints.weights import load_matching, load_weights, save_weights
@@ -76,7 +74,8 @@ class RunState(NamedTuple):
 class Program(NamedTuple):
     """A system's compiled functions; the same for all seeds."""
 
-    init: Callable[[int], RunState]
+    channels: Channels
+    init: Callable[[Any], RunState]  # From a key.
     step: Callable[[RunState, Examples], RunState]
     # Aligned errors of joints and of vertices in mm, a mean for each crop.
     errors: Callable[[RunState, Examples], tuple[Array, Array]]
@@ -86,13 +85,13 @@ def create_program(system: System, settings: Settings, around: Surroundings) -> 
     channels = channels_of(system, settings.channels, around)
     optimizer = create_optimizer(system, settings)
 
-    def create(seed: int) -> nnx.Module:
-        return system.create(around, channels, nnx.Rngs(seed))
+    def create(key: Key[Array, ""]) -> nnx.Module:
+        return system.create(around, channels, nnx.Rngs(key))
 
-    graphdef, _ = nnx.split(nnx.eval_shape(functools.partial(create, 0)), nnx.Param)
+    graphdef, _ = nnx.split(nnx.eval_shape(create, jax.random.key(0)), nnx.Param)
 
-    def init(seed: int) -> RunState:
-        params = nnx.to_pure_dict(nnx.state(create(seed), nnx.Param))
+    def init(key: Key[Array, ""]) -> RunState:
+        params = nnx.to_pure_dict(nnx.state(create(key), nnx.Param))
         ema_params = jax.tree.map(jnp.copy, params) if system.ema_decay else None
         return RunState(params, optimizer.init(params), ema_params)
 
@@ -121,7 +120,7 @@ def create_program(system: System, settings: Settings, around: Surroundings) -> 
         crops = _in_float32(crops)
         return aligned_errors_mm(decode(params, crops.features), crops.verts, around.hand)
 
-    return Program(jax.jit(init), jax.jit(step, donate_argnums=0), jax.jit(errors))
+    return Program(channels, jax.jit(init), jax.jit(step, donate_argnums=0), jax.jit(errors))
 
 
 def _in_float32(examples: Examples) -> Examples:
@@ -229,7 +228,7 @@ def train(
     n = len(training.verts)
     if n < settings.batch_size:
         raise UserError(f"--batch_size={settings.batch_size} must be at most {n}, all images")
-    state, progress = _restore(file, program.init(seed))
+    state, progress = _restore(file, program.init(jax.random.key(seed)))
     stops = np.linspace(0, settings.steps, CURVE_POINTS + 1).round().astype(int)[1:].tolist()
     orders = shuffled_batches(n, settings.batch_size, seed)
     batches = itertools.islice(orders, progress.step, until or settings.steps)
@@ -251,13 +250,3 @@ def _restore(file: Path, state: RunState) -> tuple[RunState, Progress]:
     found = load_weights(file)
     state, _ = load_matching(state, found.params)
     return state, Progress(**{name: json.loads(text) for name, text in found.metadata.items()})
-
-
-def describe(
-    system: System, settings: Settings, around: Surroundings, test: Examples
-) -> dict[str, Any]:
-    """Size of a system, for its line of JSON."""
-    channels = channels_of(system, settings.channels, around)
-    crop = jax.tree.map(lambda x: x[:1, 0], test.features)
-    size = size_of(system, channels, around, crop)
-    return {"group": system.group, "widths": list(channels)} | size._asdict()
