@@ -110,6 +110,7 @@ def test_every_system_learns_from_finite_gradients(name, around, examples):
     assert np.isfinite(training.score(program, state, examples[1])).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["dsconv, ROI, equal", "dsc, K=16, ROI, equal"])
 def test_equal_systems_have_the_parameters_of_the_full_model(name, around):
     channels = (32, 16, 8, 8)
