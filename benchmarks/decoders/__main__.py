@@ -59,7 +59,7 @@ from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 from m3dhmr_jax.runtime.files import write_atomic
 from m3dhmr_jax.runtime.precision import single_precision
 
-SEEDS, STEPS, BATCH_SIZE, LEARNING_RATE = 5, 3000, 16, 1e-3
+SEEDS, STEPS, BATCH_SIZE, LEARNING_RATE = 5, 1500, 16, 1e-3
 
 
 def train_all(folder: Path, systems: Sequence[System], seeds: int, settings: Settings) -> None:
