@@ -34,6 +34,13 @@ Weights = Sequence[Array]
 NextWeight = Callable[[], Array]
 
 
+class DetectorWeights(NamedTuple):
+    """The weights of both networks, float32."""
+
+    palms: tuple[Array, ...]
+    landmarks: tuple[Array, ...]
+
+
 class PalmCandidates(NamedTuple):
     """Raw outputs for every location, from the finest grid on, row by row."""
 

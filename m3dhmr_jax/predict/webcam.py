@@ -8,11 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from typing import Any
 
 import cv2
 
-from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.frames import Frame, read_frames
 from m3dhmr_jax.predict.inputs import Input
 from m3dhmr_jax.predict.outputs import draw_hands
@@ -21,9 +19,9 @@ from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.predict.run import PredictOptions, choose_intrinsics
 from m3dhmr_jax.predict.smoothing import HandSmoother
 from m3dhmr_jax.predict.tracking import Tracker
+from m3dhmr_jax.runtime.local_server import LocalHandler, make_local_server
 from m3dhmr_jax.visualize.text import draw_text
 
-ADDRESS = "127.0.0.1"
 BOUNDARY = "frame"
 TEXT_PX = 20
 CLOSE_S = 2.0  # A camera that delivers nothing for so long is left open.
@@ -109,28 +107,16 @@ def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServ
         UserError: if the port is taken or not allowed.
     """
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            # Pages of other sites must not see the camera, nor through a name of their own for
-            # this address.
-            host = self.headers.get("Host", "").partition(":")[0]
-            is_foreign = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-            if host not in ("localhost", ADDRESS) or is_foreign:
-                self.send_error(403)
-            elif self.path == "/":
-                self._send_header("text/html; charset=utf-8")
+    class Handler(LocalHandler):
+        def answer(self) -> None:
+            if self.path == "/":
+                self.send_start("text/html; charset=utf-8")
                 self.wfile.write(PAGE)
             elif self.path == "/stream":
-                self._send_header(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+                self.send_start(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
                 self._stream()
             else:
                 self.send_error(404)
-
-        def _send_header(self, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
 
         def _stream(self) -> None:
             number = 0
@@ -142,15 +128,7 @@ def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServ
                 except OSError:  # The page was closed.
                     return
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    try:
-        server = http.server.ThreadingHTTPServer((ADDRESS, port), Handler)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"--port {port}: {error}; choose another one") from error
-    server.daemon_threads = True
-    return server
+    return make_local_server(Handler, port)
 
 
 def show_camera(
