@@ -63,10 +63,12 @@ export function close(video) {
 // Its next frame's time in seconds; null at the end.
 export function nextFrame(video) {
   return new Promise((resolve) => {
-    video.addEventListener("ended", () => resolve(null), { once: true });
-    video.requestVideoFrameCallback((now, { mediaTime }) =>
-      resolve(video.srcObject ? now / 1000 : mediaTime),
-    );
+    const end = () => resolve(null);
+    video.addEventListener("ended", end);
+    video.requestVideoFrameCallback((now, { mediaTime }) => {
+      video.removeEventListener("ended", end);
+      resolve(video.srcObject ? now / 1000 : mediaTime);
+    });
   });
 }
 
