@@ -22,15 +22,27 @@ def convert(*arguments):
 def test_a_weights_file_predicts_as_its_run(trained, tmp_path, capsys):
     image = np.random.default_rng(0).integers(0, 256, (160, 140, 3), np.uint8)
     expected = HandMeshPredictor.from_checkpoint(trained[0])(image, BOX, "right")
-    for name, options, atol in (("full", (), 0), ("half", ("--half",), 1e-3)):
-        out = tmp_path / f"{name}.safetensors"
-        assert convert(trained[0], "--out", out, *options) == 0
-        assert f"step 24\nWrote {out}" in capsys.readouterr().out
-        hands = HandMeshPredictor.from_checkpoint(out)(image, BOX, "right")
-        relative_m = [x.verts_m - x.root_m[:, None] for x in (hands, expected)]
-        np.testing.assert_allclose(*relative_m, atol=atol)
-    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "full")]
-    assert sizes[0] < 0.7 * sizes[1]
+    out = tmp_path / "full.safetensors"
+    assert convert(trained[0], "--out", out) == 0
+    assert f"step 24\nWrote {out}" in capsys.readouterr().out
+    hands = HandMeshPredictor.from_checkpoint(out)(image, BOX, "right")
+    np.testing.assert_array_equal(hands.verts_m, expected.verts_m)
+
+
+@pytest.mark.long
+def test_a_file_in_half_precision_rounds_parameters_only(trained, tmp_path):
+    """Predictions are not compared: a network that was hardly trained amplifies rounding."""
+    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
+    assert convert(trained[0], "--out", full) == 0
+    assert convert(trained[0], "--out", half, "--half") == 0
+    assert half.stat().st_size < 0.7 * full.stat().st_size
+    wanted, found = load_weights(full), load_weights(half)
+    for name, array in wanted.params.items():
+        rounded = found.params[name]
+        assert rounded.dtype == np.float32
+        np.testing.assert_array_equal(rounded, array.astype(np.float16).astype(np.float32), name)
+    for name, array in wanted.stats.items():
+        np.testing.assert_array_equal(found.stats[name], array, name)
 
 
 @pytest.mark.long
