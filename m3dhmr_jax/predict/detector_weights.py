@@ -8,13 +8,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import platformdirs
-from jaxtyping import Array
 from safetensors import SafetensorError, safe_open
 
-from m3dhmr_jax.checkpoints.manager import digest
+from m3dhmr_jax.checkpoints.digest import digest_arrays
 from m3dhmr_jax.errors import UserError
 
 COMMAND = "m3dhmr detector install"
@@ -26,8 +24,8 @@ CONTENT_SHA256 = "786ffd82e77a80c0372a0b0a0e55db4c43989325c7f93fc7c818fcfc048487
 class DetectorWeights(NamedTuple):
     """The weights of both networks, float32, as models/hand_detector.py takes them."""
 
-    palms: tuple[Array, ...]
-    landmarks: tuple[Array, ...]
+    palms: tuple[np.ndarray, ...]
+    landmarks: tuple[np.ndarray, ...]
 
 
 def weights_path() -> Path:
@@ -55,18 +53,15 @@ def load_detector_weights(path: Path | None = None) -> DetectorWeights:
             f"{path}: corrupted ({error}): it must be a safetensors file with content "
             f"{CONTENT_SHA256}; run {COMMAND} again"
         ) from error
-    found = digest(arrays)
+    found = digest_arrays(arrays)
     if found != CONTENT_SHA256:
         raise UserError(
             f"{path}: corrupted, or of another program: its content has SHA-256 {found} instead "
             f"of {CONTENT_SHA256}; run {COMMAND} again"
         )
     networks = [
-        # Converted here: inside a compiled function every call would convert them.
         tuple(
-            jax.numpy.asarray(arrays[name], np.float32)
-            for name in sorted(arrays)
-            if name.startswith(network)
+            arrays[name].astype(np.float32) for name in sorted(arrays) if name.startswith(network)
         )
         for network in DetectorWeights._fields
     ]

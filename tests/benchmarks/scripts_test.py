@@ -26,6 +26,7 @@ from benchmarks import (
 from m3dhmr_jax.checkpoints.weights import load_weights, save_weights
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import predict
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.methods import NetworkMethod
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,9 +202,9 @@ def test_masks(line_of, monkeypatch, tiny_network):
     """Works for an untrained network, too, which places hands anywhere."""
     masks = pytest.importorskip("benchmarks.masks")
     network = tiny_network
-    method = NetworkMethod(network, load_builtin(), network.params, network.stats)
+    method = NetworkMethod(JaxNetwork(network, load_builtin(), network.params, network.stats))
     predictor = masks.HandMeshPredictor(method)
-    monkeypatch.setattr(masks.HandMeshPredictor, "from_checkpoint", lambda _: predictor)
+    monkeypatch.setattr(masks.HandMeshPredictor, "from_checkpoint", lambda *_: predictor)
     line = line_of(masks.main, ["--checkpoint", "tiny", "--count", "3"])
     errors_mm = [errors["root_mean"] for errors in line["errors_mm"].values()]
     assert len(set(errors_mm)) == 3
