@@ -66,5 +66,6 @@ def write_cached(key: str, model: CachedModel) -> None:
 
 
 def _sha256(model: CachedModel) -> str:
-    facts = json.dumps(model.facts, sort_keys=True).encode()
-    return hashlib.sha256(hashlib.sha256(facts).digest() + model.content).hexdigest()
+    total = hashlib.sha256(json.dumps(model.facts, sort_keys=True).encode())
+    total.update(model.content)
+    return total.hexdigest()

@@ -34,6 +34,6 @@ def load_onnx(path: Path) -> RunCrops:
     model = onnxruntime_function(path.read_bytes())
 
     def run(crops: UInt8[np.ndarray, "b s s 3"]) -> CropOutputs:
-        return CropOutputs(**model(crops))
+        return CropOutputs(*model(crops))
 
     return run

@@ -4,15 +4,16 @@ They keep as many threads busy as JAX does. Axes: b batch, s image side.
 """
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# From images to the outputs under their names; any number of images but none, from any thread.
-RunModel = Callable[[UInt8[np.ndarray, "b s s 3"]], Mapping[str, Float[np.ndarray, "b ..."]]]
+# From images to the outputs, in the model's order; any number of images but none, from any thread.
+RunModel = Callable[[UInt8[np.ndarray, "b s s 3"]], Sequence[Float[np.ndarray, "b ..."]]]
 
 
 def onnxruntime_function(model: bytes) -> RunModel:
@@ -25,11 +26,10 @@ def onnxruntime_function(model: bytes) -> RunModel:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (images_name,) = (each.name for each in session.get_inputs())
-    names = [each.name for each in session.get_outputs()]
 
-    def run(images: UInt8[np.ndarray, "b s s 3"]) -> Mapping[str, np.ndarray]:
-        outputs: Any = session.run(names, {images_name: images})
-        return dict(zip(names, outputs, strict=True))
+    def run(images: UInt8[np.ndarray, "b s s 3"]) -> Sequence[np.ndarray]:
+        outputs: Any = session.run(None, {images_name: images})
+        return outputs
 
     return run
 
@@ -40,9 +40,7 @@ def openvino_function(model: bytes, precision: str) -> RunModel:
     Args:
         precision: "f32" or "bf16". OpenVINO's own default depends on the processor.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = _import_openvino().Core()
     options = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": _threads(),
@@ -51,15 +49,31 @@ def openvino_function(model: bytes, precision: str) -> RunModel:
         "ENABLE_CPU_PINNING": False,
     }
     compiled = core.compile_model(core.read_model(model), "CPU", options)
-    names = [output.get_any_name() for output in compiled.outputs]
     one_at_a_time = threading.Lock()  # Else OpenVINO says that it is busy.
 
-    def run(images: UInt8[np.ndarray, "b s s 3"]) -> Mapping[str, np.ndarray]:
+    def run(images: UInt8[np.ndarray, "b s s 3"]) -> Sequence[np.ndarray]:
         with one_at_a_time:
             outputs: Any = compiled(images)
-        return {name: outputs[name] for name in names}
+        return list(outputs.values())
 
     return run
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without its telemetry.
+
+    When it is imported, it reports that to Google Analytics, from a fork of this process, which
+    JAX warns of; without the package for that it does not.
+    """
+    telemetry = "openvino_telemetry"
+    was_imported = telemetry in sys.modules
+    sys.modules.setdefault(telemetry, None)  # pyright: ignore[reportArgumentType]
+    try:
+        import openvino
+    finally:
+        if not was_imported:
+            del sys.modules[telemetry]
+    return openvino
 
 
 def _threads() -> int:

@@ -5,7 +5,7 @@ Axes: k hands, b batch, n = 21 joints or landmarks, v vertices, s crop side.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,7 @@ class ExportedNetwork:
     ) -> CameraHands:
         placed: list[Hand] = []
         for rows, found in _batches(self._run, crops, NETWORK_BATCH):
-            outputs = (found[name] for name in ("vertices_m", "joints_m", "landmarks_px"))
-            cameras = map(_inverse, img_from_crop[rows]), intrinsics[rows]
-            placed += map(place, *outputs, *cameras)
+            placed += map(place, *found, map(_inverse, img_from_crop[rows]), intrinsics[rows])
         k, v = len(placed), len(self.hand.verts_m)
         hands = CameraHands(
             landmarks_px=_stack([hand.landmarks_px for hand in placed], (k, N_JOINTS, 2)),
@@ -81,10 +79,10 @@ class ExportedDetector:
         return type(self), self._arguments
 
     def detect_palms(self, images: UInt8[np.ndarray, "b 192 192 3"]) -> PalmCandidates:
-        return PalmCandidates(**_run_all(self._palms, images))
+        return PalmCandidates(*_run_all(self._palms, images))
 
     def find_landmarks(self, images: UInt8[np.ndarray, "b 224 224 3"]) -> HandLandmarks:
-        return HandLandmarks(**_run_all(self._landmarks, images))
+        return HandLandmarks(*_run_all(self._landmarks, images))
 
 
 def load_network(path: Path, start: StartModel) -> ExportedNetwork:
@@ -133,16 +131,16 @@ def _export(path: Path) -> tuple[CachedModel, HandModel]:
 
 def _batches(
     run: RunModel, images: UInt8[np.ndarray, "k s s 3"], size: int
-) -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
+) -> Iterator[tuple[slice, Sequence[np.ndarray]]]:
     """The outputs for some rows after the other."""
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
         yield rows, run(images[rows])
 
 
-def _run_all(run: RunModel, images: UInt8[np.ndarray, "b s s 3"]) -> dict[str, np.ndarray]:
+def _run_all(run: RunModel, images: UInt8[np.ndarray, "b s s 3"]) -> Iterator[np.ndarray]:
     parts = [found for _, found in _batches(run, images, DETECTOR_BATCH)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return map(np.concatenate, zip(*parts, strict=True))
 
 
 def _inverse(img_from_crop: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
