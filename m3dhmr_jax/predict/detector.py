@@ -9,7 +9,7 @@ Pixels have their centres on integers, (x, y) order. Directions as in `predict.c
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -81,6 +81,7 @@ class DetectedHands(NamedTuple):
     too_many: int = 0
 
 
+@runtime_checkable
 class DetectorNetworks(Protocol):
     """The detector's two networks in some runtime, for any number of images but none.
 

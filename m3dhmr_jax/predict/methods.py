@@ -7,7 +7,7 @@ Axes: k hands, n = 21 joints or landmarks, v vertices, h w image, s crop side.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -36,6 +36,7 @@ class RightHands(NamedTuple):
     pose: FittedPose | None
 
 
+@runtime_checkable
 class Method(Protocol):
     """A way to recover hands."""
 
@@ -58,6 +59,7 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
 class CropNetwork(Protocol):
     """A trained network and the placement of its hands, in some runtime; can be pickled."""
 

@@ -6,7 +6,7 @@ A runtime turns a network, or the detector's two, into functions from arrays to 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.export.extras import require_extra
@@ -17,6 +17,7 @@ from m3dhmr_jax.predict.methods import CropNetwork
 JAX = "jax"
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """What runs networks."""
 
