@@ -62,14 +62,18 @@ class OnnxRuntime(NamedTuple):
     # The extra that brings it.
     extra: str
 
-    def load_network(self, path: Path) -> CropNetwork:
+    def check_installed(self) -> None:
+        """Raises UserError if a package is missing."""
         require_extra(self.extra, "onnx", self.package)
+
+    def load_network(self, path: Path) -> CropNetwork:
+        self.check_installed()
         from m3dhmr_jax.predict.exported_networks import load_network
 
         return load_network(path, self.start)
 
     def load_detector(self, weights: Path) -> DetectorNetworks:
-        require_extra(self.extra, "onnx", self.package)
+        self.check_installed()
         from m3dhmr_jax.predict.exported_networks import load_detector
 
         return load_detector(weights, self.start)

@@ -17,7 +17,6 @@ from m3dhmr_jax.commands import image_options
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.export import extras, model_cache
 from m3dhmr_jax.export.check import drawn_hands, random_rotations
-from m3dhmr_jax.export.extras import require_extra
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict import exported_networks
 from m3dhmr_jax.predict.crops import crop_matrix
@@ -68,7 +67,7 @@ def without_detector(monkeypatch, tmp_path):
 def require(name):
     """Skips without the packages; OpenVINO must not be imported here: see `_import_openvino`."""
     try:
-        require_extra(RUNTIMES[name].extra, "onnx", RUNTIMES[name].package)
+        RUNTIMES[name].check_installed()
     except UserError as error:
         pytest.skip(str(error))
 
