@@ -38,7 +38,11 @@ from m3dhmr_jax.predict.detector import HandDetector
 from m3dhmr_jax.predict.detector_weights import weights_path
 from m3dhmr_jax.predict.runtimes import JAX, RUNTIMES, OnnxRuntime, find_runtime
 
-NETWORKS = ("configs/quickstart.py", "configs/resnet18.py", "configs/mobrecon.py:backbone=densestack")
+NETWORKS = (
+    "configs/quickstart.py",
+    "configs/resnet18.py",
+    "configs/mobrecon.py:backbone=densestack",
+)
 BATCHES = (1, 8, 32)
 UPRIGHT = np.eye(3)[[2, 0, 1]]
 Calls = dict[str, Callable[[], object]]
