@@ -19,7 +19,7 @@ K is the intrinsic matrix (3, 3), pixels from camera coordinates.
 import functools
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -272,7 +272,7 @@ def _jacobians(points_m: np.ndarray, k: np.ndarray) -> np.ndarray:
     return np.einsum("ij,jkn->nik", k[:2, :2], by_point)
 
 
-def _extent_px(points: np.ndarray, depth_m: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _extent_px(points: np.ndarray, depth_m: float | np.ndarray, k: np.ndarray) -> Any:
     """About a hand's length in the image, at each depth."""
     focal_px = math.sqrt(abs(np.linalg.det(k[:2, :2])))
     spread_m = math.sqrt(points.var(axis=0).sum() + 1e-12)

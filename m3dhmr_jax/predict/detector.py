@@ -9,21 +9,22 @@ Pixels have their centres on integers, (x, y) order. Directions as in `predict.c
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.models.hand_detector_outputs import (
     LANDMARK_IMAGE_PX,
     PALM_IMAGE_PX,
     HandLandmarks,
-    PalmCandidates,
 )
 from m3dhmr_jax.predict.crops import Image, crop, hand_size_px
 from m3dhmr_jax.predict.detector_weights import weights_path
+from m3dhmr_jax.predict.networks import DetectorNetworks
 from m3dhmr_jax.predict.palms import merge_palms, palms_from_candidates
+from m3dhmr_jax.predict.runtimes import JAX, find_runtime
 from m3dhmr_jax.predict.squares import (
     VIEWS,
     Squares,
@@ -81,22 +82,6 @@ class DetectedHands(NamedTuple):
     too_many: int = 0
 
 
-@runtime_checkable
-class DetectorNetworks(Protocol):
-    """The detector's two networks in some runtime, for any number of images but none.
-
-    They take RGB and return NumPy arrays, and can be pickled.
-    """
-
-    def detect_palms(self, images: UInt8[np.ndarray, "b 192 192 3"]) -> PalmCandidates:
-        """See `models.hand_detector.detect_palms`."""
-        ...
-
-    def find_landmarks(self, images: UInt8[np.ndarray, "b 224 224 3"]) -> HandLandmarks:
-        """See `models.hand_detector.find_landmarks`."""
-        ...
-
-
 class HandDetector:
     """Finds hands of any number, size and direction in an image."""
 
@@ -104,7 +89,7 @@ class HandDetector:
         self._networks = networks
 
     @classmethod
-    def load(cls, path: Path | None = None, runtime: str = "jax") -> "HandDetector":
+    def load(cls, path: Path | None = None, runtime: str = JAX) -> "HandDetector":
         """The detector with installed weights; None: those in the user's data folder.
 
         `runtime` as `HandMeshPredictor` takes it.
@@ -112,8 +97,6 @@ class HandDetector:
         Raises:
             UserError: if they are missing or corrupted, or there is no such runtime.
         """
-        from m3dhmr_jax.predict.runtimes import find_runtime
-
         path = weights_path() if path is None else path
         return cls(find_runtime(runtime).load_detector(path))
 

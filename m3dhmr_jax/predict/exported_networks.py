@@ -31,7 +31,7 @@ WEIGHTS, HAND, HAND_FILE, IMAGE_SIZE = "weights_sha256", "hand", "hand_file", "i
 
 
 class ExportedNetwork:
-    """A trained network whose hands are placed with NumPy; see `predict.methods.CropNetwork`."""
+    """A trained network whose hands are placed with NumPy; see `predict.networks.CropNetwork`."""
 
     def __init__(self, model: CachedModel, hand: HandModel, start: StartModel):
         self.hand = hand
@@ -69,7 +69,7 @@ class ExportedNetwork:
 
 
 class ExportedDetector:
-    """The detector's networks; see `predict.detector.DetectorNetworks`."""
+    """The detector's networks; see `predict.networks.DetectorNetworks`."""
 
     def __init__(self, palms: CachedModel, landmarks: CachedModel, start: StartModel):
         self._arguments = palms, landmarks, start

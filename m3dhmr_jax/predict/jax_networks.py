@@ -35,7 +35,7 @@ CPU_BUCKETS = (1, 2)
 
 
 class JaxNetwork:
-    """A trained network, folded for this backend; see `predict.methods.CropNetwork`."""
+    """A trained network, folded for this backend; see `predict.networks.CropNetwork`."""
 
     def __init__(self, network: Network, hand: HandModel, params: Any, stats: Any):
         enable_compilation_cache()
@@ -95,7 +95,7 @@ _place = jax.jit(place)
 
 
 class JaxDetector:
-    """The detector's networks; see `predict.detector.DetectorNetworks`."""
+    """The detector's networks; see `predict.networks.DetectorNetworks`."""
 
     def __init__(self, weights: DetectorWeights):
         enable_compilation_cache()

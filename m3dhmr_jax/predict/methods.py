@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from m3dhmr_jax.camera.silhouette import SilhouetteExtent
 from m3dhmr_jax.hand.model import HandModel
 from m3dhmr_jax.predict.candidates import Candidates
 from m3dhmr_jax.predict.crops import Image, crop, crop_matrix
+from m3dhmr_jax.predict.networks import CropNetwork
 from m3dhmr_jax.predict.results import FittedPose
-from m3dhmr_jax.types import CameraHands
 
 FIT, NETWORK = "fit", "network"
 # Reprojection noise at which nothing of a hand is believed, as a fraction of its crop.
@@ -56,29 +56,6 @@ class Method(Protocol):
         extents: SilhouetteExtent | None,
     ) -> RightHands:
         """The hands; see the module's docstring."""
-        ...
-
-
-@runtime_checkable
-class CropNetwork(Protocol):
-    """A trained network and the placement of its hands, in some runtime; can be pickled."""
-
-    hand: HandModel
-    image_size: int
-    # Identifies the weights.
-    weights_sha256: str
-
-    def __call__(
-        self,
-        crops: UInt8[np.ndarray, "k s s 3"],
-        img_from_crop: Float[np.ndarray, "k 2 3"],
-        intrinsics: Float[np.ndarray, "k 3 3"],
-        extents: SilhouetteExtent | None,
-    ) -> CameraHands:
-        """The hands in RGB crops; NumPy arrays. What a crop is rotated by, they are rotated back.
-
-        The extents are those of their masks in the images.
-        """
         ...
 
 

@@ -11,8 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.export.extras import require_extra
 from m3dhmr_jax.export.onnx_runtimes import RunModel, onnxruntime_function, openvino_function
-from m3dhmr_jax.predict.detector import DetectorNetworks
-from m3dhmr_jax.predict.methods import CropNetwork
+from m3dhmr_jax.predict.networks import CropNetwork, DetectorNetworks
 
 JAX = "jax"
 
