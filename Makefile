@@ -13,7 +13,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.ma
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: quickstart demo detector bench test test-long lint types lock
+.PHONY: quickstart demo detector page-files bench test test-long lint types lock
 
 quickstart: demo  ## Meshes of hands in minutes; then data, training, drawings and scores.
 	$(RUN) main.py --config=configs/quickstart.py --mode=train
@@ -22,10 +22,13 @@ quickstart: demo  ## Meshes of hands in minutes; then data, training, drawings a
 	$(RUN) main.py --config=configs/quickstart.py --mode=evaluate
 
 demo: detector  ## Finds hands in rendered photos and draws their meshes.
-	.venv/bin/m3dhmr demo
+	.venv/bin/m3dhmr demo --sheet
 
 detector: .venv/ready  ## Fetches the weights of the hand detector, once.
 	.venv/bin/m3dhmr detector install
+
+page-files: .venv/ready  ## Fetches the npm files of the page, once.
+	$(RUN) -m m3dhmr_jax.export.npm_files
 
 bench: .venv/ready  ## Speed on a CPU, as tables; benchmarks/README.md.
 	$(RUN) -m benchmarks cpu

@@ -139,6 +139,17 @@ def record(benchmark: str, timings: Mapping[str, Timing], **facts: Any) -> dict[
         raise ValueError(f"{benchmark}: {repeated} are given twice: rename facts or timings")
     line = {name: value for part in parts for name, value in part.items()}
     text = json.dumps(line, allow_nan=False)
-    with Path(os.environ.get("BENCHMARK_RESULTS", RESULTS)).open("a") as file:
+    with _results().open("a") as file:
         file.write(text + "\n")
     return line
+
+
+def recorded(benchmark: str) -> list[dict[str, Any]]:
+    """The lines that a benchmark has recorded so far, oldest first."""
+    text = _results().read_text(encoding="utf-8") if _results().is_file() else ""
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [line for line in lines if line["benchmark"] == benchmark]
+
+
+def _results() -> Path:
+    return Path(os.environ.get("BENCHMARK_RESULTS", RESULTS))

@@ -269,16 +269,21 @@ CHROMIUM_FLAGS = [
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """The system's Chromium; tests skip where there is none."""
+def launch_chromium():
+    """Starts the system's Chromium with further flags; tests skip where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api")
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((path for path in map(shutil.which, names) if path), None)
     if path is None:
         pytest.skip(f"none of {', '.join(names)} is installed")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=CHROMIUM_FLAGS, chromium_sandbox=False
+        yield lambda *flags: playwright.chromium.launch(
+            executable_path=path, args=[*CHROMIUM_FLAGS, *flags], chromium_sandbox=False
         )
+
+
+@pytest.fixture(scope="session")
+def chromium(launch_chromium):
+    """The system's Chromium."""
+    with launch_chromium() as browser:
         yield browser
-        browser.close()

@@ -1,4 +1,4 @@
-"""`m3dhmr webcam`: hands of a camera, live in the browser."""
+"""`m3dhmr webcam`: hands of a camera, live."""
 
 import argparse
 
@@ -10,7 +10,12 @@ def add_webcam_options(parser: argparse.ArgumentParser) -> None:
     add_method_options(parser)
     add = parser.add_argument
     add("--camera", type=int, default=0, metavar="N", help="index of the camera (default: 0)")
-    add("--port", type=int, default=8080, help="port of the page (default: 8080)")
+    add(
+        "--port",
+        type=int,
+        help="port of a page to this computer alone (default: a window of OpenCV; without windows, "
+        "as in its headless build, the page on port 8080)",
+    )
     add(
         "--smooth",
         action=argparse.BooleanOptionalAction,
@@ -31,8 +36,8 @@ def run_webcam(options: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "shows the hands of a camera, live in the browser, to this computer alone",
-    ("m3dhmr webcam", "m3dhmr webcam --camera 1 --fov 75"),
+    "shows the hands of a camera, live in a window or a browser page",
+    ("m3dhmr webcam", "m3dhmr webcam --camera 1 --fov 75 --port 8081"),
     add_webcam_options,
     run_webcam,
 )

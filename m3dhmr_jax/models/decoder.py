@@ -1,6 +1,7 @@
 """The mesh decoder (right half of fig. 2): from features at the landmarks to a mesh.
 
-Axes: b batch, n landmarks, v vertices, e encoding channels.
+Axes: b batch, n landmarks, v vertices, m vertices of the coarsest mesh, e encoding channels,
+c channels of the finest mesh's features.
 """
 
 import functools
@@ -77,10 +78,18 @@ class MeshDecoder(nnx.Module):
         # In float32 for every dtype: vertices at 0.5 to 1 units have a grid of 0.8 mm in bfloat16.
         self.head = head(channels[-1], 3, spirals.shape[1], dtype=jnp.float32, rngs=rngs)
 
-    def __call__(self, pose_features: Float[Array, "b n e"]) -> Float[Array, "b v 3"]:
+    def lift(self, pose_features: Float[Array, "b n e"]) -> Float[Array, "b m e"]:
+        """Features of the coarsest mesh's vertices: F^m = M F^p, eq. 2."""
         matrix = self.lifting_matrix[...].astype(pose_features.dtype)
-        x = jnp.einsum("vn,bne->bve", matrix, pose_features)  # F^m = M F^p, eq. 2.
+        return jnp.einsum("vn,bne->bve", matrix, pose_features)
+
+    def vertex_features(self, pose_features: Float[Array, "b n e"]) -> Float[Array, "b v c"]:
+        """Features of the finest mesh's vertices, from which the head predicts positions."""
+        x = self.lift(pose_features)
         for layer, level in zip(self.layers, self.hierarchy.levels[::-1], strict=True):
             x = upsample(x, level.up_indices, level.up_weights)
             x = nnx.relu(layer(x, level.spirals))
-        return self.head(x, self.head_spirals.indices)
+        return x
+
+    def __call__(self, pose_features: Float[Array, "b n e"]) -> Float[Array, "b v 3"]:
+        return self.head(self.vertex_features(pose_features), self.head_spirals.indices)

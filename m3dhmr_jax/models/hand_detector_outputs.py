@@ -5,6 +5,7 @@ Axes: b batch, p palm candidates, n = 21 landmarks.
 
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.types import FloatArray
@@ -13,6 +14,13 @@ PALM_IMAGE_PX = 192
 LANDMARK_IMAGE_PX = 224
 # Candidates per location on each grid of the palm detector, finest first: (cells per side, number).
 PALM_GRIDS = ((24, 2), (12, 6))
+
+
+class DetectorWeights(NamedTuple):
+    """The weights of both networks, float32."""
+
+    palms: tuple[np.ndarray, ...]
+    landmarks: tuple[np.ndarray, ...]
 
 
 class PalmCandidates(NamedTuple):

@@ -6,7 +6,6 @@ Google's networks are licensed under Apache-2.0 and not part of this package;
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import platformdirs
@@ -14,18 +13,12 @@ from safetensors import SafetensorError, safe_open
 
 from m3dhmr_jax.checkpoints.digest import digest_arrays
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.models.hand_detector_outputs import DetectorWeights
 
 COMMAND = "m3dhmr detector install"
 DATA_DIR_VARIABLE = "M3DHMR_DATA_DIR"
 # Of the converted arrays: names, dtypes, shapes and bytes, however the file arranges them.
 CONTENT_SHA256 = "786ffd82e77a80c0372a0b0a0e55db4c43989325c7f93fc7c818fcfc048487bf"
-
-
-class DetectorWeights(NamedTuple):
-    """The weights of both networks, float32, as models/hand_detector.py takes them."""
-
-    palms: tuple[np.ndarray, ...]
-    landmarks: tuple[np.ndarray, ...]
 
 
 def weights_path() -> Path:

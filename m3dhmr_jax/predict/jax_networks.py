@@ -23,9 +23,8 @@ from m3dhmr_jax.inference import make_crop_step, place
 from m3dhmr_jax.models.fast.folding import fold
 from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.models.hand_detector import detect_palms, find_landmarks
-from m3dhmr_jax.models.hand_detector_outputs import HandLandmarks, PalmCandidates
+from m3dhmr_jax.models.hand_detector_outputs import DetectorWeights, HandLandmarks, PalmCandidates
 from m3dhmr_jax.predict.buckets import BUCKETS, run_in_buckets
-from m3dhmr_jax.predict.detector_weights import DetectorWeights
 from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 from m3dhmr_jax.runtime.precision import single_precision
 from m3dhmr_jax.types import CameraHands

@@ -1,18 +1,19 @@
-"""Hands of a camera, live in a browser page that only this computer can open."""
+"""Hands of a camera, live: in a window, or in a browser page that only this computer can open."""
 
 import contextlib
 import functools
 import http.server
+import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterable
 
 import cv2
+import numpy as np
+from jaxtyping import UInt8
 
-from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict.frames import Frame, read_frames
 from m3dhmr_jax.predict.inputs import Input
 from m3dhmr_jax.predict.outputs import draw_hands
@@ -21,10 +22,11 @@ from m3dhmr_jax.predict.results import PredictedHands
 from m3dhmr_jax.predict.run import PredictOptions, choose_intrinsics
 from m3dhmr_jax.predict.smoothing import HandSmoother
 from m3dhmr_jax.predict.tracking import Tracker
+from m3dhmr_jax.runtime.local_server import LocalHandler, make_local_server
 from m3dhmr_jax.visualize.text import draw_text
 
-ADDRESS = "127.0.0.1"
-BOUNDARY = "frame"
+TITLE, DEFAULT_PORT, BOUNDARY = "m3dhmr", 8080, "frame"
+END_KEYS = {27, ord("q")}  # 27: Esc.
 TEXT_PX = 20
 CLOSE_S = 2.0  # A camera that delivers nothing for so long is left open.
 PAGE = b"""<!doctype html><meta charset="utf-8"><title>m3dhmr</title>
@@ -109,28 +111,16 @@ def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServ
         UserError: if the port is taken or not allowed.
     """
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            # Pages of other sites must not see the camera, nor through a name of their own for
-            # this address.
-            host = self.headers.get("Host", "").partition(":")[0]
-            is_foreign = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-            if host not in ("localhost", ADDRESS) or is_foreign:
-                self.send_error(403)
-            elif self.path == "/":
-                self._send_header("text/html; charset=utf-8")
+    class Handler(LocalHandler):
+        def answer(self) -> None:
+            if self.path == "/":
+                self.send_start("text/html; charset=utf-8")
                 self.wfile.write(PAGE)
             elif self.path == "/stream":
-                self._send_header(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+                self.send_start(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
                 self._stream()
             else:
                 self.send_error(404)
-
-        def _send_header(self, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
 
         def _stream(self) -> None:
             number = 0
@@ -142,45 +132,69 @@ def make_server(latest: LatestImage, port: int) -> http.server.ThreadingHTTPServ
                 except OSError:  # The page was closed.
                     return
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    try:
-        server = http.server.ThreadingHTTPServer((ADDRESS, port), Handler)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"--port {port}: {error}; choose another one") from error
-    server.daemon_threads = True
-    return server
+    return make_local_server(Handler, port)
 
 
 def show_camera(
-    predictor: HandMeshPredictor, source: Input, options: PredictOptions, port: int
+    predictor: HandMeshPredictor, source: Input, options: PredictOptions, port: int | None = None
 ) -> None:
-    """Serves the camera's image with its hands, mirrored as in a mirror, until Ctrl-C.
+    """Shows the camera's image with its hands, mirrored as in a mirror, until Ctrl-C.
 
     A video file in place of the camera is shown frame by frame, until its end.
+
+    Args:
+        port: of a page; None: a window, or where OpenCV has none a page on DEFAULT_PORT.
 
     Raises:
         UserError: if the camera does not open or stops, or the port is taken.
     """
+    with contextlib.closing(draw_frames(predictor, source, options)) as drawings:
+        if port is None and has_windows():
+            show_in_window(drawings)
+        else:
+            show_on_page(drawings, DEFAULT_PORT if port is None else port)
+
+
+def has_windows() -> bool:
+    """Whether OpenCV can show windows; its headless build, which this package requires, cannot."""
+    has_screen = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if sys.platform == "linux" and not has_screen:
+        return False  # There, OpenCV with Qt would end the process.
+    try:
+        cv2.namedWindow(TITLE)
+    except cv2.error:
+        return False
+    return True
+
+
+def show_in_window(drawings: Iterable[UInt8[np.ndarray, "h w 3"]]) -> None:
+    """Until Esc, q or Ctrl-C is pressed or the window is closed."""
+    print("Esc or q ends")
+    try:
+        for drawing in drawings:
+            cv2.imshow(TITLE, np.ascontiguousarray(drawing[..., ::-1]))
+            key = cv2.waitKey(1) & 0xFF
+            if key in END_KEYS or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+                break
+    except KeyboardInterrupt:
+        pass
+    finally:
+        cv2.destroyAllWindows()
+
+
+def show_on_page(drawings: Iterable[UInt8[np.ndarray, "h w 3"]], port: int) -> None:
+    """Until Ctrl-C is pressed.
+
+    Raises:
+        UserError: if the port is taken.
+    """
     latest = LatestImage()
-    with (
-        make_server(latest, port) as server,
-        contextlib.closing(newest_frames(source)) as frames,
-    ):
+    with make_server(latest, port) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"open http://localhost:{server.server_port} in a browser; Ctrl-C ends")
-        tracker = Tracker(predictor, None, options.handedness)
-        smoother = HandSmoother(predictor.hand.joint_regressor) if options.smooth else None
-        last_s = time.monotonic()
         try:
-            for frame in frames:
-                k, _ = choose_intrinsics(frame.image, None, options)
-                hands = tracker(frame.image, frame.index, frame.time_s, k)
-                hands = hands if smoother is None else smoother(hands, frame.time_s)
-                now_s = time.monotonic()
-                latest.put(draw_frame(frame, hands, 1 / max(now_s - last_s, 1e-3)))
-                last_s = now_s
+            for drawing in drawings:
+                latest.put(cv2.imencode(".jpg", drawing[..., ::-1])[1].tobytes())
         except KeyboardInterrupt:
             pass
         finally:
@@ -188,8 +202,25 @@ def show_camera(
             server.shutdown()
 
 
-def draw_frame(frame: Frame, hands: PredictedHands, rate_hz: float) -> bytes:
-    """The mirrored drawing of a frame as a JPEG."""
+def draw_frames(
+    predictor: HandMeshPredictor, source: Input, options: PredictOptions
+) -> Generator[UInt8[np.ndarray, "h w 3"], None, None]:
+    """The mirrored drawings of the newest frames."""
+    tracker = Tracker(predictor, None, options.handedness)
+    smoother = HandSmoother(predictor.hand.joint_regressor) if options.smooth else None
+    last_s = time.monotonic()
+    with contextlib.closing(newest_frames(source)) as frames:
+        for frame in frames:
+            k, _ = choose_intrinsics(frame.image, None, options)
+            hands = tracker(frame.image, frame.index, frame.time_s, k)
+            hands = hands if smoother is None else smoother(hands, frame.time_s)
+            now_s = time.monotonic()
+            yield draw_frame(frame, hands, 1 / max(now_s - last_s, 1e-3))
+            last_s = now_s
+
+
+def draw_frame(frame: Frame, hands: PredictedHands, rate_hz: float) -> UInt8[np.ndarray, "h w 3"]:
+    """The mirrored drawing of a frame, with the rate and the distances of the hands."""
     drawing = draw_hands(frame.image, hands)[:, ::-1].copy()
     depths = ", ".join(
         f"{side} {100 * root_m[2]:.0f} cm{'?' if unsure else ''}"
@@ -199,4 +230,4 @@ def draw_frame(frame: Frame, hands: PredictedHands, rate_hz: float) -> bytes:
     )
     text = f"{rate_hz:.0f} frames/s  {depths or 'no hand'}"
     draw_text(drawing, text, 10.0, 10 + TEXT_PX, TEXT_PX, (255, 255, 255))
-    return cv2.imencode(".jpg", drawing[..., ::-1])[1].tobytes()
+    return drawing

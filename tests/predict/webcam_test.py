@@ -189,6 +189,42 @@ def test_ctrl_c_ends_without_an_error(video, monkeypatch):
     assert latest.after(number) is None  # Viewers are let go.
 
 
+def test_a_window_shows_frames_until_a_key_is_pressed(video, monkeypatch, capsys):
+    """OpenCV's headless build has no windows, so its functions are replaced."""
+    shown, captures, opened = [], [], cv2.VideoCapture
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda *given: captures.append(opened(*given)) or captures[0]
+    )
+    monkeypatch.setenv("DISPLAY", ":93")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q") if len(shown) == 3 else -1)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    closed = []
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: closed.append(True))
+    predictor = FakePredictor()
+    predictor.hands = [Seen((100.0, 120.0))]
+    show_camera(predictor, video, PredictOptions())
+    assert len(shown) == 3
+    assert abs(shown[2][200:, 20:100].mean() - 40) < 10  # On the left: it is mirrored.
+    blue, _, red = shown[0][100:140, 180:240].reshape(-1, 3).astype(float).mean(axis=0)
+    assert blue > red  # The hand is drawn bluish, in OpenCV's order.
+    assert closed
+    assert not captures[0].isOpened()
+    assert "q ends" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("screen", [":93", None])
+def test_the_headless_build_has_no_windows(monkeypatch, screen):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if screen:
+        monkeypatch.setenv("DISPLAY", screen)
+    if "GUI:                           NONE" not in cv2.getBuildInformation():
+        pytest.skip("this OpenCV has windows")
+    assert not webcam.has_windows()
+
+
 def test_a_camera_that_does_not_open_is_named(monkeypatch, capsys):
     monkeypatch.setattr("m3dhmr_jax.predict.predictor.load_predictor", lambda *_: FakePredictor())
     arguments = ["webcam", "--camera=93", "--port=0", "--no-smooth"]
