@@ -21,15 +21,15 @@ import numpy as np
 from benchmarks.measure import interleaved, record, table
 from benchmarks.video import rendering
 from m3dhmr_jax.models.hand_detector import (
-    LANDMARK_IMAGE_PX,
-    PALM_IMAGE_PX,
     depthwise_native,
     depthwise_sums,
     detect_palms,
     find_landmarks,
 )
+from m3dhmr_jax.models.hand_detector_outputs import LANDMARK_IMAGE_PX, PALM_IMAGE_PX
 from m3dhmr_jax.predict.detector import HandDetector
 from m3dhmr_jax.predict.detector_weights import load_detector_weights
+from m3dhmr_jax.predict.jax_networks import JaxDetector
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
 BATCHES = (1, 2, 4, 8)
@@ -38,7 +38,7 @@ BATCHES = (1, 2, 4, 8)
 def main(rounds: int = 20) -> None:
     rng = np.random.default_rng(0)
     weights = load_detector_weights()
-    detector = HandDetector(weights)
+    detector = HandDetector(JaxDetector(weights))
     palms, landmarks = jax.jit(detect_palms), jax.jit(find_landmarks)
 
     def noise(n: int, side: int) -> jax.Array:

@@ -15,8 +15,9 @@ import numpy as np
 
 from benchmarks.measure import interleaved, record, table
 from m3dhmr_jax.fitting import OWN_CONVENTION, Observation, make_fit
-from m3dhmr_jax.hand import load_builtin, load_details, pose_hand
+from m3dhmr_jax.hand import load_builtin, load_details
 from m3dhmr_jax.hand.capsules import fit_capsules
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.math3d import random_rotation, shortest_rotation
 from m3dhmr_jax.metrics.freihand import aligned_and_centred
 from m3dhmr_jax.synthetic.poses import sample_articulation, sample_shape

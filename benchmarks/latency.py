@@ -53,10 +53,11 @@ def calls(name: str, compute_dtype: str) -> dict[str, Callable[[], object]]:
         "network": functools.partial(fast, folded, {}, image),
     }
     if importlib.util.find_spec("cv2"):
+        from m3dhmr_jax.predict.jax_networks import JaxNetwork
         from m3dhmr_jax.predict.methods import NetworkMethod
         from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
-        predictor = HandMeshPredictor(NetworkMethod(network, hand, params, stats))
+        predictor = HandMeshPredictor(NetworkMethod(JaxNetwork(network, hand, params, stats)))
         image_u8 = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
         boxes_px = [[200, 150, 170, 180]]
         parts["pipeline"] = functools.partial(predictor, image_u8, boxes=boxes_px, K=K)

@@ -42,7 +42,7 @@ from m3dhmr_jax.fitting import COMMON
 from m3dhmr_jax.predict.cameras import assumed_intrinsics
 from m3dhmr_jax.predict.candidates import unseen
 from m3dhmr_jax.predict.crops import crops_around
-from m3dhmr_jax.predict.methods import FitMethod
+from m3dhmr_jax.predict.fit_method import FitMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.results import PredictedHands
 

@@ -29,7 +29,8 @@ from jaxtyping import Float, UInt8
 
 from benchmarks.measure import record, table
 from m3dhmr_jax.fitting import COMMON
-from m3dhmr_jax.hand import load_builtin, load_details, pose_hand
+from m3dhmr_jax.hand import load_builtin, load_details
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.metrics.freihand import aligned_and_centred
 from m3dhmr_jax.predict.detector import HandDetector
 from m3dhmr_jax.predict.outputs import to_drawings

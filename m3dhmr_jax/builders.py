@@ -6,7 +6,8 @@ from typing import Any
 from flax import nnx
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand import HandModel, hand_id, load_builtin, load_mano
+from m3dhmr_jax.hand import HandModel, hand_id
+from m3dhmr_jax.hand.mano import load_mano_or_builtin
 from m3dhmr_jax.mesh.hierarchy import MeshHierarchy, build_hierarchy, hierarchy_id
 from m3dhmr_jax.mesh.hierarchy_file import load_hierarchy
 from m3dhmr_jax.mesh.spirals import roi_spirals
@@ -18,7 +19,7 @@ from m3dhmr_jax.types import Config
 
 def load_hand(config: Config) -> HandModel:
     """The hand of `config.hand`: the path of the user's MANO_RIGHT.pkl; default: the built-in."""
-    return load_mano(config.hand) if config.hand else load_builtin()
+    return load_mano_or_builtin(config.hand)
 
 
 def create_network(config: Config, hand: HandModel, *, abstract: bool = False) -> Network:

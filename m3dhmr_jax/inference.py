@@ -5,7 +5,7 @@ Axes: b batch, s crop side, n joints or landmarks, v vertices.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from m3dhmr_jax.types import (
     MESH_UNIT_M,
     ROOT,
     Batch,
+    CameraHands,
     FloatArray,
     LandmarkPrediction,
     Prediction,
@@ -54,20 +55,6 @@ def _is_supported(options: tuple[tuple[str, bool | int | str], ...]) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
-
-
-class CameraHands(NamedTuple):
-    """Hands in camera space."""
-
-    # Predicted by the network, pixels of the whole image.
-    landmarks_px: Float[FloatArray, "b n 2"]
-    # Regressed from the mesh.
-    joints_m: Float[FloatArray, "b n 3"]
-    verts_m: Float[FloatArray, "b v 3"]
-    # Covariance of the hand's position.
-    root_covariance_m2: Float[FloatArray, "b 3 3"]
-    # Reprojection noise of the inlier landmarks.
-    noise_px: Float[FloatArray, " b"]
 
 
 def predict(

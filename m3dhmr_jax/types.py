@@ -6,10 +6,13 @@ middle, ring, little, each from palm to tip.
 Camera frame: x right, y down, z forward. Pixels: centres on integers, (x, y) order.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+
+if TYPE_CHECKING:
+    from jax import Array
 
 MESH_UNIT_M = 0.2  # Vertices are learned in units of about one hand length, so losses start near 1.
 N_JOINTS = 21
@@ -22,7 +25,11 @@ FREIHAND_IMAGE_PX = 224  # Side of FreiHAND's images.
 # Side of the centred crop that published implementations evaluate FreiHAND on: 100 px x 1.3.
 FREIHAND_CROP_PX = 130.0
 
-FloatArray = Array | np.ndarray
+# Of JAX or NumPy; by name only for type checkers, as importing JAX takes a second.
+if TYPE_CHECKING:
+    FloatArray = Array | np.ndarray
+else:
+    FloatArray = Any
 Config = Any  # A ConfigDict, whose fields are unknown to type checkers.
 
 
@@ -76,3 +83,17 @@ class LandmarkPrediction(NamedTuple):
     heatmaps: Float[FloatArray, "b h w n"]
     # As in View.
     landmarks_01: Float[FloatArray, "b n 2"]
+
+
+class CameraHands(NamedTuple):
+    """Hands in camera space."""
+
+    # Predicted by the network, pixels of the whole image.
+    landmarks_px: Float[FloatArray, "b n 2"]
+    # Regressed from the mesh.
+    joints_m: Float[FloatArray, "b n 3"]
+    verts_m: Float[FloatArray, "b v 3"]
+    # Covariance of the hand's position.
+    root_covariance_m2: Float[FloatArray, "b 3 3"]
+    # Reprojection noise of the inlier landmarks.
+    noise_px: Float[FloatArray, " b"]

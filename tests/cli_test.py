@@ -15,6 +15,7 @@ from m3dhmr_jax.commands import predict as predict_command
 from m3dhmr_jax.commands.command import Command
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.predict import outputs
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.runtime.files import DiskFullError
@@ -109,8 +110,9 @@ def predict(tiny_network, monkeypatch, tmp_path):
     from m3dhmr_jax.hand import load_builtin
 
     net = tiny_network
-    predictor = HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
-    monkeypatch.setattr(HandMeshPredictor, "from_checkpoint", lambda _: predictor)
+    network = JaxNetwork(net, load_builtin(), net.params, net.stats)
+    predictor = HandMeshPredictor(NetworkMethod(network))
+    monkeypatch.setattr(HandMeshPredictor, "from_checkpoint", lambda *_: predictor)
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: exit_code(
         cli.main, ["predict", "--checkpoint=run", *map(str, arguments)]

@@ -16,6 +16,7 @@ OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_pa
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
@@ -238,16 +239,18 @@ def detector_weights():
 @pytest.fixture(scope="session")
 def detector(detector_weights):
     """The hand detector, optimised: unlike other programs of the tests it runs often."""
-    from m3dhmr_jax.predict import detector
+    from m3dhmr_jax.models.hand_detector import detect_palms, find_landmarks
+    from m3dhmr_jax.predict.detector import HandDetector
+    from m3dhmr_jax.predict.jax_networks import JaxDetector
 
     def jit(network):
         return jax.jit(network, compiler_options=OPTIMIZED)
 
-    hand_detector = detector.HandDetector(detector_weights)
-    palms, landmarks = detector_weights
-    hand_detector._detect_palms = functools.partial(jit(detector.detect_palms), palms)
-    hand_detector._find_landmarks = functools.partial(jit(detector.find_landmarks), landmarks)
-    return hand_detector
+    networks = JaxDetector(detector_weights)
+    palms, landmarks = jax.tree.map(jnp.asarray, detector_weights)
+    networks._detect_palms = functools.partial(jit(detect_palms), palms)
+    networks._find_landmarks = functools.partial(jit(find_landmarks), landmarks)
+    return HandDetector(networks)
 
 
 @pytest.fixture(scope="session")

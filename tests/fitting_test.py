@@ -13,8 +13,9 @@ from m3dhmr_jax.fitting import (
     terms,
 )
 from m3dhmr_jax.fitting.observation import NETWORK_STD
-from m3dhmr_jax.hand import load_builtin, load_details, pose_hand
+from m3dhmr_jax.hand import load_builtin, load_details
 from m3dhmr_jax.hand.capsules import fit_capsules
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.math3d import random_rotation
 from m3dhmr_jax.metrics.freihand import aligned_and_centred
 from m3dhmr_jax.synthetic.poses import sample_articulation, sample_shape

@@ -10,7 +10,8 @@ from configs import resnet18
 from m3dhmr_jax import losses
 from m3dhmr_jax.camera.silhouette import NO_EXTENT, SilhouetteExtent, silhouette_extent
 from m3dhmr_jax.data.augment import AugmentConfig, augmented_view, eval_view
-from m3dhmr_jax.hand import load_builtin, pose_hand
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.inference import (
     GPU_OPTIONS,
     compiler_options,

@@ -18,6 +18,7 @@ from m3dhmr_jax.convert.run import convert_file
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.evaluate import official
 from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import PredictOptions, predict_files
@@ -40,7 +41,8 @@ def assets():
 def predict(tiny_network, tmp_path):
     """Predicts a photo and a video of this name into a folder, in place of its earlier results."""
     net = tiny_network
-    predictor = HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
+    network = JaxNetwork(net, load_builtin(), net.params, net.stats)
+    predictor = HandMeshPredictor(NetworkMethod(network))
     pixels = np.zeros((40, 50, 3), np.uint8)
 
     def predict(out, name="a", replace=True):

@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from m3dhmr_jax.camera.mesh_extent import mesh_extent_px
 from m3dhmr_jax.camera.pinhole import apply_affine, invert_affine, project
-from m3dhmr_jax.camera.silhouette import SilhouetteExtent, mesh_extent_px
+from m3dhmr_jax.camera.silhouette import SilhouetteExtent
 from m3dhmr_jax.math3d import safe_sqrt
 from m3dhmr_jax.types import FloatArray
 

@@ -1,18 +1,16 @@
 """Silhouette extents: the support function of a mask or a projected mesh in fixed directions.
 
 The extent in a direction is the largest `direction . (x, y)` over all points of the silhouette.
-`silhouette_extent` runs on the host, for a mask of any size; `mesh_extent_px` runs on the device.
-Both are written for one hand. Axes: h w mask, v vertices, k directions.
+`silhouette_extent` runs on the host, for a mask of any size; `mesh_extent.mesh_extent_px` runs on
+the device. Both are written for one hand. Axes: h w mask, k directions.
 Pixels: centres on integers, (x, y) order.
 """
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
-from m3dhmr_jax.camera.pinhole import project
 from m3dhmr_jax.types import FloatArray
 
 _ANGLES = np.arange(24) * (2 * np.pi / 24)
@@ -48,21 +46,3 @@ def silhouette_extent(mask: Bool[np.ndarray, "h w"]) -> SilhouetteExtent:
     px = along.max(axis=1)
     is_visible = px > np.where(on_border, along, -np.inf).max(axis=1)
     return SilhouetteExtent(np.where(is_visible, px, np.float32(0)), is_visible)
-
-
-def mesh_extent_px(
-    verts_rel_m: Float[FloatArray, "v 3"],
-    t_m: Float[Array, "3"],
-    intrinsics: Float[FloatArray, "3 3"],
-) -> Float[Array, " k"]:
-    """The extent of the projected vertices with the root at `t_m`.
-
-    Differentiable in `t_m` through the extreme vertex of each direction.
-    """
-    verts = jnp.asarray(verts_rel_m)
-    projected_px = project(verts + t_m[None], intrinsics)
-    along = (
-        DIRECTIONS[:, :1] * projected_px[None, :, 0] + DIRECTIONS[:, 1:] * projected_px[None, :, 1]
-    )
-    extreme = verts[jnp.argmax(along, axis=1)]
-    return jnp.sum(DIRECTIONS * project(extreme + t_m[None], intrinsics), axis=1)

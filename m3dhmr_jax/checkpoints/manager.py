@@ -8,7 +8,6 @@ needs no entry: it follows from the step.
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import logging as python_logging
 import math
@@ -24,6 +23,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals, Future
 
+from m3dhmr_jax.checkpoints.digest import digest_arrays
 from m3dhmr_jax.checkpoints.weights import Arrays, flatten
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import processes
@@ -296,9 +296,5 @@ def _differences(found: Any, expected: Any, name: str = "") -> list[str]:
 
 
 def digest(tree: Any) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of the leaves, in the order of the names."""
-    total = hashlib.sha256()
-    for name, array in sorted(flatten(tree).items()):
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return total.hexdigest()
+    """SHA-256 of the leaves under their names, as of `digest_arrays`."""
+    return digest_arrays(flatten(tree))

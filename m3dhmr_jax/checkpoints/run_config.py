@@ -7,14 +7,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from m3dhmr_jax.checkpoints.identity import CONFIG_NAME
 from m3dhmr_jax.checkpoints.weights import load_weights
 from m3dhmr_jax.config_fields import NETWORK_FIELDS, check_names, flatten
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime import processes
 from m3dhmr_jax.runtime.files import user_path, write_atomic
 from m3dhmr_jax.types import Config
-
-NAME = "config.json"
 
 
 def save_config(workdir: Path, config: Config) -> None:
@@ -24,13 +23,13 @@ def save_config(workdir: Path, config: Config) -> None:
         UserError: if another process does not find it there, or was started with another config;
             if a file of this name is there that is not the config of a run.
     """
-    text, file = config_text(config) + "\n", workdir / NAME
+    text, file = config_text(config) + "\n", workdir / CONFIG_NAME
     if processes.is_primary():
         if file.exists():
             _content(file, file.read_text(encoding="utf-8"))
         with write_atomic(file) as partial:
             partial.write_text(text, encoding="utf-8")
-    processes.barrier(f"{NAME} is written")
+    processes.barrier(f"{CONFIG_NAME} is written")
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         raise UserError(
             f"process {jax.process_index()} does not find its own config in {file.absolute()}, "
@@ -74,7 +73,7 @@ def load_config(path: Path) -> Config:
         return _parse(path, text)
     if not path.is_dir():
         raise UserError(f"{path}: neither the workdir of a run nor a weights file")
-    file = path / NAME
+    file = path / CONFIG_NAME
     if not file.is_file():
         raise UserError(f"{file}: no such file; {path} is not the workdir of a run")
     return _parse(file, file.read_text(encoding="utf-8"))

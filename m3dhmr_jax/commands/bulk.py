@@ -63,6 +63,7 @@ def run_bulk(options: argparse.Namespace) -> None:
         options.images,
         options.out,
         parse_image_options(options),
+        runtime=options.runtime,
         workers=options.workers,
         batch_size=options.batch_size,
         gpus=options.gpus,

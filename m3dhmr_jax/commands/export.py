@@ -60,7 +60,7 @@ def run_export(options: argparse.Namespace) -> None:
 
 def write_page_folder(out: Path, command: str, checkpoint: Path | None, npm: Path | None) -> None:
     """Writes the page with the installed detector, and prints its size."""
-    from m3dhmr_jax.export.run import require_extra
+    from m3dhmr_jax.export.extras import require_extra
     from m3dhmr_jax.predict.detector_weights import load_detector_weights
 
     require_extra("export", "onnx", "onnxruntime")

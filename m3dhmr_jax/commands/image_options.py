@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 # Copies, as the library takes long to import; a test compares them.
 SIDES = ("right", "left")
 METHODS = ("fit", "network")
+RUNTIMES = ("jax", "onnxruntime", "openvino", "openvino-bf16")
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """Method, and those of `add_hand_options`."""
+    """Method, runtime, and those of `add_hand_options`."""
     parser.add_argument(
         "--method",
         choices=METHODS,
@@ -26,6 +27,13 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="a network of your own, in place of --method: the folder of a run, whose newest valid "
         "checkpoint is used, or a weights file",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="jax",
+        help="what runs the networks; onnxruntime and openvino start faster, openvino-bf16 is also "
+        "faster on some CPUs, with errors of a millimetre (default: jax)",
     )
     add_hand_options(parser)
 

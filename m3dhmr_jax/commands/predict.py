@@ -106,7 +106,7 @@ def run_predict(options: argparse.Namespace) -> None:
     from m3dhmr_jax.predict.run import predict_files
 
     predict_files(
-        lambda: load_predictor(options.checkpoint, options.hand, options.method),
+        lambda: load_predictor(options.checkpoint, options.hand, options.method, options.runtime),
         parse_options(options),
         options.out,
         replace=options.replace,

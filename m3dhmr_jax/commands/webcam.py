@@ -31,7 +31,7 @@ def run_webcam(options: argparse.Namespace) -> None:
 
     (source,) = find_inputs([], options.camera).inputs
     predict_options = parse_method_options(options)._replace(smooth=options.smooth)
-    predictor = load_predictor(options.checkpoint, options.hand, options.method)
+    predictor = load_predictor(options.checkpoint, options.hand, options.method, options.runtime)
     show_camera(predictor, source, predict_options, options.port)
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 from m3dhmr_jax.data.json_stream import read_records
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand import HandModel, pose_hand, rotations_from_pose
+from m3dhmr_jax.hand import HandModel
+from m3dhmr_jax.hand.skinning import pose_hand, rotations_from_pose
 
 N_POSE, N_SHAPE = 48, 10
 N_PARAMETERS = N_POSE + N_SHAPE + 3

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from m3dhmr_jax.inference import CameraHands, place
-from m3dhmr_jax.types import Batch, FloatArray
+from m3dhmr_jax.inference import place
+from m3dhmr_jax.types import Batch, CameraHands, FloatArray
 
 FOCAL_NOISE = 0.03  # Standard deviation of the logarithm; typical of EXIF estimates.
 SEED = 0

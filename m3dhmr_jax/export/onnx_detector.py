@@ -9,7 +9,7 @@ Axes: h w image, i j kernel, c d channels.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,16 @@ import onnx
 from jaxtyping import Float
 
 from m3dhmr_jax.export.onnx_graph import Graph, ImageInput
-from m3dhmr_jax.models.hand_detector import (
-    BOTTLENECK_STRIDES,
-    LANDMARK_IMAGE_PX,
-    PALM_BLOCKS,
-    PALM_GRIDS,
-    PALM_IMAGE_PX,
-    Weights,
-)
+from m3dhmr_jax.models.hand_detector import BOTTLENECK_STRIDES, PALM_BLOCKS
+from m3dhmr_jax.models.hand_detector_outputs import LANDMARK_IMAGE_PX, PALM_GRIDS, PALM_IMAGE_PX
 from m3dhmr_jax.runtime.files import write_atomic
-from m3dhmr_jax.types import N_JOINTS
+from m3dhmr_jax.types import N_JOINTS, FloatArray
 
 IMAGES = "images"
 METADATA = {"origin": "MediaPipe Hands, full; Google; Apache-2.0", "pixels": "RGB"}
 # The names of the files.
 PALMS, LANDMARKS = "palms.onnx", "landmarks.onnx"
+Weights = Sequence[FloatArray]
 NextWeight = Callable[[], Float[np.ndarray, "..."]]
 
 

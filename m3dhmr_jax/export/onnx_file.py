@@ -1,14 +1,13 @@
 """Writes a trained network to an ONNX file, and runs such files with onnxruntime."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 from jaxtyping import UInt8
 
 from m3dhmr_jax.export.check import CropOutputs, RunCrops, write_checked
-from m3dhmr_jax.export.onnx_network import CROPS, network_model
+from m3dhmr_jax.export.onnx_network import network_model
+from m3dhmr_jax.export.onnx_runtimes import onnxruntime_function
 from m3dhmr_jax.export.programs import check_programs, write_programs
 from m3dhmr_jax.export.trained import Trained
 
@@ -32,13 +31,9 @@ def export_onnx(trained: Trained, out: Path, half: bool) -> None:
 
 def load_onnx(path: Path) -> RunCrops:
     """Runs a network's ONNX file on the CPU."""
-    options = onnxruntime.SessionOptions()
-    # Threads that wait in a loop take the cores of everything else that runs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    model = onnxruntime_function(path.read_bytes())
 
     def run(crops: UInt8[np.ndarray, "b s s 3"]) -> CropOutputs:
-        found: Any = session.run(list(CropOutputs._fields), {CROPS: crops})
-        return CropOutputs(*found)
+        return CropOutputs(*model(crops))
 
     return run

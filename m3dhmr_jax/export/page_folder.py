@@ -13,7 +13,7 @@ from m3dhmr_jax.export.onnx_detector import landmark_model, palm_model
 from m3dhmr_jax.export.onnx_file import export_onnx
 from m3dhmr_jax.export.trained import load_trained
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.models.hand_detector import DetectorWeights
+from m3dhmr_jax.models.hand_detector_outputs import DetectorWeights
 from m3dhmr_jax.runtime.results_folder import ResultsFolder
 
 SOURCES = ("*.html", "*.css", "*.js")

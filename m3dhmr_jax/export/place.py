@@ -16,9 +16,10 @@ Camera frame: x right, y down, z forward, metres. Pixels: centres on integers, (
 K is the intrinsic matrix (3, 3), pixels from camera coordinates.
 """
 
+import functools
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -204,20 +205,20 @@ def recover_root(joints_rel_m: np.ndarray, landmarks_px: np.ndarray, k: np.ndarr
     extent_px = _extent_px(points, t_m[2], k)
     floor_px2 = (NOISE_FLOOR * extent_px) ** 2
     n, weights = len(points), np.ones(len(points))
-    covariance = np.eye(3)
+    covariance, errors = np.eye(3), _errors_px(points + t_m, landmarks_px, k)
     for _ in range(ROUNDS):
         noise_px2 = max(noise_px2, floor_px2)
         ratio = (weights.sum() + INLIER_PRIOR * INLIER_PRIOR_WEIGHT) / (n + INLIER_PRIOR_WEIGHT)
-        errors, jacobians = _reprojection(points + t_m, landmarks_px, k)
         log_odds = math.log(ratio / (1 - ratio)) + math.log(extent_px**2 / (2 * noise_px2))
         log_odds = log_odds - (errors**2).sum(axis=1) / (2 * noise_px2)
         weights = (1 + np.tanh(log_odds / 2)) / 2  # The logistic function, without overflow.
+        jacobians = _jacobians(points + t_m, k)
         weighted = (weights / noise_px2)[:, None, None] * jacobians
         information = np.einsum("nij,nik->jk", weighted, jacobians) + np.eye(3) / FARTHEST_M**2
         covariance = np.linalg.inv(information * (1 + ROUNDING * np.eye(3)))
         step_m = covariance @ np.einsum("nij,ni->j", weighted, errors)
         t_m = _in_front(t_m - step_m, points)
-        errors, _ = _reprojection(points + t_m, landmarks_px, k)
+        errors = _errors_px(points + t_m, landmarks_px, k)
         freedom = max(2 * weights.sum() - 3, 1)
         noise_px2 = (weights[:, None] * errors**2).sum() / freedom
     return Root(t_m, covariance, math.sqrt(max(noise_px2, floor_px2)))
@@ -228,45 +229,51 @@ def _first_estimate(
 ) -> tuple[np.ndarray, float]:
     """The translation that most landmarks support, and the variance of their noise, px^2."""
     rays = (landmarks_px - k[:2, 2]) @ np.linalg.inv(k[:2, :2]).T
-    n = len(points)
-    order = np.random.default_rng(0).permuted(np.tile(np.arange(n), (SUBSETS, 1)), axis=1)
-    share = (order < SUBSET_SIZE) / SUBSET_SIZE
+    share = _subsets(len(points)) / SUBSET_SIZE
     # Least squares of `ray * depth - t_xy = offset` for each subset.
     offsets = points[:, :2] - rays * points[:, 2:]
     ray, offset = share @ rays, share @ offsets
     spread = (share @ rays**2 - ray**2).sum(axis=1)
     depth = (share @ (rays * offsets) - ray * offset).sum(axis=1) / np.maximum(spread, 1e-12)
     estimates = np.column_stack([ray * depth[:, None] - offset, depth])
-    estimates = np.array([_in_front(t_m, points) for t_m in estimates])
-    log_px2 = np.empty(SUBSETS)
-    for i, t_m in enumerate(estimates):
-        errors, _ = _reprojection(points + t_m, landmarks_px, k)
-        floor_px2 = (NOISE_FLOOR * _extent_px(points, t_m[2], k)) ** 2
-        log_px2[i] = np.log((errors**2).sum(axis=1) + floor_px2).mean()
+    estimates = _in_front(estimates, points)
+    errors = _errors_px(points + estimates[:, None], landmarks_px, k)
+    floor_px2 = (NOISE_FLOOR * _extent_px(points, estimates[:, 2], k)) ** 2
+    log_px2 = np.log((errors**2).sum(axis=-1) + floor_px2[:, None]).mean(axis=-1)
     best = log_px2.argmin()
     # The variance along an axis of Gaussian noise from its mean logarithm of squared lengths.
     return estimates[best], 0.5 * math.exp(log_px2[best] + np.euler_gamma)
 
 
+@functools.cache
+def _subsets(n: int) -> np.ndarray:
+    """Which of n landmarks are in each subset (SUBSETS, n)."""
+    order = np.random.default_rng(0).permuted(np.tile(np.arange(n), (SUBSETS, 1)), axis=1)
+    return order < SUBSET_SIZE
+
+
 def _in_front(t_m: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Clamps the depth: points at least NEAREST_M away, the root within FARTHEST_M."""
-    depth = max(min(t_m[2], FARTHEST_M), NEAREST_M - points[:, 2].min())
-    return np.array([t_m[0], t_m[1], depth])
+    """Clamps depths (..., 3): points at least NEAREST_M away, the root within FARTHEST_M."""
+    depth = np.maximum(np.minimum(t_m[..., 2:], FARTHEST_M), NEAREST_M - points[:, 2].min())
+    return np.concatenate([t_m[..., :2], depth], axis=-1)
 
 
-def _reprojection(
-    points_m: np.ndarray, landmarks_px: np.ndarray, k: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Projected minus observed (n, 2), pixels, and its derivative by a translation (n, 2, 3)."""
+def _errors_px(points_m: np.ndarray, landmarks_px: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Projected minus observed points (..., n, 2), pixels."""
+    projected = points_m[..., :2] / points_m[..., 2:]
+    return projected @ k[:2, :2].T + k[:2, 2] - landmarks_px
+
+
+def _jacobians(points_m: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """The derivatives (n, 2, 3) of projections by a translation."""
     x, y, z = points_m.T
     zero = np.zeros_like(z)
     by_point = np.array([[1 / z, zero, -x / z**2], [zero, 1 / z, -y / z**2]])
-    projected_px = np.column_stack([x / z, y / z]) @ k[:2, :2].T + k[:2, 2]
-    return projected_px - landmarks_px, np.einsum("ij,jkn->nik", k[:2, :2], by_point)
+    return np.einsum("ij,jkn->nik", k[:2, :2], by_point)
 
 
-def _extent_px(points: np.ndarray, depth_m: float, k: np.ndarray) -> float:
-    """About a hand's length in the image."""
+def _extent_px(points: np.ndarray, depth_m: float | np.ndarray, k: np.ndarray) -> Any:
+    """About a hand's length in the image, at each depth."""
     focal_px = math.sqrt(abs(np.linalg.det(k[:2, :2])))
     spread_m = math.sqrt(points.var(axis=0).sum() + 1e-12)
-    return 2 * focal_px * spread_m / max(depth_m, NEAREST_M)
+    return 2 * focal_px * spread_m / np.maximum(depth_m, NEAREST_M)

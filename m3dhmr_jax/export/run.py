@@ -1,10 +1,10 @@
 """Exports a trained network to the format that the suffix of a file names."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.export.extras import require_extra
 from m3dhmr_jax.export.trained import Trained, load_trained
 from m3dhmr_jax.runtime.files import check_new
 
@@ -29,13 +29,6 @@ def export_network(checkpoint: Path, out: Path, *, half: bool) -> None:
     check_new(out)
     export = EXPORTERS[out.suffix]()
     export(load_trained(checkpoint), out, half)
-
-
-def require_extra(extra: str, *packages: str) -> None:
-    """Raises UserError if a package of an extra is not installed."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f'{" and ".join(missing)} not installed: pip install "m3dhmr_jax[{extra}]"')
 
 
 def _onnx() -> Exporter:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3dhmr_jax.errors import UserError
+from m3dhmr_jax.hand.builtin import load_builtin
 from m3dhmr_jax.hand.model import HandModel
 from m3dhmr_jax.hand.pickled_arrays import read_arrays
 from m3dhmr_jax.runtime.files import user_path
@@ -110,3 +111,12 @@ def _check_side(path: Path, hand: HandModel) -> None:
         raise UserError(
             f"{path}: the faces of 'f' point inwards, as in a mirrored hand; expected {EXPECTED}"
         )
+
+
+def load_mano_or_builtin(path: str) -> HandModel:
+    """The hand in the user's MANO_RIGHT.pkl, or the built-in one for "".
+
+    Raises:
+        UserError: as `load_mano`.
+    """
+    return load_mano(path) if path else load_builtin()

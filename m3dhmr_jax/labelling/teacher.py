@@ -14,7 +14,7 @@ from m3dhmr_jax.labelling.quality import VIEWS, Measures
 from m3dhmr_jax.predict.candidates import seen
 from m3dhmr_jax.predict.crops import Image, hand_size_px
 from m3dhmr_jax.predict.detector import HandDetector
-from m3dhmr_jax.predict.methods import FitMethod
+from m3dhmr_jax.predict.fit_method import FitMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.synthetic.camera import project
 

@@ -12,18 +12,12 @@ Axes: b batch, h w image, i j kernel, c d channels, p palm candidates, n = 21 la
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from m3dhmr_jax.types import FloatArray
-
-PALM_IMAGE_PX = 192
-LANDMARK_IMAGE_PX = 224
-# Candidates per location on each grid of the palm detector, finest first: (cells per side, number).
-PALM_GRIDS = ((24, 2), (12, 6))
+from m3dhmr_jax.models.hand_detector_outputs import HandLandmarks, PalmCandidates
 
 # Blocks per resolution of the palm detector.
 PALM_BLOCKS = 5
@@ -32,33 +26,6 @@ BOTTLENECK_STRIDES = (2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1)
 
 Weights = Sequence[Array]
 NextWeight = Callable[[], Array]
-
-
-class DetectorWeights(NamedTuple):
-    """The weights of both networks, float32."""
-
-    palms: tuple[Array, ...]
-    landmarks: tuple[Array, ...]
-
-
-class PalmCandidates(NamedTuple):
-    """Raw outputs for every location, from the finest grid on, row by row."""
-
-    # Centre and size of the box, then 7 points: pixels of the input relative to the cell's centre.
-    offsets_px: Float[FloatArray, "b p 18"]
-    logits: Float[FloatArray, "b p"]
-
-
-class HandLandmarks(NamedTuple):
-    """One hand per image."""
-
-    # Pixels of the input, counted from its edge; the third coordinate is a relative depth.
-    landmarks_px: Float[FloatArray, "b n 3"]
-    # Metres about the hand's centre, in the axes of the input: x right, y down, z forward.
-    joints_m: Float[FloatArray, "b n 3"]
-    # Probabilities that there is a hand, and that it is a right one.
-    presence: Float[FloatArray, " b"]
-    right_probability: Float[FloatArray, " b"]
 
 
 def detect_palms(weights: Weights, images: UInt8[Array, "b 192 192 3"]) -> PalmCandidates:

@@ -20,6 +20,7 @@ from m3dhmr_jax.predict.boxes import BoxesByFile, read_boxes
 from m3dhmr_jax.predict.left_out import describe
 from m3dhmr_jax.predict.predictor import load_predictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions
+from m3dhmr_jax.predict.runtimes import JAX
 from m3dhmr_jax.predict.shard_folder import prepare_folder, read_folder
 from m3dhmr_jax.predict.shard_plan import ShardTask, plan_shards
 from m3dhmr_jax.predict.shards import Job, ShardWriter, image_version
@@ -36,6 +37,7 @@ def predict_folder(
     out: str,
     options: PredictOptions,
     *,
+    runtime: str = JAX,
     workers: int | None = None,
     batch_size: int = 256,
     gpus: float = 0.0,
@@ -46,7 +48,7 @@ def predict_folder(
     Images whose file, boxes or options differ from those of an earlier call are predicted again.
 
     Args:
-        checkpoint, hand, method: as `load_predictor` takes them.
+        checkpoint, hand, method, runtime: as `load_predictor` takes them.
         workers: processes with a network; None: as many as the cluster has room for.
         batch_size: images per file, and what is repeated if their worker dies.
         gpus: GPUs per worker; less than 1 to share one.
@@ -71,9 +73,17 @@ def predict_folder(
         boxes = read_boxes(options.boxes, options.handedness)
         for line in _match_boxes(boxes, [each.name for each in found.images], options.boxes):
             print(line)
-    predictor = load_predictor(checkpoint, hand, method)
+    predictor = load_predictor(checkpoint, hand, method, runtime)
     job = Job(
-        checkpoint, hand, method, predictor.weights_sha256, options, boxes, found.source, target
+        checkpoint,
+        hand,
+        method,
+        runtime,
+        predictor.weights_sha256,
+        options,
+        boxes,
+        found.source,
+        target,
     )
     wanted = {each.path: image_version(each, boxes) for each in found.images}
     plan = plan_shards(wanted, folder.shards, job.settings, batch_size)

@@ -8,31 +8,23 @@ Axes: k hands, n = 21 landmarks, h w image, s crop side.
 Pixels have their centres on integers, (x, y) order. Directions as in `predict.crops`.
 """
 
-import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.models.hand_detector import (
+from m3dhmr_jax.models.hand_detector_outputs import (
     LANDMARK_IMAGE_PX,
     PALM_IMAGE_PX,
     HandLandmarks,
-    detect_palms,
-    find_landmarks,
 )
-from m3dhmr_jax.predict.buckets import BUCKETS, run_in_buckets
 from m3dhmr_jax.predict.crops import Image, crop, hand_size_px
-from m3dhmr_jax.predict.detector_weights import (
-    DetectorWeights,
-    load_detector_weights,
-    weights_path,
-)
+from m3dhmr_jax.predict.detector_weights import weights_path
+from m3dhmr_jax.predict.networks import DetectorNetworks
 from m3dhmr_jax.predict.palms import merge_palms, palms_from_candidates
+from m3dhmr_jax.predict.runtimes import JAX, find_runtime
 from m3dhmr_jax.predict.squares import (
     VIEWS,
     Squares,
@@ -46,10 +38,7 @@ from m3dhmr_jax.predict.squares import (
     transform,
     view_matrices,
 )
-from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
 
-# Images per call of a network: the features of more than two leave the caches of a CPU.
-CPU_BUCKETS = (1, 2)
 # Hands whose box has a shorter longer side are counted but not returned.
 MIN_HAND_PX = 20.0
 # Below this presence in a pass, a palm is dropped.
@@ -94,28 +83,22 @@ class DetectedHands(NamedTuple):
 
 
 class HandDetector:
-    """Finds hands of any number, size and direction in an image.
+    """Finds hands of any number, size and direction in an image."""
 
-    Both networks are compiled once for each bucket, for images of any size.
-    """
-
-    def __init__(self, weights: DetectorWeights):
-        self._weights = weights
-        self._detect_palms = functools.partial(jax.jit(detect_palms), weights.palms)
-        self._find_landmarks = functools.partial(jax.jit(find_landmarks), weights.landmarks)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (jax.device_get(self._weights),)
+    def __init__(self, networks: DetectorNetworks):
+        self._networks = networks
 
     @classmethod
-    def load(cls, path: Path | None = None) -> "HandDetector":
+    def load(cls, path: Path | None = None, runtime: str = JAX) -> "HandDetector":
         """The detector with installed weights; None: those in the user's data folder.
 
+        `runtime` as `HandMeshPredictor` takes it.
+
         Raises:
-            UserError: if they are missing or corrupted.
+            UserError: if they are missing or corrupted, or there is no such runtime.
         """
-        enable_compilation_cache()
-        return cls(load_detector_weights(path))
+        path = weights_path() if path is None else path
+        return cls(find_runtime(runtime).load_detector(path))
 
     @staticmethod
     def is_installed() -> bool:
@@ -203,7 +186,7 @@ class HandDetector:
         """Hands whose palms are found in upright squares of the image."""
         matrices = crop_matrices(squares, PALM_IMAGE_PX)
         crops = np.stack([crop(image, matrix, PALM_IMAGE_PX) for matrix in matrices])
-        candidates = run_in_buckets(self._detect_palms, crops, buckets=_buckets())
+        candidates = self._networks.detect_palms(crops)
         palms = merge_palms(palms_from_candidates(candidates, matrices))
         palm_crops = crop_matrices(squares_around_palms(palms), LANDMARK_IMAGE_PX)
         first = self._landmarks(image, palm_crops)
@@ -247,7 +230,7 @@ class HandDetector:
         if not len(matrices):
             return NO_HANDS
         crops = np.stack([crop(image, matrix, LANDMARK_IMAGE_PX) for matrix in matrices])
-        found = run_in_buckets(self._find_landmarks, crops, buckets=_buckets())
+        found = self._networks.find_landmarks(crops)
         return hands_from_crops(found, matrices)
 
 
@@ -307,7 +290,3 @@ def _are_parts(landmarks_px: Float[np.ndarray, "k n 2"]) -> Bool[np.ndarray, " k
 def _check_views(views: int) -> None:
     if views not in range(1, len(VIEWS) + 1):
         raise UserError(f"views={views} must be 1 to {len(VIEWS)}: that many views are defined")
-
-
-def _buckets() -> Sequence[int]:
-    return CPU_BUCKETS if jax.default_backend() == "cpu" else BUCKETS

@@ -7,14 +7,13 @@ Google's networks are licensed under Apache-2.0 and not part of this package;
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import platformdirs
 from safetensors import SafetensorError, safe_open
 
-from m3dhmr_jax.checkpoints.manager import digest
+from m3dhmr_jax.checkpoints.digest import digest_arrays
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.models.hand_detector import DetectorWeights
+from m3dhmr_jax.models.hand_detector_outputs import DetectorWeights
 
 COMMAND = "m3dhmr detector install"
 DATA_DIR_VARIABLE = "M3DHMR_DATA_DIR"
@@ -47,18 +46,15 @@ def load_detector_weights(path: Path | None = None) -> DetectorWeights:
             f"{path}: corrupted ({error}): it must be a safetensors file with content "
             f"{CONTENT_SHA256}; run {COMMAND} again"
         ) from error
-    found = digest(arrays)
+    found = digest_arrays(arrays)
     if found != CONTENT_SHA256:
         raise UserError(
             f"{path}: corrupted, or of another program: its content has SHA-256 {found} instead "
             f"of {CONTENT_SHA256}; run {COMMAND} again"
         )
     networks = [
-        # Converted here: inside a compiled function every call would convert them.
         tuple(
-            jax.numpy.asarray(arrays[name], np.float32)
-            for name in sorted(arrays)
-            if name.startswith(network)
+            arrays[name].astype(np.float32) for name in sorted(arrays) if name.startswith(network)
         )
         for network in DetectorWeights._fields
     ]

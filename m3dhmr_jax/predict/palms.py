@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
-from m3dhmr_jax.models.hand_detector import PALM_GRIDS, PALM_IMAGE_PX, PalmCandidates
+from m3dhmr_jax.models.hand_detector_outputs import PALM_GRIDS, PALM_IMAGE_PX, PalmCandidates
 from m3dhmr_jax.predict.squares import Palms, inverses, take_rows, transform
 
 MIN_PALM_SCORE = 0.4

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from m3dhmr_jax.builders import create_network, load_hand
 from m3dhmr_jax.camera.silhouette import NO_EXTENT, SilhouetteExtent, silhouette_extent
 from m3dhmr_jax.checkpoints.builtin import builtin_network
-from m3dhmr_jax.checkpoints.restore import NEWEST, restore_eval_state
-from m3dhmr_jax.checkpoints.run_config import load_config
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import HandModel, load_builtin, load_mano
 from m3dhmr_jax.predict.arguments import (
@@ -46,10 +43,9 @@ from m3dhmr_jax.predict.crops import (
 )
 from m3dhmr_jax.predict.detector import MIN_HAND_PX, HandDetector
 from m3dhmr_jax.predict.masks import Masks, check_masks
-from m3dhmr_jax.predict.methods import FitMethod, Method, NetworkMethod
+from m3dhmr_jax.predict.methods import FIT, NETWORK, Method, NetworkMethod
 from m3dhmr_jax.predict.results import PredictedHands
-from m3dhmr_jax.runtime.compilation_cache import enable_compilation_cache
-from m3dhmr_jax.runtime.precision import single_precision
+from m3dhmr_jax.predict.runtimes import JAX, Runtime, find_runtime
 from m3dhmr_jax.types import ROOT
 
 # Below this score, or this probability of its side, a hand is marked as unsure.
@@ -59,40 +55,50 @@ UNSURE_SCORE, UNSURE_SIDE = 0.5, 0.7
 class HandMeshPredictor:
     """Finds the hands of images and recovers their meshes.
 
-    A network is compiled once for each of 1, 2, 4 and 8 hands, for images of any size, and once
-    more for hands with masks; the fit on a CPU once.
+    In JAX, a network is compiled once for each of 1, 2, 4 and 8 hands, for images of any size, and
+    once more for hands with masks; the fit on a CPU once.
 
     Args:
         method: how meshes are recovered: "fit", the fit of the built-in hand to landmarks;
             "network", the built-in network; or any other method.
         detector: finds hands and their landmarks; default: the installed one. None with a network:
             hands need boxes, as they do if "network" finds no installed detector.
+        runtime: what runs the networks that are loaded here: "jax"; "onnxruntime" or "openvino",
+            which start faster and agree with JAX to rounding; or "openvino-bf16", which is faster
+            on some CPUs, with errors of a millimetre. The fit is always JAX's.
 
     Raises:
-        UserError: if the method is unknown, or the detector is needed and not installed.
+        UserError: if the method or the runtime is unknown, the packages of the runtime are not
+            installed, or the detector is needed and not installed.
     """
 
-    def __init__(self, method: str | Method = FitMethod.name, detector: HandDetector | None = None):
-        enable_compilation_cache()
+    def __init__(
+        self,
+        method: str | Method = FIT,
+        detector: HandDetector | None = None,
+        runtime: str = JAX,
+    ):
+        found = find_runtime(runtime)
         if isinstance(method, str):
-            method = _named_method(method)
-            detector = detector or _installed_detector()
+            method = _named_method(method, found)
+            detector = detector or _installed_detector(runtime)
         if detector is None and method.needs_landmarks:
-            detector = HandDetector.load()
+            detector = HandDetector.load(runtime=runtime)
         self._method, self._detector = method, detector
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> "HandMeshPredictor":
+    def from_checkpoint(cls, path: str | Path, runtime: str = JAX) -> "HandMeshPredictor":
         """A network on the detector's crops; without an installed detector, on given boxes.
 
         `path` is a run's workdir, whose newest valid checkpoint is used, or a weights file.
+        `runtime` as above.
 
         Raises:
-            UserError: if there is no checkpoint or no config next to it, or it is corrupted or of
-                another hand.
+            UserError: if there is no checkpoint or no config next to it, it is corrupted or of
+                another hand, or the runtime is unknown or not installed.
         """
-        enable_compilation_cache()
-        return cls(_load_network(Path(path)), _installed_detector())
+        network = find_runtime(runtime).load_network(Path(path))
+        return cls(NetworkMethod(network), _installed_detector(runtime))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: what is computed with, and no compiled programs."""
@@ -108,7 +114,6 @@ class HandMeshPredictor:
         """Identifies what predictions come from."""
         return self._method.weights_sha256
 
-    @single_precision()
     def __call__(
         self,
         # Any: values of a wrong type are explained in one sentence.
@@ -254,7 +259,6 @@ class HandMeshPredictor:
             landmarks=Landmarks(landmarks_px, np.full((n, 21, 3), np.nan), np.zeros((n, 21))),
         )
 
-    @single_precision()
     def predict(
         self,
         image: Image,
@@ -307,37 +311,38 @@ class HandMeshPredictor:
         )
 
 
-@single_precision()
-def _load_network(path: Path) -> NetworkMethod:
-    config = load_config(path)
-    hand = load_hand(config)
-    network = create_network(config, hand, abstract=True)
-    state = restore_eval_state(network, path, str(path) if path.is_file() else NEWEST)
-    return NetworkMethod(network, hand, state.params, state.stats)
+def _installed_detector(runtime: str) -> HandDetector | None:
+    return HandDetector.load(runtime=runtime) if HandDetector.is_installed() else None
 
 
-def _installed_detector() -> HandDetector | None:
-    return HandDetector.load() if HandDetector.is_installed() else None
-
-
-def _named_method(name: str) -> Method:
-    if name == FitMethod.name:
-        return FitMethod(load_builtin())
-    if name == NetworkMethod.name:
-        return _load_network(builtin_network())
+def _named_method(name: str, runtime: Runtime) -> Method:
+    if name == FIT:
+        return _fit(load_builtin())
+    if name == NETWORK:
+        return NetworkMethod(runtime.load_network(builtin_network()))
     raise UserError(
-        f"method={name!r} must be {FitMethod.name!r} or {NetworkMethod.name!r}, the fit or the "
-        "built-in network; for a network of your own use HandMeshPredictor.from_checkpoint"
+        f"method={name!r} must be {FIT!r} or {NETWORK!r}, the fit or the built-in network; for a "
+        "network of your own use HandMeshPredictor.from_checkpoint"
     )
 
 
+def _fit(hand: HandModel) -> Method:
+    from m3dhmr_jax.predict.fit_method import FitMethod  # Imports JAX, which takes a second.
+
+    return FitMethod(hand)
+
+
 def load_predictor(
-    checkpoint: str | Path | None, hand: Path | None, method: str | None = None
+    checkpoint: str | Path | None,
+    hand: Path | None,
+    method: str | None = None,
+    runtime: str = JAX,
 ) -> HandMeshPredictor:
     """The predictor of a checkpoint; without one that of `method`, default: the fit.
 
     Args:
         hand: MANO_RIGHT.pkl, to be fitted in place of the built-in hand.
+        runtime: what runs its networks.
 
     Raises:
         UserError: if one of them cannot be used, or not together with another.
@@ -349,9 +354,9 @@ def load_predictor(
             )
         if hand is not None:
             raise UserError(f"--hand {hand} is for the fit; the hand of a checkpoint is its own")
-        return HandMeshPredictor.from_checkpoint(checkpoint)
+        return HandMeshPredictor.from_checkpoint(checkpoint, runtime)
     if hand is None:
-        return HandMeshPredictor(method or FitMethod.name)
-    if method == NetworkMethod.name:
+        return HandMeshPredictor(method or FIT, runtime=runtime)
+    if method == NETWORK:
         raise UserError(f"--hand {hand} is for the fit; the built-in network has the built-in hand")
-    return HandMeshPredictor(FitMethod(load_mano(hand)))
+    return HandMeshPredictor(_fit(load_mano(hand)), runtime=runtime)

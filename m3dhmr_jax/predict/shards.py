@@ -82,6 +82,7 @@ class Job(NamedTuple):
     checkpoint: str | None
     hand: Path | None
     method: str | None
+    runtime: str
     weights_sha256: str
     options: PredictOptions
     boxes: BoxesByFile | None
@@ -95,6 +96,7 @@ class Job(NamedTuple):
         k = options.intrinsics
         return {
             "weights": self.weights_sha256,
+            "runtime": self.runtime,
             "K": None if k is None else k.tolist(),
             "fov": options.fov_deg,
             "freihand": options.freihand,
@@ -113,7 +115,7 @@ class ShardWriter:
 
     def __init__(self, job: Job):
         self._job = job
-        self._predictor = load_predictor(job.checkpoint, job.hand, job.method)
+        self._predictor = load_predictor(job.checkpoint, job.hand, job.method, job.runtime)
         if self._predictor.weights_sha256 != job.weights_sha256:
             origin = job.checkpoint or job.hand or "the package"
             raise UserError(

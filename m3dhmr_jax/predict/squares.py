@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from m3dhmr_jax.models.hand_detector import LANDMARK_IMAGE_PX
+from m3dhmr_jax.models.hand_detector_outputs import LANDMARK_IMAGE_PX
 from m3dhmr_jax.predict.crops import directions_of, vectors_of
 
 # Crop around a palm: its size and its shift towards the fingers, in sizes of the palm's box.

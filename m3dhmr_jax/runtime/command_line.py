@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-import jax
 from absl import flags
 
 from m3dhmr_jax.errors import UserError
@@ -43,6 +42,8 @@ def one_line_errors() -> Iterator[None]:
 
 def _missing_device() -> str | None:
     """Which device JAX does not find; None if it has one. JAX only asserts that it has."""
+    import jax  # Takes a second, and not every command needs it.
+
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:

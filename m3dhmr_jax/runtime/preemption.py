@@ -5,9 +5,6 @@ import signal
 import threading
 from collections.abc import Iterator
 
-import jax
-from jax.experimental import multihost_utils
-
 EXIT_CODE = 128 + signal.SIGTERM  # The convention of shells for a process ended by a signal.
 
 
@@ -42,32 +39,3 @@ def defer_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
         if received:
             signal.raise_signal(signal.SIGTERM)
-
-
-class PreemptionGuard:
-    """Inside the block, the first SIGTERM is only recorded; a second one kills the process.
-
-    With several processes JAX records it, and all of them stop after the same step.
-    """
-
-    def __init__(self):
-        self._received = False
-
-    def __enter__(self) -> "PreemptionGuard":
-        if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._record)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if jax.process_count() == 1 and not self._received:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _record(self, *_: object) -> None:
-        self._received = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def should_stop(self, step: int) -> bool:
-        """Whether to stop after `step`; every process must call this after every step."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._received

@@ -23,7 +23,8 @@ from m3dhmr_jax.models.functional import Network
 from m3dhmr_jax.runtime import processes, sharding
 from m3dhmr_jax.runtime.files import expand_home
 from m3dhmr_jax.runtime.precision import single_precision
-from m3dhmr_jax.runtime.preemption import Preempted, PreemptionGuard
+from m3dhmr_jax.runtime.preemption import Preempted
+from m3dhmr_jax.runtime.preemption_guard import PreemptionGuard
 from m3dhmr_jax.tasks import Task, create_task
 from m3dhmr_jax.training.logger import TrainLogger
 from m3dhmr_jax.training.optim import create_optimizer

@@ -15,6 +15,7 @@ from benchmarks import __main__ as run_all
 from benchmarks import (
     augmentation,
     evaluation,
+    export,
     latency,
     parts,
     root_recovery,
@@ -26,6 +27,7 @@ from benchmarks import (
 from m3dhmr_jax.checkpoints.weights import load_weights, save_weights
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.inference import predict
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.methods import NetworkMethod
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +54,7 @@ def line_of(tmp_path, monkeypatch, tiny_config):
     """Runs a benchmark on a tiny network and returns its line of JSON."""
     path = tmp_path / "results.jsonl"
     monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
-    for script in (latency, throughput, evaluation, startup, parts, augmentation):
+    for script in (latency, throughput, evaluation, export, startup, parts, augmentation):
         monkeypatch.setattr(script, "load_config", lambda name: tiny_config())
 
     def run(main, *args, **kwargs):
@@ -73,6 +75,25 @@ def test_latency_ratios_are_those_of_its_medians(line_of):
     ratios = {"network_to_plain": network / plain, "pipeline_to_network": pipeline / network}
     for name, ratio in ratios.items():
         assert line["ratios"][name] == pytest.approx(ratio, rel=0.01)
+
+
+@pytest.mark.long
+def test_export_compares_every_runtime_with_jax(tmp_path, monkeypatch, tiny_config):
+    pytest.importorskip("onnx")
+    path = tmp_path / "results.jsonl"
+    monkeypatch.setenv("BENCHMARK_RESULTS", str(path))
+    monkeypatch.setattr(export, "load_config", lambda name: tiny_config())
+    monkeypatch.setattr(export, "BATCHES", (1, 2))
+    monkeypatch.setenv("M3DHMR_DATA_DIR", str(tmp_path / "no_detector"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    export.main(("tiny",), rounds=1, start_rounds=1)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("part") for line in lines] == ["network", "hands", None]
+    names = export.installed()
+    for line in lines[:2]:
+        assert set(line["wall_ratios"]) == {f"{name}_{n}" for name in names for n in (1, 2)}
+        assert line["wall_ratios"]["jax_2"] == line["cpu_ratios"]["jax_2"] == 1
+    assert all(lines[2][f"{name}_ms"] > 0 for name in names)
 
 
 @pytest.mark.long
@@ -201,9 +222,9 @@ def test_masks(line_of, monkeypatch, tiny_network):
     """Works for an untrained network, too, which places hands anywhere."""
     masks = pytest.importorskip("benchmarks.masks")
     network = tiny_network
-    method = NetworkMethod(network, load_builtin(), network.params, network.stats)
+    method = NetworkMethod(JaxNetwork(network, load_builtin(), network.params, network.stats))
     predictor = masks.HandMeshPredictor(method)
-    monkeypatch.setattr(masks.HandMeshPredictor, "from_checkpoint", lambda _: predictor)
+    monkeypatch.setattr(masks.HandMeshPredictor, "from_checkpoint", lambda *_: predictor)
     line = line_of(masks.main, ["--checkpoint", "tiny", "--count", "3"])
     errors_mm = [errors["root_mean"] for errors in line["errors_mm"].values()]
     assert len(set(errors_mm)) == 3

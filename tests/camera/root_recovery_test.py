@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.camera import pinhole, root_recovery
+from m3dhmr_jax.camera.mesh_extent import mesh_extent_px
 from m3dhmr_jax.camera.root_recovery import Silhouette, recover_root, recover_roots
-from m3dhmr_jax.camera.silhouette import (
-    DIRECTIONS,
-    NO_EXTENT,
-    SilhouetteExtent,
-    mesh_extent_px,
-    silhouette_extent,
-)
+from m3dhmr_jax.camera.silhouette import DIRECTIONS, NO_EXTENT, SilhouetteExtent, silhouette_extent
 from m3dhmr_jax.hand import load_builtin
 
 T_M = np.array([0.06, -0.03, 0.7], np.float32)

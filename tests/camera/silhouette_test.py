@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from m3dhmr_jax.camera.silhouette import DIRECTIONS, mesh_extent_px, silhouette_extent
+from m3dhmr_jax.camera.mesh_extent import mesh_extent_px
+from m3dhmr_jax.camera.silhouette import DIRECTIONS, silhouette_extent
 
 K = np.array([[400.0, 0, 30], [0, 410, 28], [0, 0, 1]], np.float32)
 

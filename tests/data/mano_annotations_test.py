@@ -8,7 +8,8 @@ import pytest
 from m3dhmr_jax.data import freihand
 from m3dhmr_jax.data.mano_annotations import CHUNK, posed_vertices_m, roots_m
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.hand import load_builtin, load_mano, pose_hand, rotations_from_pose
+from m3dhmr_jax.hand import load_builtin, load_mano
+from m3dhmr_jax.hand.skinning import pose_hand, rotations_from_pose
 
 N = 5  # As freihand_folder has hands to train on.
 

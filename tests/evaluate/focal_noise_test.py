@@ -5,7 +5,7 @@ from m3dhmr_jax.evaluate.focal_noise import (
     errors_with_perturbed_focal,
     perturb_focal,
 )
-from m3dhmr_jax.inference import CameraHands
+from m3dhmr_jax.types import CameraHands
 
 K = np.array([[450, 2, 112], [0, 455, 110], [0, 0, 1]], np.float32)
 

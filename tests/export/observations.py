@@ -9,8 +9,9 @@ import numpy as np
 
 from m3dhmr_jax.fitting import Observation, landmark_std
 from m3dhmr_jax.fitting.search import _rotation_to_ray
-from m3dhmr_jax.hand import load_builtin, load_details, pose_hand
+from m3dhmr_jax.hand import load_builtin, load_details
 from m3dhmr_jax.hand.capsules import fit_capsules
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.math3d import random_rotation
 from m3dhmr_jax.synthetic.poses import sample_articulation, sample_shape
 from m3dhmr_jax.synthetic.recipe import FULL

@@ -17,11 +17,8 @@ from m3dhmr_jax.export.onnx_detector import (  # noqa: E402
     write_detector,
 )
 from m3dhmr_jax.hand import load_builtin  # noqa: E402
-from m3dhmr_jax.models.hand_detector import (  # noqa: E402
-    PALM_IMAGE_PX,
-    detect_palms,
-    find_landmarks,
-)
+from m3dhmr_jax.models.hand_detector import detect_palms, find_landmarks  # noqa: E402
+from m3dhmr_jax.models.hand_detector_outputs import PALM_IMAGE_PX  # noqa: E402
 
 # Of the largest value: rounding.
 TOLERANCE = 1e-5

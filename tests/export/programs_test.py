@@ -10,6 +10,7 @@ from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.export.programs import check_programs, write_programs
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict.images import EXIF_FOCAL_35MM, EXIF_FOLDER, read_image
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.synthetic.recipe import QUICKSTART
@@ -73,7 +74,8 @@ def test_example_equals_the_predictor(
     vertices_m, faces = read_obj(out)
 
     net = tiny_network
-    predictor = HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
+    network = JaxNetwork(net, load_builtin(), net.params, net.stats)
+    predictor = HandMeshPredictor(NetworkMethod(network))
     decoded = read_image(photo)
     assert (decoded.intrinsics is None) == (focal_35mm is None)
     hands = predictor(decoded.image, box_px, side, decoded.intrinsics)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.hand import load_builtin, load_details, pose_hand
+from m3dhmr_jax.hand import load_builtin, load_details
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.math3d import rotation_matrices
 from m3dhmr_jax.mesh.spirals import ordered_one_rings
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.hand import load_mano, pose_hand, rotations_from_pose
+from m3dhmr_jax.hand import load_mano
+from m3dhmr_jax.hand.skinning import pose_hand, rotations_from_pose
 
 pytestmark = pytest.mark.parity
 

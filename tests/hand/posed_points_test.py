@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.hand import load_builtin, pose_hand
+from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.hand.articulation import angle_rotations
 from m3dhmr_jax.hand.posed_points import (
     build_point_table,
@@ -14,6 +14,7 @@ from m3dhmr_jax.hand.posed_points import (
     point_derivatives,
     pose_points,
 )
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.math3d import random_rotation, rotation_matrices
 
 N_POINTS = 37

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.hand import load_builtin, pose_hand, rotations_from_pose
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.hand.skinning import pose_hand, rotations_from_pose
 from m3dhmr_jax.math3d import rotation_matrices
 
 REST = np.zeros((16, 3), np.float32)

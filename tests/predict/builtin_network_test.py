@@ -15,7 +15,9 @@ from m3dhmr_jax.commands import image_options
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict.detector import HandDetector
-from m3dhmr_jax.predict.methods import FitMethod, NetworkMethod
+from m3dhmr_jax.predict.fit_method import FitMethod
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
+from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import load_predictor
 from tests.conftest import exit_code
 
@@ -52,7 +54,8 @@ def test_it_is_that_of_its_weights_file(small, without_detector):
 
 def test_its_half_precision_hardly_changes_the_mesh(small, tiny_network, without_detector):
     net = tiny_network
-    full = HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
+    network = JaxNetwork(net, load_builtin(), net.params, net.stats)
+    full = HandMeshPredictor(NetworkMethod(network))
     expected = full(image(), BOX, "right")
     hands = HandMeshPredictor("network")(image(), BOX, "right")
     relative_m = [x.verts_m - x.root_m[:, None] for x in (hands, expected)]

@@ -152,7 +152,7 @@ def test_other_options_predict_all_images_again_or_are_rejected(valid_images, tm
 
 def test_workers_reject_other_weights(tmp_path):
     location = open_location(str(tmp_path))
-    job = Job("mine", None, None, "0" * 64, PredictOptions(), None, location, location)
+    job = Job("mine", None, None, "jax", "0" * 64, PredictOptions(), None, location, location)
     with pytest.raises(UserError, match="mine"):
         ShardWriter(job)
 

@@ -110,7 +110,9 @@ def workers_of_this_process():
 
 def make_job(trained, predictor, source, out):
     options = PredictOptions(freihand=True)
-    return Job(str(trained[0]), None, None, predictor.weights_sha256, options, None, source, out)
+    return Job(
+        str(trained[0]), None, None, "jax", predictor.weights_sha256, options, None, source, out
+    )
 
 
 def make_tasks(job, images):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
@@ -25,4 +26,5 @@ def images(tmp_path):
 def predictor(tiny_network):
     """A predictor with an untrained network and without a detector."""
     net = tiny_network
-    return HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
+    network = JaxNetwork(net, load_builtin(), net.params, net.stats)
+    return HandMeshPredictor(NetworkMethod(network))

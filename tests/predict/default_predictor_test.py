@@ -7,8 +7,8 @@ import pytest
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict.candidates import Landmarks
+from m3dhmr_jax.predict.fit_method import FitMethod
 from m3dhmr_jax.predict.images import read_image
-from m3dhmr_jax.predict.methods import FitMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.synthetic import write_photos
 from m3dhmr_jax.visualize.overlay import scale_intrinsics

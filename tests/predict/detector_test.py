@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m3dhmr_jax.errors import UserError
-from m3dhmr_jax.models.hand_detector import PALM_GRIDS, HandLandmarks, PalmCandidates
+from m3dhmr_jax.models.hand_detector_outputs import PALM_GRIDS, HandLandmarks, PalmCandidates
 from m3dhmr_jax.predict.crops import hand_size_px
 from m3dhmr_jax.predict.detector import (
     DUPLICATE_DISTANCE,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.predict.methods import FitMethod
+from m3dhmr_jax.predict.fit_method import FitMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError, PredictOptions, predict_files
 from m3dhmr_jax.runtime.files import readable

@@ -11,7 +11,8 @@ import pytest
 
 from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict.detector import HandDetector
-from m3dhmr_jax.predict.methods import FitMethod
+from m3dhmr_jax.predict.fit_method import FitMethod
+from m3dhmr_jax.predict.jax_networks import JaxDetector
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 
 BOX = [180, 90, 150, 170]
@@ -56,6 +57,8 @@ def test_a_network_predicts_the_same_in_a_spawned_process(predictor, image):
 
 @pytest.mark.long
 def test_the_default_predictor_predicts_the_same_in_a_spawned_process(detector_weights, image):
-    predictor = HandMeshPredictor(FitMethod(load_builtin()), HandDetector(detector_weights))
+    predictor = HandMeshPredictor(
+        FitMethod(load_builtin()), HandDetector(JaxDetector(detector_weights))
+    )
     assert pickle.loads(pickle.dumps(predictor)).weights_sha256 == predictor.weights_sha256
     assert_same(in_spawned_process(predictor, image, BOX), predictor(image, BOX), atol_m=1e-6)

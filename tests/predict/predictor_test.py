@@ -16,6 +16,7 @@ from m3dhmr_jax.hand import load_builtin
 from m3dhmr_jax.predict.cameras import assumed_intrinsics
 from m3dhmr_jax.predict.candidates import Candidates
 from m3dhmr_jax.predict.crops import crop_matrix, crops_around
+from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.types import MESH_UNIT_M, ROOT, Prediction
 from m3dhmr_jax.visualize.overlay import scale_intrinsics
@@ -79,7 +80,7 @@ def oracle(tiny_network, monkeypatch):
 
         monkeypatch.setattr(inference, "predict", predict)
         net = tiny_network
-        return HandMeshPredictor(NetworkMethod(net, hand, net.params, net.stats))
+        return HandMeshPredictor(NetworkMethod(JaxNetwork(net, hand, net.params, net.stats)))
 
     return make
 
@@ -200,7 +201,8 @@ def test_predictor_compiles_once_per_bucket(tiny_network, image, monkeypatch):
     real = inference.predict
     monkeypatch.setattr(inference, "predict", lambda *a: traced.append(len(a[-1])) or real(*a))
     net = tiny_network
-    predictor = HandMeshPredictor(NetworkMethod(net, load_builtin(), net.params, net.stats))
+    network = JaxNetwork(net, load_builtin(), net.params, net.stats)
+    predictor = HandMeshPredictor(NetworkMethod(network))
     for n in (1, 3, 2, 4, 7, 9, 5, 0, 17, 8, 1):
         boxes_px = BOX + np.outer(np.arange(n), [2, 1, 0, 0])
         assert len(predictor(image, boxes_px, K=K).root_m) == n

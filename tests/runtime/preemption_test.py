@@ -7,10 +7,10 @@ import pytest
 
 from m3dhmr_jax.runtime.preemption import (
     Preempted,
-    PreemptionGuard,
     defer_sigterm,
     install_sigterm_handler,
 )
+from m3dhmr_jax.runtime.preemption_guard import PreemptionGuard
 
 
 @pytest.fixture(autouse=True)

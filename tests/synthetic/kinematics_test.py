@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m3dhmr_jax.hand import load_builtin, pose_hand
+from m3dhmr_jax.hand import load_builtin
+from m3dhmr_jax.hand.skinning import pose_hand
 from m3dhmr_jax.math3d import random_rotation
 from m3dhmr_jax.synthetic.kinematics import pose
 

@@ -27,8 +27,9 @@ from m3dhmr_jax.evaluate.report.comparison import ComparisonPage, render_compari
 from m3dhmr_jax.evaluate.report.entry import Entry
 from m3dhmr_jax.hand import hand_id
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics, scores
+from m3dhmr_jax.predict.fit_method import FitMethod
 from m3dhmr_jax.predict.inputs import Input, find_inputs
-from m3dhmr_jax.predict.methods import FitMethod, NetworkMethod
+from m3dhmr_jax.predict.methods import NetworkMethod
 from m3dhmr_jax.predict.predictor import HandMeshPredictor
 from m3dhmr_jax.predict.run import IncompleteError
 from m3dhmr_jax.runtime.files import readable

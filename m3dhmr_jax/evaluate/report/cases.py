@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.inference import CameraHands
 from m3dhmr_jax.metrics.freihand import SampleMetrics
-from m3dhmr_jax.types import ROOT
+from m3dhmr_jax.types import ROOT, CameraHands
 from m3dhmr_jax.visualize.data_uri import data_uri
 from m3dhmr_jax.visualize.hands import HandDrawing
 from m3dhmr_jax.visualize.overlay import draw_prediction

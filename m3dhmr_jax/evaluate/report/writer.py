@@ -16,10 +16,9 @@ from m3dhmr_jax.evaluate.report.cases import Labelled, gallery
 from m3dhmr_jax.evaluate.report.entry import Entry
 from m3dhmr_jax.evaluate.report.page import About, render
 from m3dhmr_jax.hand import HandModel
-from m3dhmr_jax.inference import CameraHands
 from m3dhmr_jax.runtime.files import write_atomic
 from m3dhmr_jax.synthetic.writer import MANIFEST
-from m3dhmr_jax.types import Config
+from m3dhmr_jax.types import CameraHands, Config
 
 FREIHAND_SIZES = {"train": 130_240, "test": 3_960}
 PACKAGES = ("m3dhmr_jax", "jax", "flax", "optax", "numpy", "opencv-python-headless", "plotly")

@@ -6,8 +6,8 @@ import pytest
 
 from m3dhmr_jax.evaluate.report.cases import Labelled, caption, data_uri, gallery, pick_cases
 from m3dhmr_jax.hand import load_builtin
-from m3dhmr_jax.inference import CameraHands
 from m3dhmr_jax.metrics.freihand import SampleMetrics, batch_metrics
+from m3dhmr_jax.types import CameraHands
 
 
 def samples(per_hand_mm) -> SampleMetrics:
