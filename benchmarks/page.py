@@ -37,7 +37,7 @@ def write_film(path: Path) -> None:
     """One hand of a rendered photo, swaying: JPEGs in a row, as the fake camera reads them."""
     with tempfile.TemporaryDirectory() as folder:
         (row,) = write_photos(Path(folder), 1, seed=2026)
-        photo = cv2.imread(str(Path(folder) / row["file"]))
+        photo = np.asarray(cv2.imread(str(Path(folder) / row["file"])))
     x, y, width, height = row["hands"][1]["bbox_px"]
     hand_px = np.array([x + width / 2, y + height / 2])
     with path.open("wb") as file:

@@ -3,7 +3,7 @@
     python main.py --config=configs/pretrain2d.py:network=resnet18 --workdir=runs/pretrain2d
     python main.py --config=configs/resnet18.py --config.init_from=runs/pretrain2d
 
-network=resnet18|resnet34|quickstart|small is the network to pre-train. The paper does not state how
+network=resnet18|resnet34|quickstart is the network to pre-train. The paper does not state how
 long and with which weights; both are chosen here.
 """
 
@@ -11,13 +11,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import quickstart, resnet18, resnet34, small, variants
+from configs import quickstart, resnet18, resnet34, variants
 
 NETWORKS: dict[str, Any] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "quickstart": quickstart,
-    "small": small,
 }
 ALLOWED = {"network": tuple(NETWORKS)}
 

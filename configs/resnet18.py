@@ -43,9 +43,10 @@ def get_config() -> ConfigDict:
     # Fields of m3dhmr_jax.models.network.ModelConfig, and `hierarchy`.
     config.model = ConfigDict()
     config.model.image_size = 128
-    config.model.backbone = "resnet"  # Or "densestack" (MobRecon).
+    config.model.backbone = "resnet"  # Or "densestack" (MobRecon) or "mobilenet".
     config.model.blocks = (2, 2, 2, 2)
     config.model.width = 64
+    config.model.frozen_blocks = 0  # Of "mobilenet": leading blocks that training does not change.
     config.model.encoding = 256
     config.model.channels = (256, 128, 64, 32)
     config.model.mesh_operator = "dsc"  # Or "dsconv" (MobRecon) or "spiral" (SpiralConv++).
@@ -54,7 +55,8 @@ def get_config() -> ConfigDict:
     config.model.roi = True  # Whether the head is the ROI layer.
     config.model.roi_length = 27
     config.model.roi_dilation = 2
-    config.model.landmark_head = "mlp"  # Or "clipped_mlp" (MobRecon) or "soft_argmax".
+    # Or "clipped_mlp" (MobRecon) or "soft_argmax", or "dense", which "mobilenet" needs.
+    config.model.landmark_head = "mlp"
     # An .npz (m3dhmr_jax.mesh.hierarchy_file); default: built from the hand.
     config.model.hierarchy = ""
     config.model.compute_dtype = "float32"  # Or "bfloat16": half the memory, fast on GPU and TPU.

@@ -73,7 +73,8 @@ def _model_config(config: Config) -> tuple[str, ModelConfig]:
 
 def _compatibility(config: Config, model_config: ModelConfig) -> dict[str, Any]:
     fields = dataclasses.asdict(model_config)
-    del fields["remat"]  # Does not affect results: a run may resume with or without it.
+    for name in ("remat", "frozen_blocks"):  # How it trains: a run may resume with other values.
+        del fields[name]
     ema = config.optim.ema_decay > 0
     return {"task": config.task, "model": fields, "optim.ema_decay > 0": ema}
 

@@ -1,10 +1,12 @@
-"""`m3dhmr convert`: runs and public PyTorch weights to weights files."""
+"""`m3dhmr convert`: runs and other networks' weights to weights files."""
 
 import argparse
 
 from m3dhmr_jax.commands.command import Command
 from m3dhmr_jax.errors import UserError
 from m3dhmr_jax.runtime.files import user_path
+
+DETECTOR = "detector"
 
 
 def add_convert_options(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +17,9 @@ def add_convert_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a .pth, .pt or .safetensors file of torchvision's ResNet-18 or ResNet-34, which "
         "becomes the initial encoder of a training, or of MobRecon, which becomes a network; or "
-        "the folder of a run, whose newest valid checkpoint becomes one file with its config",
+        "the folder of a run, whose newest valid checkpoint becomes one file with its config; or "
+        f"{DETECTOR}, the installed hand detector, whose landmark network becomes the initial "
+        "blocks of the backbone mobilenet",
     )
     add(
         "--out",
@@ -39,17 +43,22 @@ def add_convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_convert(options: argparse.Namespace) -> None:
+    from m3dhmr_jax.convert.from_detector import write_detector_blocks
     from m3dhmr_jax.convert.from_run import write_run
     from m3dhmr_jax.convert.run import convert_file
 
-    if options.file.is_dir():
-        if options.hierarchy or options.prefix:
-            raise UserError(
-                f"--hierarchy and --prefix are for PyTorch files; {options.file} is a run"
-            )
-        lines = write_run(options.file, options.out, half=options.half)
-    elif options.half:
+    is_run, is_detector = options.file.is_dir(), str(options.file) == DETECTOR
+    if (is_run or is_detector) and (options.hierarchy or options.prefix):
+        raise UserError(
+            f"--hierarchy and --prefix are for PyTorch files; {options.file} is "
+            f"{'a run' if is_run else 'the hand detector'}"
+        )
+    if options.half and not is_run:
         raise UserError(f"--half is for the folder of a run, and {options.file} is none")
+    if is_run:
+        lines = write_run(options.file, options.out, half=options.half)
+    elif is_detector:
+        lines = write_detector_blocks(options.out)
     else:
         lines = convert_file(options.file, options.out, options.hierarchy, options.prefix)
     for line in lines:
@@ -57,11 +66,12 @@ def run_convert(options: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "converts a run, or public PyTorch weights, to a weights file",
+    "converts a run, or the weights of other networks, to a weights file",
     (
         "curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth && "
         "m3dhmr convert resnet18-f37072fd.pth --out weights/resnet18.safetensors",
         "m3dhmr convert mobrecon.pt --hierarchy mesh.npz --out weights/mobrecon.safetensors",
+        "m3dhmr convert detector --out data/hand_blocks.safetensors",
         "m3dhmr convert runs/mine --half --out weights/mine.safetensors",
     ),
     add_convert_options,

@@ -14,10 +14,10 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from m3dhmr_jax.export.onnx_graph import Graph
-from m3dhmr_jax.models import densestack, resnet, spiral_conv
+from m3dhmr_jax.models import densestack, mobilenet, resnet, spiral_conv
 from m3dhmr_jax.models.decoder import MeshDecoder
-from m3dhmr_jax.models.heads import LandmarkHead, LandmarkMLP, soft_argmax
-from m3dhmr_jax.models.layers import ConvNorm
+from m3dhmr_jax.models.heads import LandmarkDense, LandmarkHead, LandmarkMLP, soft_argmax
+from m3dhmr_jax.models.layers import ConvNorm, DepthwiseConv, LinearNorm, PointwiseConv
 
 
 @functools.singledispatch
@@ -79,7 +79,21 @@ def _(layer: densestack.DepthwiseNorm, graph: Graph, x: str) -> str:
 
 
 @write.register
-def _(layer: densestack.LinearNorm, graph: Graph, x: str) -> str:
+def _(layer: PointwiseConv, graph: Graph, x: str) -> str:
+    kernel, bias = (_float32(each) for each in (layer.kernel, layer.bias))
+    return _conv(graph, x, kernel[None, None], bias)
+
+
+@write.register
+def _(layer: DepthwiseConv, graph: Graph, x: str) -> str:
+    kernel = _float32(layer.kernel)
+    c = kernel.shape[-1]
+    bias = np.zeros(c, np.float32) if layer.bias is None else _float32(layer.bias)
+    return _conv(graph, x, kernel, bias, layer.stride, groups=c)
+
+
+@write.register
+def _(layer: LinearNorm, graph: Graph, x: str) -> str:
     return graph.linear(x, *_folded(layer.linear.kernel, layer.norm))
 
 
@@ -120,6 +134,10 @@ def _relu(graph: Graph, x: str) -> str:
 
 def _relu4(graph: Graph, x: str) -> str:
     return graph.clip(x, 0.0, 4.0)
+
+
+def _relu6(graph: Graph, x: str) -> str:
+    return graph.clip(x, 0.0, 6.0)
 
 
 def _upsample_nearest_2x(graph: Graph, x: str) -> str:
@@ -239,11 +257,36 @@ def _(layer: densestack.DenseStack, graph: Graph, x: str) -> tuple[str, str]:
     return write(layer.encoding_conv, graph, bottom), write(layer.landmark_map_conv, graph, top)
 
 
+# ---- MobileNet.
+
+
+@write.register
+def _(layer: mobilenet.InvertedBottleneck, graph: Graph, x: str) -> str:
+    y = x if layer.expand is None else _relu6(graph, write(layer.expand, graph, x))
+    y = write(layer.project, graph, _relu6(graph, write(layer.depthwise, graph, y)))
+    return graph("Add", x, y) if layer.has_shortcut else y
+
+
+@write.register
+def _(layer: mobilenet.MobileNet, graph: Graph, x: str) -> tuple[str, str]:
+    image_01 = graph("Mul", graph("Add", x, np.float32(1)), np.float32(0.5))
+    x = _relu6(graph, write(layer.stem, graph, image_01))
+    for block in layer.blocks:
+        x = write(block, graph, x)
+    kernel, bias = _folded(layer.encoding_conv.linear.kernel, layer.encoding_conv.norm)
+    encoding = _conv(graph, x, kernel[None, None], bias)
+    return encoding, encoding
+
+
 # ---- Landmarks.
 
 
 def write_landmark_head(head: LandmarkHead, graph: Graph, maps: str, side: int) -> str:
-    """(b, n, 2) from maps (b, n, side, side)."""
+    """(b, n, 2) from maps (b, n, side, side), or from features (b, c, side, side)."""
+    if isinstance(head, LandmarkDense):  # Its rows are cells, each with all channels.
+        rows = graph.reshape(graph("Transpose", maps, perm=[0, 2, 3, 1]), 0, -1)
+        found = write(head.out, graph, _relu(graph, write(head.hidden, graph, rows)))
+        return graph.reshape(found, 0, -1, 2)
     flat = graph.reshape(maps, 0, 0, -1)
     return _soft_argmax(graph, flat, side) if head is soft_argmax else write(head, graph, flat)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from m3dhmr_jax.models.layers import (
     ConvNorm,
     DepthwiseConv,
+    LinearNorm,
     space_to_depth,
     upsample_bilinear_2x,
     upsample_nearest_2x,
@@ -36,17 +37,6 @@ class DepthwiseNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         return self.norm(self.conv(x))
-
-
-class LinearNorm(nnx.Module):
-    """Dense layer without bias, then batch normalisation."""
-
-    def __init__(self, c: int, d: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.linear = nnx.Linear(c, d, use_bias=False, dtype=dtype, rngs=rngs)
-        self.norm = nnx.BatchNorm(d, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
-        return self.norm(self.linear(x))
 
 
 class SeparableConvBlock(nnx.Module):

@@ -16,11 +16,12 @@ from m3dhmr_jax.models.decoder import MESH_OPERATORS, MeshDecoder
 from m3dhmr_jax.models.densestack import DenseStack
 from m3dhmr_jax.models.heads import LANDMARK_HEADS, create_landmark_head
 from m3dhmr_jax.models.layers import sample_at
+from m3dhmr_jax.models.mobilenet import BLOCKS, MobileNet
 from m3dhmr_jax.models.resnet import StackedResNet
 from m3dhmr_jax.types import N_JOINTS, Prediction
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
-BACKBONES = ("resnet", "densestack")
+BACKBONES = ("resnet", "densestack", "mobilenet")
 DENSESTACK_IMAGE_SIZE = 128
 
 
@@ -36,6 +37,7 @@ class ModelConfig:
     backbone: str = "resnet"  # One of BACKBONES.
     blocks: tuple[int, ...] = (2, 2, 2, 2)  # Residual blocks per ResNet stage.
     width: int = 64  # Channels of the first stage or convolution; the others are multiples of it.
+    frozen_blocks: int = 0  # Leading blocks of the MobileNet that training leaves as they are.
     encoding: int = 256  # Channels of F^e.
     channels: tuple[int, ...] = (256, 128, 64, 32)  # The decoder's widths, coarse to fine.
     mesh_operator: str = "dsc"  # The decoder's convolution; one of MESH_OPERATORS.
@@ -59,9 +61,21 @@ class ModelConfig:
                 f"model.image_size={self.image_size} must be {DENSESTACK_IMAGE_SIZE} with "
                 "model.backbone='densestack': MobRecon's landmark maps have 16 by 16 cells"
             )
-        if self.backbone == "densestack" and self.remat:
+        if self.backbone != "resnet" and self.remat:
             raise UserError(
                 "model.remat=True needs model.backbone='resnet': it recomputes residual blocks"
+            )
+        most = len(BLOCKS) if self.backbone == "mobilenet" else 0
+        if not 0 <= self.frozen_blocks <= most:
+            raise UserError(
+                f"model.frozen_blocks={self.frozen_blocks} must lie in 0..{most} with "
+                f"model.backbone={self.backbone!r}: only the {len(BLOCKS)} blocks of 'mobilenet' "
+                "can be left as they are"
+            )
+        if self.backbone == "mobilenet" and self.landmark_head != "dense":
+            raise UserError(
+                f"model.landmark_head={self.landmark_head!r} must be 'dense' with "
+                "model.backbone='mobilenet', which has no maps of landmarks"
             )
         if len(self.blocks) != 4:
             raise UserError(
@@ -106,14 +120,23 @@ class M3DHMR(nnx.Module):
         dtype = jnp.dtype(config.compute_dtype)
         self.dtype = dtype
         sizes = {"width": config.width, "encoding": config.encoding, "landmarks": N_JOINTS}
-        self.backbone = (
-            DenseStack(**sizes, dtype=dtype, rngs=rngs)
-            if config.backbone == "densestack"
-            else StackedResNet(config.blocks, **sizes, remat=config.remat, dtype=dtype, rngs=rngs)
-        )
+        map_channels = N_JOINTS
+        self.backbone: StackedResNet | DenseStack | MobileNet
+        match config.backbone:
+            case "densestack":
+                self.backbone = DenseStack(**sizes, dtype=dtype, rngs=rngs)
+            case "mobilenet":
+                map_channels, frozen = config.encoding, config.frozen_blocks
+                self.backbone = MobileNet(
+                    config.encoding, frozen_blocks=frozen, dtype=dtype, rngs=rngs
+                )
+            case _:
+                self.backbone = StackedResNet(
+                    config.blocks, **sizes, remat=config.remat, dtype=dtype, rngs=rngs
+                )
         cells = (config.image_size // self.backbone.MAP_STRIDE) ** 2
         self.landmark_head = create_landmark_head(
-            config.landmark_head, cells, dtype=dtype, rngs=rngs
+            config.landmark_head, cells, map_channels, dtype=dtype, rngs=rngs
         )
         self.decoder = MeshDecoder(
             N_JOINTS,

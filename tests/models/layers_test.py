@@ -8,6 +8,7 @@ from flax import nnx
 from m3dhmr_jax.models.layers import (
     ConvNorm,
     DepthwiseConv,
+    PointwiseConv,
     max_pool,
     sample_at,
     space_to_depth,
@@ -91,20 +92,36 @@ def test_conv_norm_matches_a_symmetrically_padded_loop(rng, size, stride):
     np.testing.assert_allclose(got[0], want / np.sqrt(1 + 1e-5), atol=1e-4)
 
 
-def test_depthwise_conv_matches_grouped_convolution(rng):
-    layer = DepthwiseConv(3, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_depthwise_conv_matches_grouped_convolution(rng, size, stride):
+    layer = DepthwiseConv(3, size, stride, rngs=nnx.Rngs(0))
     x = normal(rng, 2, 6, 8, 3)
     want = jax.lax.conv_general_dilated(
         x,
         layer.kernel[...],
-        (1, 1),
-        ((1, 1), (1, 1)),
+        (stride, stride),
+        [(size // 2, size // 2)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=3,
     )
     np.testing.assert_allclose(layer(x), want, atol=1e-5)
     low = DepthwiseConv(3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(x)
     assert low.dtype == jnp.bfloat16
+
+
+def test_depthwise_conv_adds_its_bias(rng):
+    layer = DepthwiseConv(3, use_bias=True, rngs=nnx.Rngs(0))
+    x = normal(rng, 2, 6, 8, 3)
+    without = layer(x)
+    layer.bias[...] = jnp.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(layer(x) - without, np.broadcast_to([1, 2, 3], x.shape), atol=1e-5)
+
+
+def test_pointwise_conv_is_a_convolution_of_one_pixel(rng):
+    layer = PointwiseConv(3, 4, rngs=nnx.Rngs(0))  # Its bias is zero.
+    x = normal(rng, 2, 6, 8, 3)
+    want = jnp.einsum("bhwc,cd->bhwd", x, layer.kernel[...])
+    np.testing.assert_allclose(layer(x), want, atol=1e-5)
 
 
 def test_upsample_bilinear_2x_matches_scipy(rng):

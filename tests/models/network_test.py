@@ -229,6 +229,19 @@ def test_model_config_rejects_what_densestack_lacks(changes):
         ModelConfig(backbone="densestack", **changes)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "frozen_blocks"), [("mobilenet", 15), ("mobilenet", -1), ("resnet", 1)]
+)
+def test_model_config_rejects_frozen_blocks_that_do_not_exist(backbone, frozen_blocks):
+    with pytest.raises(UserError, match=f"model.frozen_blocks={frozen_blocks} must lie in 0"):
+        ModelConfig(backbone=backbone, landmark_head="dense", frozen_blocks=frozen_blocks)
+
+
+def test_model_config_rejects_maps_that_the_mobilenet_lacks():
+    with pytest.raises(UserError, match=r"model.landmark_head='mlp' must be 'dense'"):
+        ModelConfig(backbone="mobilenet")
+
+
 def test_decoder_rejects_channels_of_other_levels(hierarchy):
     with pytest.raises(UserError, match=r"channels=\(8, 8\)"):
         MeshDecoder(21, 8, (8, 8), hierarchy, rngs=nnx.Rngs(0))

@@ -13,9 +13,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from m3dhmr_jax.models.densestack import DepthwiseNorm, LinearNorm, SpaceToDepthConv
+from m3dhmr_jax.models.densestack import DepthwiseNorm, SpaceToDepthConv
 from m3dhmr_jax.models.fast.convolutions import Convolution, select_algorithm
-from m3dhmr_jax.models.layers import ConvNorm, depthwise_conv
+from m3dhmr_jax.models.layers import ConvNorm, LinearNorm, depthwise_conv
 
 
 class Folded(nnx.Module):

@@ -23,6 +23,7 @@ SYSTEMS = {
         "model.image_size": 128,
         "model.landmark_head": "clipped_mlp",
     },
+    "mobilenet": {"model.backbone": "mobilenet", "model.landmark_head": "dense"},
 }
 FULL_WIDTH = {"model.width": 64, "model.encoding": 256}
 

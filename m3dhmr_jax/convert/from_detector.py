@@ -1,0 +1,52 @@
+"""From the hand detector's landmark network to the initial blocks of the MobileNet backbone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from m3dhmr_jax.checkpoints.weights import Arrays, check_weights_path, save_weights
+from m3dhmr_jax.models.hand_detector_outputs import DetectorWeights
+from m3dhmr_jax.models.mobilenet import BLOCKS
+from m3dhmr_jax.predict.detector_weights import load_detector_weights
+from m3dhmr_jax.runtime.files import expand_home
+
+ORIGIN = "MediaPipe Hands, hand_landmark_full; The MediaPipe Authors; Apache-2.0"
+
+
+@expand_home
+def write_detector_blocks(out: Path) -> list[str]:
+    """Writes a weights file for `init_from` of a network with the backbone "mobilenet".
+
+    Raises:
+        UserError: if the detector is not installed, or `out` exists or is not named as a weights
+            file.
+    """
+    check_weights_path(out)
+    params = detector_blocks(load_detector_weights())
+    save_weights(out, params, {}, {"from": ORIGIN})
+    return [f"{ORIGIN}: {len(params)} arrays", f"Wrote {out}"]
+
+
+def detector_blocks(weights: DetectorWeights) -> Arrays:
+    """Stem and blocks of `models.mobilenet.MobileNet` under their names in the network."""
+    take = (np.asarray(x) for x in weights.landmarks)
+    params = dict(_layer("stem", take))
+    for i, size in enumerate(BLOCKS):
+        layers = ("depthwise", "project")
+        if i:  # Only the first block does not widen its input.
+            layers = ("expand", *layers)
+        for name in layers:
+            params |= _layer(f"blocks/{i}/{name}", take)
+        channels = params[f"blocks/{i}/project/kernel"].shape[-1]
+        if channels != size.out:
+            raise AssertionError(f"block {i} has {channels} channels instead of {size.out}")
+    return {f"backbone/{name}": array for name, array in params.items()}
+
+
+def _layer(name: str, take: Iterator[np.ndarray]) -> Arrays:
+    """Kernel and bias of the next layer; of a depthwise one the kernel is (i, j, 1, c)."""
+    kernel, bias = next(take), next(take)
+    if kernel.ndim == 3:
+        kernel = kernel[:, :, None]
+    return {f"{name}/kernel": kernel, f"{name}/bias": bias}
