@@ -7,7 +7,7 @@
     done
     m3dhmr label digits/ --handedness right --split 0.05 --out data/digits
     m3dhmr prepare data/digits --out data/tfds/digits
-    m3dhmr install-detector && m3dhmr convert detector --out data/hand_blocks.safetensors
+    m3dhmr detector install && m3dhmr convert detector --out data/hand_blocks.safetensors
     python main.py --config=configs/small.py --workdir=runs/small
 
 Its backbone starts from the landmark network of the hand detector (MediaPipe, Apache-2.0), which
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     config.optim.warmup_epochs = 0.05
     config.optim.lr_decay_epochs = (1.6, 2.1)
     config.optim.lr_decay_factor = 0.2
-    config.optim.ema_decay = 0.999
+    config.optim.ema_decay = 0.99
     config.loss.consistency_start_epoch = 0.0
     config.checkpoint_every_epochs = 0.25
     config.eval.every_epochs = 1.0
