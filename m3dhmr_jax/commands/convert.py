@@ -46,6 +46,7 @@ def run_convert(options: argparse.Namespace) -> None:
     from m3dhmr_jax.convert.from_detector import write_detector_blocks
     from m3dhmr_jax.convert.from_run import write_run
     from m3dhmr_jax.convert.run import convert_file
+    from m3dhmr_jax.predict.detector_weights import load_detector_weights
 
     is_run, is_detector = options.file.is_dir(), str(options.file) == DETECTOR
     if (is_run or is_detector) and (options.hierarchy or options.prefix):
@@ -58,7 +59,7 @@ def run_convert(options: argparse.Namespace) -> None:
     if is_run:
         lines = write_run(options.file, options.out, half=options.half)
     elif is_detector:
-        lines = write_detector_blocks(options.out)
+        lines = write_detector_blocks(load_detector_weights(), options.out)
     else:
         lines = convert_file(options.file, options.out, options.hierarchy, options.prefix)
     for line in lines:

@@ -8,22 +8,20 @@ import numpy as np
 from m3dhmr_jax.checkpoints.weights import Arrays, check_weights_path, save_weights
 from m3dhmr_jax.models.hand_detector_outputs import DetectorWeights
 from m3dhmr_jax.models.mobilenet import BLOCKS
-from m3dhmr_jax.predict.detector_weights import load_detector_weights
 from m3dhmr_jax.runtime.files import expand_home
 
 ORIGIN = "MediaPipe Hands, hand_landmark_full; The MediaPipe Authors; Apache-2.0"
 
 
 @expand_home
-def write_detector_blocks(out: Path) -> list[str]:
+def write_detector_blocks(weights: DetectorWeights, out: Path) -> list[str]:
     """Writes a weights file for `init_from` of a network with the backbone "mobilenet".
 
     Raises:
-        UserError: if the detector is not installed, or `out` exists or is not named as a weights
-            file.
+        UserError: if `out` exists or is not named as a weights file.
     """
     check_weights_path(out)
-    params = detector_blocks(load_detector_weights())
+    params = detector_blocks(weights)
     save_weights(out, params, {}, {"from": ORIGIN})
     return [f"{ORIGIN}: {len(params)} arrays", f"Wrote {out}"]
 

@@ -8,11 +8,11 @@ from flax import nnx
 
 from m3dhmr_jax import cli
 from m3dhmr_jax.checkpoints.weights import load_matching, load_weights, names_of
-from m3dhmr_jax.convert import from_detector
 from m3dhmr_jax.convert.from_detector import detector_blocks
 from m3dhmr_jax.models import hand_detector
 from m3dhmr_jax.models.hand_detector_outputs import DetectorWeights
 from m3dhmr_jax.models.mobilenet import BLOCKS, STEM_CHANNELS, MobileNet, relu6
+from m3dhmr_jax.predict import detector_weights
 from tests.conftest import exit_code
 
 
@@ -106,7 +106,7 @@ def test_frozen_blocks_have_no_gradient(frozen_blocks):
 def test_convert_writes_the_blocks_of_the_installed_detector(
     weights, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(from_detector, "load_detector_weights", lambda: weights)
+    monkeypatch.setattr(detector_weights, "load_detector_weights", lambda: weights)
     out = tmp_path / "blocks.safetensors"
     assert exit_code(cli.main, ["convert", "detector", "--out", str(out)]) == 0
     assert f"84 arrays\nWrote {out}" in capsys.readouterr().out

@@ -68,4 +68,4 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def fast_detector(detector, monkeypatch):
     """The installed detector is the one that all tests share."""
-    monkeypatch.setattr(HandDetector, "load", lambda: detector)
+    monkeypatch.setattr(HandDetector, "load", lambda **_: detector)
