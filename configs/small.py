@@ -8,11 +8,14 @@
     m3dhmr label digits/ --handedness right --split 0.05 --out data/digits
     m3dhmr prepare data/digits --out data/tfds/digits
     m3dhmr detector install && m3dhmr convert detector --out data/hand_blocks.safetensors
+    python main.py --config=configs/small.py --workdir=runs/small --config.epochs=0.19 \\
+        --config.model.frozen_blocks=14 --config.optim.learning_rate=1e-3
     python main.py --config=configs/small.py --workdir=runs/small
 
 Its backbone starts from the landmark network of the hand detector (MediaPipe, Apache-2.0), which
-has seen many real hands; the first blocks stay as they are there. `digits/` holds the photos of the
-Sign Language Digits set (Apache-2.0) that may be trained on.
+has seen many real hands; the first command trains only what comes after it, the second all but its
+first blocks. `digits/` holds the photos of the Sign Language Digits set (Apache-2.0) that may be
+trained on.
 """
 
 from typing import Any

@@ -5,8 +5,8 @@ They keep as many threads busy as JAX does. Axes: b batch, s image side.
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def openvino_function(model: bytes, precision: str) -> RunModel:
     Args:
         precision: "f32" or "bf16". OpenVINO's own default depends on the processor.
     """
-    core = _import_openvino().Core()
+    openvino = _import_openvino()
     options = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": _threads(),
@@ -48,13 +48,19 @@ def openvino_function(model: bytes, precision: str) -> RunModel:
         # Several processes would be pinned to the same cores.
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = core.compile_model(core.read_model(model), "CPU", options)
-    one_at_a_time = threading.Lock()  # Else OpenVINO says that it is busy.
+    # A thread of its own: else OpenVINO says that it is busy when called from several, and it gives
+    # the thread that compiles a stack for signals that is too small where AMX is used: the next
+    # signal there would end the process.
+    thread = ThreadPoolExecutor(1, "openvino")
+
+    def compile_model() -> Any:
+        core = openvino.Core()
+        return core.compile_model(core.read_model(model), "CPU", options)
+
+    compiled = thread.submit(compile_model).result()
 
     def run(images: UInt8[np.ndarray, "b s s 3"]) -> Sequence[np.ndarray]:
-        with one_at_a_time:
-            outputs: Any = compiled(images)
-        return list(outputs.values())
+        return list(thread.submit(compiled, images).result().values())
 
     return run
 

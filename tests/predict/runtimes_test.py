@@ -25,9 +25,6 @@ from m3dhmr_jax.predict.jax_networks import JaxNetwork
 from m3dhmr_jax.predict.runtimes import JAX, RUNTIMES, find_runtime
 from m3dhmr_jax.types import ROOT
 
-# Not in one process with tests that send SIGTERM: after some of these, such a signal crashes it.
-pytestmark = pytest.mark.long
-
 EXACT = ("onnxruntime", "openvino")
 OTHERS = [name for name in RUNTIMES if name != JAX]
 BOX = (30, 20, 80, 90)
